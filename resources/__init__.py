@@ -1,0 +1,1 @@
+"""Weights, icons and other files that ship with r2n2; read them through importlib.resources."""

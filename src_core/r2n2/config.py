@@ -1,0 +1,122 @@
+"""Settings as strict, frozen models: an unknown key, a wrong type or a value out of range is an error, never ignored."""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from pathlib import Path
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from r2n2.errors import ArgumentError
+
+__all__ = ["BSplineConfig", "Config", "FitConfig", "MethodName", "NetworkConfig", "RegistrationConfig"]
+
+MethodName = Literal["r2n2", "fit", "bspline"]
+
+
+class Config(BaseModel):
+    """Base of every settings model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """Build from plain values.
+
+        Raises
+        ------
+        ArgumentError
+            Naming every wrong key with what was expected, and the nearest known key for an unknown one.
+        """
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise ArgumentError("; ".join(_explain(cls, problem) for problem in error.errors())) from None
+
+    @classmethod
+    def from_toml(cls, path: Path) -> Self:
+        """Read a TOML file.
+
+        Raises
+        ------
+        ArgumentError
+            If the file is no TOML or a value is wrong.
+        """
+        try:
+            return cls.parse(tomllib.loads(path.read_text(encoding="utf-8")))
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ArgumentError(f"{path}: not a TOML file ({error}); correct it and try again") from None
+
+
+def _explain(model: type[BaseModel], problem: Any) -> str:
+    place = [str(part) for part in problem["loc"]]
+    if problem["type"] == "extra_forbidden":
+        known: list[str] = list(model.model_fields)
+        for part in place[:-1]:
+            field = model.model_fields[part].annotation
+            known = list(getattr(field, "model_fields", {}))
+        near = difflib.get_close_matches(place[-1], known, n=1)
+        hint = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(known)}"
+        return f"unknown setting {'.'.join(place)!r}: {hint}"
+    return f"{'.'.join(place)}: {problem['msg']}, got {problem['input']!r}"
+
+
+class NetworkConfig(Config):
+    """Architecture of the network; the defaults are the paper's."""
+
+    channels: tuple[int, int, int, int] = (32, 64, 128, 256)
+    """Feature maps after the first convolution and after each of the three levels."""
+    force_channels: bool = False
+    """Add three input channels to the paper's four: the residual and the two components of the normalised force."""
+    sigma_max: float = Field(default=0.3, gt=0, le=2)
+    """Largest standard deviation of a Gaussian, normalised (equation 18)."""
+    working_size: int = Field(default=256, ge=32, le=2048, multiple_of=8)
+    """Side in pixels of the square that the network sees."""
+    keep_probability: float = Field(default=0.5, gt=0, le=1)
+    """p of the multiplicative Gaussian noise N(1, sqrt((1 - p) / p)), in training only."""
+
+
+class FitConfig(Config):
+    """Gaussians fitted to a pair, coarse to fine."""
+
+    gaussians: int = Field(default=25, ge=1, le=500)
+    """Number of Gaussians, each of seven numbers in 2D."""
+
+
+class BSplineConfig(Config):
+    """The paper's baseline (section 4)."""
+
+    control_points: int = Field(default=34, ge=4, le=512)
+    """Control points along the longer side on the finest level."""
+    iterations: int = Field(default=250, ge=1)
+    """Iterations on each of the three levels (1/4, 1/2, 1)."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Step of Adam with AMSGrad."""
+    regularisation: float = Field(default=0.01, ge=0)
+    """Weight of the isotropic total variation."""
+
+
+class RegistrationConfig(Config):
+    """How a series is registered."""
+
+    method: MethodName = "fit"
+    """r2n2: the network; fit: Gaussians fitted to each pair; bspline: the paper's baseline."""
+    refine: bool = True
+    """Refine the network's result by fit; only for r2n2."""
+    reference: int | Literal["auto"] = "auto"
+    """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series."""
+    weights: str = "general"
+    """Name of shipped weights or path of a safetensors file; only for r2n2."""
+    steps: int = Field(default=25, ge=1, le=500)
+    """Length of the sequence of Gaussians."""
+    device: str = "auto"
+    """auto, cpu, cuda or cuda:N."""
+    batch_size: int = Field(default=16, ge=1, le=1024)
+    """Frames registered at once."""
+    warm_start: bool = False
+    """Start each frame from the result of its neighbour in time instead of from no displacement."""
+    network: NetworkConfig = NetworkConfig()
+    fit: FitConfig = FitConfig()
+    bspline: BSplineConfig = BSplineConfig()

@@ -1,0 +1,76 @@
+"""The one protocol of all registration methods: a generator over a batch of pairs that yields after every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+from r2n2.geometry import Grid
+from r2n2.transform import Transform
+
+__all__ = ["Method", "Pairs", "RegistrationStep"]
+
+
+@dataclass(frozen=True, eq=False)
+class Pairs:
+    """A batch of image pairs on one grid, as a method receives them.
+
+    Parameters
+    ----------
+    fixed, moving
+        (B, 1, *grid.shape) float32 intensities as in the file (not normalised); finite everywhere.
+    fixed_valid, moving_valid
+        (B, 1, *grid.shape) bool: False where a pixel holds no measurement (NaN in the file) and must not count.
+    grid
+        Lattice of both.
+    """
+
+    fixed: Tensor
+    moving: Tensor
+    fixed_valid: Tensor
+    moving_valid: Tensor
+    grid: Grid
+
+    def __len__(self) -> int:
+        return len(self.moving)
+
+
+@dataclass(frozen=True, eq=False)
+class RegistrationStep:
+    """What is known after one step; stopping here keeps it.
+
+    Parameters
+    ----------
+    index, total
+        Steps done, from 1, and steps planned.
+    loss
+        (B,) value of the method's objective, smaller is better.
+    transforms
+        Gives the B transforms found so far, each on the grid of the pairs.
+    """
+
+    index: int
+    total: int
+    loss: Tensor
+    transforms: Callable[[], tuple[Transform, ...]]
+
+
+class Method(Protocol):
+    """A way to register pairs; holds settings and weights, keeps nothing of a call."""
+
+    name: str
+
+    def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
+        """Register a batch, yielding after every step.
+
+        Parameters
+        ----------
+        pairs
+            The image pairs.
+        start
+            One transform a pair to start from, or None for no displacement.
+        """
+        ...

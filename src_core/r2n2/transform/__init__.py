@@ -1,0 +1,42 @@
+"""Displacements and what is done with them: three representations, one warp, and the algebra of transforms."""
+
+from r2n2.transform.bspline import BSplineField, bspline_basis, bspline_displacement, refine_control_points
+from r2n2.transform.displacement import (
+    DisplacementField,
+    Inverse,
+    Transform,
+    compose,
+    folding_percent,
+    inverse,
+    jacobian_determinant,
+    map_points,
+    warp_image,
+)
+from r2n2.transform.gaussians import GaussianSequence, gaussian_displacement, gaussian_weights, precision_matrix, principal_axes
+from r2n2.transform.warp import Warped, normalised_lattice, resample, sample_normalised, warp
+
+__all__ = [
+    "BSplineField",
+    "DisplacementField",
+    "GaussianSequence",
+    "Inverse",
+    "Transform",
+    "Warped",
+    "bspline_basis",
+    "bspline_displacement",
+    "compose",
+    "folding_percent",
+    "gaussian_displacement",
+    "gaussian_weights",
+    "inverse",
+    "jacobian_determinant",
+    "map_points",
+    "normalised_lattice",
+    "precision_matrix",
+    "principal_axes",
+    "refine_control_points",
+    "resample",
+    "sample_normalised",
+    "warp",
+    "warp_image",
+]

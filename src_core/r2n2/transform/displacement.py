@@ -1,0 +1,228 @@
+"""Dense displacement fields on a grid and the algebra of transforms x -> x + f(x): mapping, inverse, composition, Jacobian."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from r2n2.geometry import Grid, GridMismatchError, Space
+from r2n2.transform.warp import normalised_lattice, sample_normalised, warp
+
+__all__ = [
+    "DisplacementField",
+    "Inverse",
+    "Transform",
+    "compose",
+    "folding_percent",
+    "inverse",
+    "jacobian_determinant",
+    "map_points",
+    "warp_image",
+]
+
+
+class Transform(Protocol):
+    """A displacement f that maps fixed points into the moving frame: p -> p + f(p) (pull-back)."""
+
+    @property
+    def grid(self) -> Grid:
+        """Lattice of the fixed frame."""
+        ...
+
+    def displacement_at(self, positions: Tensor) -> Tensor:
+        """Displacement (P, ndim) at positions (P, ndim), both NORMALISED."""
+        ...
+
+    def displacement_field(self) -> DisplacementField:
+        """The displacement of every pixel of the grid."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class DisplacementField:
+    """One vector a pixel of a grid.
+
+    Parameters
+    ----------
+    vectors
+        (ndim, *grid.shape), array order, in ``space``.
+    grid
+        Lattice of the fixed frame.
+    space
+        Unit and axes of the vectors.
+
+    Raises
+    ------
+    ValueError
+        If the shape does not fit the grid or a number is not finite.
+    """
+
+    vectors: Tensor
+    grid: Grid
+    space: Space
+
+    def __post_init__(self) -> None:
+        expected = (self.grid.ndim, *self.grid.shape)
+        if tuple(self.vectors.shape) != expected:
+            raise ValueError(f"DisplacementField: vectors must have shape {expected} for its grid, got {tuple(self.vectors.shape)}")
+        if not bool(torch.isfinite(self.vectors).all()):
+            raise ValueError("DisplacementField: vectors hold a number that is not finite")
+
+    @classmethod
+    def identity(cls, grid: Grid) -> DisplacementField:
+        """No displacement anywhere."""
+        return cls(torch.zeros(grid.ndim, *grid.shape), grid, Space.NORMALISED)
+
+    def to_space(self, space: Space) -> DisplacementField:
+        """The same displacement in another unit."""
+        vectors = self.grid.convert_vectors(self.vectors.movedim(0, -1), self.space, space)
+        return DisplacementField(vectors.movedim(-1, 0), self.grid, space)
+
+    def displacement_at(self, positions: Tensor) -> Tensor:
+        """Displacement (P, ndim) at positions (P, ndim), both NORMALISED; linear between pixels, constant outside."""
+        vectors = self.to_space(Space.NORMALISED).vectors[None].to(positions.dtype)
+        points = positions.mT[None].reshape(1, self.grid.ndim, -1, *([1] * (self.grid.ndim - 1)))
+        return sample_normalised(vectors, points, self.grid).image[0].flatten(1).mT
+
+    def displacement_field(self) -> DisplacementField:
+        """Itself, as any transform can give its field."""
+        return self
+
+    def magnitude_mm(self) -> Tensor:
+        """Length of every vector in mm, (*grid.shape)."""
+        return self.to_space(Space.WORLD).vectors.norm(dim=0)
+
+    def resampled(self, grid: Grid) -> DisplacementField:
+        """The field on another lattice of the same NORMALISED space."""
+        if not self.grid.same_space(grid):
+            raise GridMismatchError(f"resampled: the grids do not share one normalised space: {self.grid} and {grid}")
+        positions = normalised_lattice(grid, self.vectors)
+        values = self.displacement_at(positions.flatten(1).mT).mT.unflatten(1, grid.shape)
+        return DisplacementField(values, grid, Space.NORMALISED)
+
+
+def map_points(transform: Transform, points: Tensor, space: Space) -> Tensor:
+    """Where fixed points lie in the moving frame: p + f(p), (P, ndim) in the ``space`` of ``points``."""
+    positions = transform.grid.convert_points(points, space, Space.NORMALISED)
+    return transform.grid.convert_points(positions + transform.displacement_at(positions), Space.NORMALISED, space)
+
+
+class Inverse(NamedTuple):
+    """An inverted displacement and how well it undoes the original."""
+
+    field: DisplacementField
+    residual_mm: float
+    """Largest |v(y) + f(y + v(y))| over the grid in mm; large where the transform folds or leaves the grid."""
+
+
+def inverse(transform: Transform, *, iterations: int = 50, tolerance_mm: float = 1e-3) -> Inverse:
+    """Inverse displacement v with (y + v(y)) + f(y + v(y)) = y, by fixed point iteration v <- -f(y + v).
+
+    Converges where f contracts (no folding); the residual says whether it did.
+    """
+    grid = transform.grid
+    start = transform.displacement_field().to_space(Space.NORMALISED).vectors
+    positions = normalised_lattice(grid, start).flatten(1).mT
+    vectors = torch.zeros_like(positions)
+    residual = float("inf")
+    for _ in range(iterations):
+        forward = transform.displacement_at(positions + vectors)
+        residual = float((vectors + forward).norm(dim=1).max()) * grid.unit_mm
+        if residual <= tolerance_mm:
+            break
+        vectors = -forward
+    else:
+        residual = float((vectors + transform.displacement_at(positions + vectors)).norm(dim=1).max()) * grid.unit_mm
+    return Inverse(DisplacementField(vectors.mT.unflatten(1, grid.shape), grid, Space.NORMALISED), residual)
+
+
+def compose(first: Transform, then: Transform) -> DisplacementField:
+    """The transform x -> then(first(x)): displacement f_first(x) + f_then(x + f_first(x)) on the grid of ``first``.
+
+    Raises
+    ------
+    GridMismatchError
+        If the two do not share one NORMALISED space.
+    """
+    if not first.grid.same_space(then.grid):
+        raise GridMismatchError(f"compose: the grids do not share one normalised space: {first.grid} and {then.grid}")
+    vectors = first.displacement_field().to_space(Space.NORMALISED).vectors
+    positions = (normalised_lattice(first.grid, vectors) + vectors).flatten(1).mT
+    onward = then.displacement_at(positions).mT.unflatten(1, first.grid.shape)
+    return DisplacementField(vectors + onward, first.grid, Space.NORMALISED)
+
+
+def jacobian_determinant(displacement: Tensor, grid: Grid) -> Tensor:
+    """Determinants of the Jacobian of x -> x + f(x) by finite differences, every way one cell of the lattice allows.
+
+    A cell is the square (cube) between neighbouring pixel centres. In 2D there are four: one for the triangle at each of its
+    corners, from the differences along its two edges. In 3D there are ten: the tetrahedra at the eight corners, and the two
+    inner tetrahedra left when four corners are cut off (arXiv 2212.06060). If all are positive the linearly interpolated map
+    does not fold; central differences can all be 1 on a field that folds.
+
+    Parameters
+    ----------
+    displacement
+        (B, ndim, *grid.shape) NORMALISED.
+
+    Returns
+    -------
+    Tensor
+        (B, 4, H-1, W-1) or (B, 10, D-1, H-1, W-1), without unit.
+
+    Raises
+    ------
+    ValueError
+        If an axis has fewer than 2 pixels.
+    """
+    if any(n < 2 for n in grid.shape):
+        raise ValueError(f"jacobian_determinant: every axis needs at least 2 pixels, got shape {grid.shape}")
+    mapped = normalised_lattice(grid, displacement) + displacement
+    ndim = grid.ndim
+    unit_volume = 1.0
+    for spacing in grid.spacing:
+        unit_volume *= spacing / grid.unit_mm
+    corner = {bits: _cell_corner(mapped, bits) for bits in itertools.product((0, 1), repeat=ndim)}
+    determinants = []
+    for bits, here in corner.items():
+        edges = []
+        for axis in range(ndim):
+            across = tuple(1 - b if k == axis else b for k, b in enumerate(bits))
+            edges.append((corner[across] - here) * (1 - 2 * bits[axis]))
+        determinants.append(_determinant(edges) / unit_volume)
+    if ndim == 3:
+        for parity in (0, 1):
+            a, b, c, d = (corner[bits] for bits in corner if sum(bits) % 2 == parity)
+            # These tetrahedra fill a third of the cell; the sign is that of the identity's.
+            sign = -1 if parity == 0 else 1
+            determinants.append(sign * _determinant([b - a, c - a, d - a]) / (2 * unit_volume))
+    return torch.stack(determinants, dim=1)
+
+
+def _cell_corner(mapped: Tensor, bits: tuple[int, ...]) -> Tensor:
+    for axis, bit in enumerate(bits):
+        mapped = mapped.narrow(axis + 2, bit, mapped.shape[axis + 2] - 1)
+    return mapped
+
+
+def _determinant(columns: list[Tensor]) -> Tensor:
+    if len(columns) == 2:
+        a, b = columns
+        return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    a, b, c = columns
+    return (a * torch.linalg.cross(b, c, dim=1)).sum(1)
+
+
+def folding_percent(determinants: Tensor) -> Tensor:
+    """Share in percent of the cells in which any determinant is not positive, (B,)."""
+    return 100 * (determinants <= 0).any(dim=1).flatten(1).float().mean(dim=1)
+
+
+def warp_image(image: Tensor, transform: Transform) -> Tensor:
+    """Moving image (C, *grid.shape) resampled by a transform on the fixed lattice."""
+    vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors
+    return warp(image[None], vectors[None].to(image.dtype), transform.grid).image[0]

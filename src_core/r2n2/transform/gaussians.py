@@ -1,0 +1,193 @@
+"""Sums of local Gaussian deformations in NORMALISED space: the paper's representation of a displacement.
+
+The steps of a sequence are SUMMED, f_t = f_{t-1} + l_t (equation 7): they are not composed, and the original moving image
+is resampled with f_t each time.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from r2n2.geometry import Grid, Space
+from r2n2.transform.displacement import DisplacementField
+from r2n2.transform.warp import normalised_lattice
+
+__all__ = ["GaussianSequence", "gaussian_displacement", "gaussian_weights", "precision_matrix", "principal_axes"]
+
+
+def principal_axes(orientation: Tensor) -> Tensor:
+    """Directions of a Gaussian's principal axes.
+
+    Parameters
+    ----------
+    orientation
+        (..., 1) for 2D: angle in radians from x towards y. (..., 3) for 3D: rotation vector in array order (z, y, x), so
+        that a 2D angle a is the 3D rotation (a, 0, 0).
+
+    Returns
+    -------
+    Tensor
+        (..., ndim, ndim); row k is the unit vector, in array order, of axis k + 1. Unrotated they are x, y (and z).
+    """
+    if orientation.shape[-1] == 1:
+        cos, sin = torch.cos(orientation[..., 0]), torch.sin(orientation[..., 0])
+        return torch.stack((torch.stack((sin, cos), -1), torch.stack((cos, -sin), -1)), -2)
+    z, y, x = orientation.unbind(-1)
+    zero = torch.zeros_like(x)
+    skew = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
+    return torch.linalg.matrix_exp(skew).mT.flip(-1)
+
+
+def precision_matrix(sigmas: Tensor, orientation: Tensor) -> Tensor:
+    """Inverse covariance S^-1 of equations (8)-(9), (..., ndim, ndim) in array order.
+
+    Parameters
+    ----------
+    sigmas
+        (..., ndim) standard deviations along principal axes 1, 2(, 3). The paper leaves open whether they are squared in
+        equation (9); they are, as in its authors' code.
+    orientation
+        As in ``principal_axes``.
+    """
+    axes = principal_axes(orientation)
+    return (axes.mT / sigmas.square().unsqueeze(-2)) @ axes
+
+
+def gaussian_weights(positions: Tensor, centres: Tensor, precision: Tensor) -> Tensor:
+    """Height exp(-1/2 (x-c)' S^-1 (x-c)) of every Gaussian at every position (equation 8 without v).
+
+    Parameters
+    ----------
+    positions
+        (ndim, P) or (B, ndim, P) NORMALISED.
+    centres, precision
+        (B, T, ndim) and (B, T, ndim, ndim).
+
+    Returns
+    -------
+    Tensor
+        (B, T, P).
+    """
+    positions = positions if positions.ndim == 3 else positions[None]
+    ndim = centres.shape[-1]
+    offset = [positions[:, None, i] - centres[..., i, None] for i in range(ndim)]
+    distance = sum(precision[..., i, i, None] * offset[i].square() for i in range(ndim))
+    for i in range(ndim):
+        for j in range(i):
+            distance = distance + 2 * precision[..., i, j, None] * offset[i] * offset[j]
+    assert isinstance(distance, Tensor)
+    return torch.exp(-0.5 * distance)
+
+
+def gaussian_displacement(positions: Tensor, centres: Tensor, precision: Tensor, amplitudes: Tensor) -> Tensor:
+    """Sum over T of v exp(-1/2 (x-c)' S^-1 (x-c)) (equations 7 and 8), (B, ndim, P)."""
+    return amplitudes.mT @ gaussian_weights(positions, centres, precision)
+
+
+@dataclass(frozen=True, eq=False)
+class GaussianSequence:
+    """T local Gaussian deformations of one frame, whose SUM is its displacement.
+
+    Parameters
+    ----------
+    centres
+        (T, ndim) NORMALISED, array order.
+    sigmas
+        (T, ndim) standard deviations along the principal axes, NORMALISED.
+    orientation
+        (T, 1) angle or (T, 3) rotation vector, see ``principal_axes``. A rotation here is the same rotation in mm, as
+        NORMALISED space is isotropic.
+    amplitudes
+        (T, ndim) displacement at the centre, NORMALISED, array order.
+    grid
+        The frame's lattice, whose NORMALISED space all of the above is in.
+
+    Raises
+    ------
+    ValueError
+        If shapes do not fit, a number is not finite or a sigma is not positive.
+    """
+
+    centres: Tensor
+    sigmas: Tensor
+    orientation: Tensor
+    amplitudes: Tensor
+    grid: Grid
+
+    def __post_init__(self) -> None:
+        count, ndim = len(self.centres), self.grid.ndim
+        expected = {"centres": ndim, "sigmas": ndim, "orientation": 1 if ndim == 2 else 3, "amplitudes": ndim}
+        for name, width in expected.items():
+            value: Tensor = getattr(self, name)
+            if tuple(value.shape) != (count, width):
+                raise ValueError(f"GaussianSequence: {name} must have shape ({count}, {width}), got {tuple(value.shape)}")
+            if not bool(torch.isfinite(value).all()):
+                raise ValueError(f"GaussianSequence: {name} holds a number that is not finite")
+        if not bool((self.sigmas > 0).all()):
+            raise ValueError("GaussianSequence: every sigma must be positive")
+
+    def __len__(self) -> int:
+        return len(self.centres)
+
+    @classmethod
+    def identity(cls, grid: Grid) -> GaussianSequence:
+        """No deformation: a sequence of no steps."""
+        width = 1 if grid.ndim == 2 else 3
+        none = torch.zeros(0, grid.ndim)
+        return cls(none, none, torch.zeros(0, width), none, grid)
+
+    def select(self, steps: slice | Tensor) -> GaussianSequence:
+        """Some of the steps: a slice, indices, or a (T,) bool mask that switches the others off."""
+        return replace(
+            self,
+            centres=self.centres[steps],
+            sigmas=self.sigmas[steps],
+            orientation=self.orientation[steps],
+            amplitudes=self.amplitudes[steps],
+        )
+
+    def displacement_at(self, positions: Tensor) -> Tensor:
+        """Displacement (P, ndim) at positions (P, ndim), both NORMALISED; exact, not interpolated."""
+        return self._evaluate(positions.mT).mT
+
+    def displacement_field(self, upto: int | None = None) -> DisplacementField:
+        """The sum of the first ``upto`` steps (all by default) on the grid."""
+        part = self if upto is None else self.select(slice(0, upto))
+        lattice = normalised_lattice(self.grid, self.centres)
+        return DisplacementField(part._evaluate(lattice.flatten(1)).unflatten(1, self.grid.shape), self.grid, Space.NORMALISED)
+
+    def _evaluate(self, positions: Tensor) -> Tensor:
+        dtype = positions.dtype
+        precision = precision_matrix(self.sigmas, self.orientation).to(dtype)
+        return gaussian_displacement(positions, self.centres.to(dtype)[None], precision[None], self.amplitudes.to(dtype)[None])[0]
+
+    def centres_mm(self) -> Tensor:
+        """(T, ndim) WORLD positions."""
+        return self.grid.convert_points(self.centres, Space.NORMALISED, Space.WORLD)
+
+    def sigmas_mm(self) -> Tensor:
+        """(T, ndim) standard deviations in mm."""
+        return self.sigmas * self.grid.unit_mm
+
+    def amplitudes_mm(self) -> Tensor:
+        """(T, ndim) WORLD vectors at the centres in mm."""
+        return self.grid.convert_vectors(self.amplitudes, Space.NORMALISED, Space.WORLD)
+
+    def angles_deg(self) -> Tensor:
+        """(T,) angle of principal axis 1 in WORLD space from x towards y, in [0, 180) degrees; 2D only."""
+        if self.grid.ndim != 2:
+            raise ValueError("GaussianSequence.angles_deg: only a 2D Gaussian has one angle; use orientation")
+        first = self.grid.convert_vectors(principal_axes(self.orientation)[:, 0], Space.NORMALISED, Space.WORLD)
+        return torch.rad2deg(torch.atan2(first[:, 0], first[:, 1])) % 180
+
+    def single_step_folds(self) -> Tensor:
+        """(T,) whether a step alone folds: |S^-1/2 v| >= exp(1/2).
+
+        Its smallest Jacobian determinant is 1 - |S^-1/2 v| exp(-1/2).
+        """
+        whitened = (principal_axes(self.orientation) @ self.amplitudes.unsqueeze(-1)).squeeze(-1) / self.sigmas
+        return whitened.norm(dim=-1) >= math.exp(0.5)

@@ -1,0 +1,131 @@
+"""From frames as they are stored to what a method compares: finite float32, one channel, a square working grid, z-scored."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from r2n2.geometry import Grid
+from r2n2.transform import resample
+
+__all__ = ["MAXIMUM_INVALID_SHARE", "Square", "blur", "luminance", "normalise", "to_square"]
+
+MAXIMUM_INVALID_SHARE = 0.2
+"""A frame with a larger share of pixels that are NaN or infinite is refused."""
+
+_REC_709 = (0.2126, 0.7152, 0.0722)
+_CLAMP = 2.0
+# Below this share of the image's range a standard deviation is rounding, not contrast.
+_CONSTANT_TOLERANCE = 1e-6
+
+
+class Square(NamedTuple):
+    """Images on the square (cube) of NORMALISED space that all methods work on."""
+
+    images: Tensor
+    """(B, 1, N, N)."""
+    valid: Tensor
+    """(B, 1, N, N) bool: inside the frame and measured."""
+    grid: Grid
+    """Its lattice; shares NORMALISED space with the frame's grid."""
+
+
+def luminance(frame: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    """One frame as the single float32 channel that is registered.
+
+    Parameters
+    ----------
+    frame
+        (C, *shape) of any real type; 3 or 4 channels are red, green, blue (and alpha), any other number is averaged.
+
+    Returns
+    -------
+    tuple of Tensor
+        (1, *shape) float32, finite, and (1, *shape) bool that is False where a pixel was NaN or infinite; such pixels are
+        given the mean of the others, and no method counts them.
+
+    Raises
+    ------
+    ValueError
+        If the frame is complex or has more than ``MAXIMUM_INVALID_SHARE`` invalid pixels.
+    """
+    if np.iscomplexobj(frame):
+        raise ValueError("luminance: a complex frame cannot be registered; give its magnitude, numpy.abs(frame)")
+    values = frame.astype(np.float64)
+    if len(values) in (3, 4):
+        values = np.tensordot(np.array(_REC_709), values[:3], axes=1)[None]
+    elif len(values) > 1:
+        values = values.mean(axis=0, keepdims=True)
+    valid = np.isfinite(values)
+    share = 1 - valid.mean()
+    if share > MAXIMUM_INVALID_SHARE:
+        raise ValueError(
+            f"luminance: {100 * share:.1f} % of the pixels are NaN or infinite, at most {100 * MAXIMUM_INVALID_SHARE:.0f} % are allowed"
+        )
+    centre = values[valid].mean()
+    # float32 holds 24 bits: without the offset, neighbouring values of a large int32 would become equal.
+    offset = centre if np.abs(values[valid]).max() > 2**24 else 0.0
+    finite = np.where(valid, values, centre) - offset
+    return torch.from_numpy(finite.astype(np.float32)), torch.from_numpy(valid)
+
+
+def blur(images: Tensor, sigmas_px: tuple[float, ...]) -> Tensor:
+    """Images (B, C, *shape) smoothed by a Gaussian of one standard deviation in pixels an axis, edges repeated."""
+    ndim = images.ndim - 2
+    for axis, sigma in enumerate(sigmas_px):
+        if sigma <= 0:
+            continue
+        radius = max(1, math.ceil(3 * sigma))
+        offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
+        kernel = torch.exp(-0.5 * (offsets / sigma).square())
+        kernel = kernel / kernel.sum()
+        moved = images.movedim(axis + 2, -1)
+        flat = moved.reshape(-1, 1, moved.shape[-1])
+        smooth = functional.conv1d(functional.pad(flat, (radius, radius), mode="replicate"), kernel.view(1, 1, -1))
+        images = smooth.reshape(moved.shape).movedim(-1, axis + 2)
+    assert images.ndim == ndim + 2
+    return images
+
+
+def to_square(images: Tensor, valid: Tensor, grid: Grid, size: int) -> Square:
+    """Resample frames to the square of ``size`` pixels a side around them.
+
+    Frames are low-pass filtered first where the square is coarser, so that no detail turns into false structure.
+
+    Parameters
+    ----------
+    images, valid
+        (B, 1, *grid.shape) float and bool.
+    """
+    target = grid.enclosing_cube(size)
+    ratios = [t / s for t, s in zip(target.spacing, grid.spacing, strict=True)]
+    smooth = blur(images, tuple(0.5 * math.sqrt(r * r - 1) if r > 1 else 0.0 for r in ratios))
+    square, inside = resample(smooth, grid, target)
+    measured = inside
+    if not bool(valid.all()):
+        measured = inside & (resample(valid.to(images.dtype), grid, target).image > 0.99)
+    return Square(square, measured.expand(square.shape), target)
+
+
+def normalise(images: Tensor, valid: Tensor) -> Tensor:
+    """z-score every image over its valid pixels and clamp to [-2, 2] (paper section 4); a constant image becomes 0.
+
+    Parameters
+    ----------
+    images, valid
+        (B, 1, *shape) float and bool.
+    """
+    axes = tuple(range(1, images.ndim))
+    count = valid.sum(axes, keepdim=True).clamp_min(1)
+    mean = (images * valid).sum(axes, keepdim=True) / count
+    centred = images - mean
+    deviation = ((centred * valid).square().sum(axes, keepdim=True) / count).sqrt()
+    constant = deviation <= _CONSTANT_TOLERANCE * (mean.abs() + deviation)
+    scored = centred / torch.where(constant, torch.ones_like(deviation), deviation)
+    return torch.where(constant, torch.zeros_like(scored), scored).clamp(-_CLAMP, _CLAMP)

@@ -1,0 +1,304 @@
+"""Reads DICOM: what a folder holds, and its 2D+t series, one for every slice position."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from r2n2.errors import ArgumentError, ReadError
+from r2n2.io.dicom_file import quiet
+from r2n2.io.dicom_frames import DecodedFrames, decode_frames
+from r2n2.io.dicom_geometry import slice_grids
+from r2n2.io.dicom_group import FrameGroup, group_frames, order_in_time
+from r2n2.io.dicom_scan import DamagedFile, Scan, scan_dicom
+from r2n2.series import ImageSeries
+
+__all__ = ["DicomGroup", "DicomListing", "list_dicom", "read_dicom"]
+
+MAX_BYTES = 8 * 2**30
+"""Most memory that one slice position may take."""
+
+
+@dataclass(frozen=True)
+class DicomGroup:
+    """One slice position of one series, as its headers describe it.
+
+    Parameters
+    ----------
+    key
+        What ``read_dicom(series=...)`` takes: last part of the SeriesInstanceUID, "/", slice index.
+    position_mm
+        First pixel's centre (z, y, x), LPS; None where unknown.
+    frames
+        Number of frames.
+    shape, spacing_mm
+        (rows, columns) and their distances (y, x), None where unknown.
+    time_tag
+        Header value that orders the frames, "" if none does.
+    time_range_s
+        First and last time, None where there are no times.
+    notes, problems
+        What was noticed, and what keeps the group from being read as it is.
+    """
+
+    key: str
+    series_uid: str
+    slice_index: int
+    position_mm: tuple[float, ...] | None
+    frames: int
+    channels: int
+    shape: tuple[int, int]
+    spacing_mm: tuple[float, float] | None
+    modality: str
+    time_tag: str
+    time_range_s: tuple[float, float] | None
+    notes: tuple[str, ...]
+    problems: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class DicomListing:
+    """What a file or folder holds.
+
+    Parameters
+    ----------
+    skipped
+        Files that are no DICOM images, with the reason.
+    damaged
+        DICOM files that cannot be used, with the reason.
+    """
+
+    path: Path
+    groups: tuple[DicomGroup, ...]
+    skipped: tuple[tuple[Path, str], ...]
+    damaged: tuple[tuple[Path, str], ...]
+
+
+def list_dicom(path: Path, *, max_files: int = 100_000, progress: Callable[[int], None] | None = None) -> DicomListing:
+    """List the slice positions of a DICOM file or folder without decoding any pixel.
+
+    Parameters
+    ----------
+    path
+        File, DICOMDIR or folder.
+    max_files
+        Most files that are looked at.
+    progress
+        Called now and then with the number of files looked at.
+
+    Raises
+    ------
+    ReadError, ResourceError
+        If there is no such path, or more than ``max_files`` files.
+    """
+    path = Path(path)
+    scan = scan_dicom(path, max_files=max_files, progress=progress)
+    groups = tuple(_summary(group) for group in group_frames(scan.frames))
+    damaged = tuple((file.path, file.reason) for file in scan.damaged)
+    return DicomListing(path, groups, tuple(scan.skipped), damaged)
+
+
+def _summary(group: FrameGroup) -> DicomGroup:
+    first = group.frames[0]
+    return DicomGroup(
+        key=group.key,
+        series_uid=group.series_uid,
+        slice_index=group.slice_index,
+        position_mm=None if first.position_mm is None else first.position_mm[::-1],
+        frames=len(group.frames),
+        channels=3 if "PALETTE" in first.photometric else first.samples,
+        shape=first.shape,
+        spacing_mm=first.spacing,
+        modality=first.modality,
+        time_tag=group.time_tag,
+        time_range_s=None if group.times_s is None else (group.times_s[0], group.times_s[-1]),
+        notes=group.notes,
+        problems=group.problems,
+    )
+
+
+def read_dicom(
+    path: Path,
+    *,
+    series: str | None = None,
+    slice_index: int | None = None,
+    spacing: tuple[float, float] | None = None,
+    drop_damaged: bool = False,
+    max_bytes: int = MAX_BYTES,
+    max_files: int = 100_000,
+) -> tuple[ImageSeries, ...]:
+    """Read the series of a DICOM file or folder, one for every slice position, every frame decoded and checked.
+
+    Parameters
+    ----------
+    path
+        A folder; a multi-frame file; a DICOMDIR; or a single-frame file, which stands for the series and slice position
+        that it belongs to among the files beside it.
+    series
+        SeriesInstanceUID, its beginning or end, or a key of ``list_dicom``.
+    slice_index
+        Slice position to read (0-based).
+    spacing
+        (y, x) in mm; overrides the headers.
+    drop_damaged
+        Leave damaged frames out, with a note, instead of raising.
+    max_bytes
+        Most bytes that one slice position may take in memory.
+    max_files
+        Most files that are looked at.
+
+    Raises
+    ------
+    ReadError
+        If nothing can be read, a frame is damaged, or the order in time or the spacing is unusable.
+    ArgumentError
+        If ``series``, ``slice_index`` or ``spacing`` fits nothing.
+    ResourceError
+        If a limit is exceeded.
+    MissingExtraError
+        If no decoder for the pixels is installed.
+    """
+    path = Path(path)
+    if spacing is not None and (len(spacing) != 2 or any(not math.isfinite(s) or s <= 0 for s in spacing)):
+        raise ArgumentError(f"spacing: expected two positive numbers Y,X in mm, got {spacing}")
+    scan = scan_dicom(path, max_files=max_files)
+    groups = group_frames(scan.frames)
+    if path.is_file() and scan.frames and not scan.frames[0].multiframe and path.name.upper() != "DICOMDIR":
+        wanted = scan.frames[0]
+        scan = scan_dicom(path.parent, max_files=max_files, recursive=False)
+        groups = tuple(g for g in group_frames(scan.frames) if any(f.path == wanted.path for f in g.frames)) or groups
+    if not groups:
+        raise ReadError(_nothing_found(path, scan))
+    groups = _select(groups, series, slice_index)
+    lost = _lost_files(scan, groups)
+    if lost and not drop_damaged:
+        raise ReadError(f"{lost[0].path}: {lost[0].reason}; restore the file, or pass --drop-damaged to leave it out")
+    notes = [*scan.remarks, *(f"{file.path.name} was left out as damaged: {file.reason}" for file in lost), *_skipped_note(scan)]
+    return tuple(_read_group(path, group, spacing, drop_damaged, max_bytes, notes) for group in groups)
+
+
+def _nothing_found(path: Path, scan: Scan) -> str:
+    failures = [(file.path, file.reason) for file in scan.damaged] + scan.skipped
+    if not failures:
+        return f"{path}: holds no file; choose a folder with DICOM files"
+    file, reason = failures[0]
+    if path.is_file():
+        return f"{path}: {reason}; choose a DICOM image"
+    return f"{path}: no readable DICOM image among {len(failures)} files (the first, {file.name}: {reason}); choose another folder"
+
+
+def _select(groups: tuple[FrameGroup, ...], series: str | None, slice_index: int | None) -> tuple[FrameGroup, ...]:
+    keys = ", ".join(group.key for group in groups[:30]) + (", ..." if len(groups) > 30 else "")
+    if series is not None:
+        chosen = tuple(g for g in groups if series in (g.key, g.series_uid))
+        if not chosen:
+            chosen = tuple(g for g in groups if g.series_uid.startswith(series) or g.series_uid.endswith(series))
+        if not series or not chosen:
+            raise ArgumentError(f"series: {series!r} is none of the series here; choose one of {keys}")
+        if len({g.series_uid for g in chosen}) > 1:
+            raise ArgumentError(f"series: {series!r} fits {len({g.series_uid for g in chosen})} series; choose one of {keys}")
+        groups = chosen
+    if slice_index is not None:
+        groups = tuple(g for g in groups if g.slice_index == slice_index)
+        if not groups:
+            raise ArgumentError(f"slice: there is no slice position {slice_index}; choose one of {keys}")
+    return groups
+
+
+def _lost_files(scan: Scan, groups: tuple[FrameGroup, ...]) -> list[DamagedFile]:
+    """Damaged files that may belong to the chosen groups."""
+    uids = {group.series_uid for group in groups}
+    return [file for file in scan.damaged if not file.series_uid or file.series_uid in uids]
+
+
+def _skipped_note(scan: Scan) -> list[str]:
+    if not scan.skipped:
+        return []
+    named = "; ".join(f"{file.name}: {reason}" for file, reason in scan.skipped[:3])
+    return [f"{len(scan.skipped)} files were skipped ({named}{'; ...' if len(scan.skipped) > 3 else ''})"]
+
+
+def _read_group(
+    path: Path, group: FrameGroup, spacing: tuple[float, float] | None, drop_damaged: bool, max_bytes: int, notes: list[str]
+) -> ImageSeries:
+    first = group.frames[0]
+    if spacing is None and first.spacing_problem:
+        raise ReadError(f"{first.path}: {first.spacing_problem}; pass --spacing Y,X in mm")
+    if not drop_damaged and (bad := next((f for f in group.frames if f.damage), None)):
+        raise ReadError(f"{bad.path} ({bad.label}): {bad.damage}; restore the file, or pass --drop-damaged to leave the frame out")
+    sound = [frame for frame in group.frames if not frame.damage]
+    if sound and len(sound) < len(group.frames):
+        group = _reordered(group, sound)
+    if not group.time_tag:
+        raise ReadError(f"{first.path.parent}: slice {group.key}: {group.problems[-1]}")
+    decoded = decode_frames(group.frames, drop_damaged=drop_damaged, max_bytes=max_bytes)
+    group = _reordered(group, list(decoded.headers)) if decoded.dropped else group
+    return _series(path, group, decoded, spacing, [*notes, *decoded.dropped])
+
+
+def _reordered(group: FrameGroup, frames: list[Any]) -> FrameGroup:
+    left_out = [f for f in group.frames if f not in frames]
+    ordered, tag, times, _ = order_in_time(frames)
+    notes = tuple(f"{f.path.name} ({f.label}) was left out as damaged: {f.damage}" for f in left_out if f.damage)
+    return replace(group, frames=tuple(ordered), time_tag=tag, times_s=times, notes=(*group.notes, *notes))
+
+
+def _series(
+    path: Path, group: FrameGroup, decoded: DecodedFrames, spacing: tuple[float, float] | None, notes: list[str]
+) -> ImageSeries:
+    first = decoded.headers[0]
+    known = spacing or first.spacing
+    if spacing is not None and first.spacing is not None and spacing != first.spacing:
+        notes = [*notes, f"the spacing {spacing} mm was given; the headers say {first.spacing}"]
+    if known is None:
+        notes = [*notes, "the headers hold no pixel spacing: lengths are in pixels; pass --spacing Y,X in mm"]
+    if first.photometric == "MONOCHROME1":
+        notes = [*notes, "MONOCHROME1: stored values were inverted so that bright is large"]
+    grid, patient_grid, geometry_notes = slice_grids(first, known or (1.0, 1.0))
+    folder = path if path.is_dir() else path.parent
+    return ImageSeries(
+        frames=decoded.values,
+        grid=grid,
+        times_s=group.times_s,
+        name=f"{folder.resolve().name or 'DICOM'} slice {group.slice_index}",
+        modality=first.modality,
+        patient_grid=patient_grid,
+        spacing_known=known is not None,
+        notes=tuple(dict.fromkeys([*notes, *group.notes, *geometry_notes])),
+        source=_source(path, group, decoded),
+    )
+
+
+def _source(path: Path, group: FrameGroup, decoded: DecodedFrames) -> dict[str, Any]:
+    """What a writer needs to write stored values again; UIDs only as new ones made of the old."""
+    first = decoded.headers[0]
+    return {
+        "format": "dicom",
+        "path": str(path),
+        "series": group.key,
+        "slice_index": group.slice_index,
+        "time_tag": group.time_tag,
+        "files": [str(frame.path) for frame in decoded.headers],
+        "frame_in_file": [frame.index for frame in decoded.headers],
+        "instance_numbers": [frame.instance for frame in decoded.headers],
+        "stored_dtype": decoded.stored_dtype.name,
+        "bits_stored": first.bits_stored,
+        "rescale": [[frame.slope, frame.intercept] for frame in decoded.headers],
+        "photometric": first.photometric,
+        "inverted": first.photometric == "MONOCHROME1",
+        "study_uid": _derived_uid("study", first.study_uid),
+        "frame_of_reference_uid": _derived_uid("frame of reference", first.frame_of_reference_uid),
+    }
+
+
+def _derived_uid(what: str, uid: str) -> str:
+    """A UID that is the same for every slice of a study and does not tell the old one."""
+    if not uid:
+        return ""
+    from pydicom.uid import generate_uid
+
+    with quiet():
+        return str(generate_uid(entropy_srcs=["r2n2", what, uid]))

@@ -1,0 +1,218 @@
+"""Decodes the pixels of DICOM frames, every one of them checked, into real values.
+
+Stored values become real values by the rescale of their own frame. MONOCHROME1, in which the smallest value is white, is
+inverted within the range of the stored bits so that bright is large in every series.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from r2n2.errors import MissingExtraError, ReadError, ResourceError
+from r2n2.io.dicom_file import PIXEL_TAGS, BoundedFile, DamagedDicomError, quiet
+from r2n2.io.dicom_header import FrameHeader
+
+__all__ = ["DecodedFrames", "decode_frames"]
+
+_EXACT_IN_FLOAT32 = 2**24
+_REMEDY = "restore the file, or pass --drop-damaged to leave the frame out"
+_PACKAGES = {
+    "1.2.840.10008.1.2.4.50": "pillow",
+    "1.2.840.10008.1.2.4.51": "pillow",
+    "1.2.840.10008.1.2.4.80": "pyjpegls",
+    "1.2.840.10008.1.2.4.81": "pyjpegls",
+    "1.2.840.10008.1.2.4.90": "pylibjpeg pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.91": "pylibjpeg pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.201": "pylibjpeg pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.202": "pylibjpeg pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.4.203": "pylibjpeg pylibjpeg-openjpeg",
+    "1.2.840.10008.1.2.5": "pylibjpeg pylibjpeg-rle",
+}
+_LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
+
+
+@dataclass(frozen=True)
+class DecodedFrames:
+    """Frames in real values and how to get back to stored ones.
+
+    Parameters
+    ----------
+    values
+        (T, C, rows, columns).
+    headers
+        The T frames that were decoded.
+    stored_dtype
+        Type of the stored values.
+    dropped
+        One sentence for every frame left out.
+    """
+
+    values: NDArray[Any]
+    headers: tuple[FrameHeader, ...]
+    stored_dtype: np.dtype[Any]
+    dropped: tuple[str, ...]
+
+
+def decode_frames(frames: Sequence[FrameHeader], *, drop_damaged: bool, max_bytes: int) -> DecodedFrames:
+    """Decode every frame.
+
+    Parameters
+    ----------
+    frames
+        In time, all of one shape.
+    drop_damaged
+        Leave damaged frames out instead of raising.
+    max_bytes
+        Most bytes that the decoded frames may take.
+
+    Raises
+    ------
+    ReadError
+        Naming file and InstanceNumber of the first frame that is damaged.
+    MissingExtraError
+        If no decoder for the transfer syntax is installed.
+    ResourceError
+        If the frames need more than ``max_bytes``.
+    """
+    _check_size(frames, max_bytes)
+    by_file: defaultdict[Path, list[int]] = defaultdict(list)
+    for k, frame in enumerate(frames):
+        by_file[frame.path].append(k)
+    stored: dict[int, NDArray[Any]] = {}
+    dropped: list[str] = []
+    for path, members in by_file.items():
+        problem = next((frames[k].damage for k in members if frames[k].damage), "")
+        with quiet():
+            dataset = None if problem else _load(path)
+            for k in members:
+                result = problem or _decode(dataset, frames[k])
+                if not isinstance(result, str):
+                    stored[k] = result
+                elif drop_damaged:
+                    dropped.append(f"{path.name} ({frames[k].label}) was left out as damaged: {result}")
+                else:
+                    raise ReadError(f"{path} ({frames[k].label}): {result}; {_REMEDY}")
+    kept = sorted(stored)
+    if not kept:
+        raise ReadError(f"{frames[0].path.parent}: all {len(frames)} frames of the series are damaged; restore the files")
+    headers = tuple(frames[k] for k in kept)
+    pixels = [stored.pop(k) for k in kept]
+    stored_dtype = np.result_type(*{array.dtype for array in pixels})
+    return DecodedFrames(_rescale(pixels, headers, stored_dtype), headers, stored_dtype, tuple(dropped))
+
+
+def _check_size(frames: Sequence[FrameHeader], max_bytes: int) -> None:
+    first = frames[0]
+    scaled = any((frame.slope, frame.intercept) != (1, 0) for frame in frames)
+    item = max(first.bits_allocated // 8, 4 if scaled else 1)
+    # two copies live at once: the stored frames and the series made of them
+    need = 2 * len(frames) * first.shape[0] * first.shape[1] * max(first.samples, 3 if "PALETTE" in first.photometric else 1) * item
+    if need > max_bytes:
+        raise ResourceError(
+            f"{first.path}: {len(frames)} frames of {first.shape[0]} x {first.shape[1]} pixels need {need / 2**20:.0f} MiB, "
+            f"allowed are {max_bytes / 2**20:.0f} MiB; choose fewer files or raise max_bytes"
+        )
+
+
+def _load(path: Path) -> Any:
+    from pydicom import dcmread
+
+    try:
+        with path.open("rb") as stream:
+            return dcmread(BoundedFile(stream, path.stat().st_size), specific_tags=list(PIXEL_TAGS))  # type: ignore[arg-type, unused-ignore]
+    except DamagedDicomError as error:
+        raise ReadError(f"{path}: {error}; {_REMEDY}") from None
+    except OSError as error:
+        raise ReadError(
+            f"{path}: cannot be read ({error.strerror or type(error).__name__}); check the file and try again"
+        ) from None
+    except (Exception, MemoryError) as error:  # the file changed since its header was read
+        raise ReadError(f"{path}: cannot be parsed ({type(error).__name__}); {_REMEDY}") from None
+
+
+def _decode(dataset: Any, frame: FrameHeader) -> NDArray[Any] | str:
+    """Stored values (C, rows, columns), MONOCHROME1 inverted; or what is wrong with the frame."""
+    decoder = _decoder(frame)
+    if frame.transfer_syntax.startswith("1.2.840.10008.1.2.4.9") and (wrong := _wrong_codestream(dataset, frame)):
+        return wrong
+    try:
+        pixels, _ = decoder.as_array(dataset, index=frame.index, allow_excess_frames=False)
+        if "PALETTE" in frame.photometric:
+            from pydicom.pixels.processing import apply_color_lut
+
+            pixels = apply_color_lut(pixels, dataset)
+    except (Exception, MemoryError) as error:  # decoders raise nearly everything on damaged pixels
+        return f"the pixels cannot be decoded ({type(error).__name__})"
+    if pixels.shape[:2] != frame.shape or pixels.ndim > 3:
+        return f"the pixels decode to {pixels.shape}, the header says {frame.shape}"
+    if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
+        return "a pixel is not a finite number"
+    channels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    if frame.photometric == "MONOCHROME1" and channels.dtype.kind in "iu":
+        low = -(2 ** (frame.bits_stored - 1)) if frame.signed else 0
+        high = low + 2**frame.bits_stored - 1
+        return (low + high - channels.astype(np.int64)).astype(channels.dtype)
+    return np.ascontiguousarray(channels)
+
+
+def _decoder(frame: FrameHeader) -> Any:
+    from pydicom.pixels import get_decoder
+
+    syntax = frame.transfer_syntax
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise ReadError(
+            f"{frame.path}: pixels encoded as {syntax} are not images that can be read; convert the files first"
+        ) from None
+    if decoder.is_available:
+        return decoder
+    if syntax in _LOSSLESS_JPEG:
+        remedy = "decompress the files first, as with dcmdjpeg of DCMTK: no decoder with a suitable licence is known to r2n2"
+    else:
+        remedy = f"pip install {_PACKAGES.get(syntax, 'pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle')}"
+    raise MissingExtraError(f"{frame.path}: no decoder for {decoder.UID.name} ({syntax}) is installed: {remedy}")
+
+
+def _wrong_codestream(dataset: Any, frame: FrameHeader) -> str:
+    """What a JPEG 2000 codestream declares against the header, before its decoder allocates anything."""
+    from pydicom.encaps import get_frame
+
+    try:
+        stream = get_frame(dataset.PixelData, frame.index, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
+    except Exception as error:
+        return f"the compressed pixels cannot be found ({type(error).__name__})"
+    if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 24:
+        return "the compressed pixels are no JPEG 2000 codestream"
+    width, height, left, top = struct.unpack(">4L", stream[8:24])
+    if (height - top, width - left) != frame.shape:
+        return f"the JPEG 2000 codestream is {height - top} x {width - left} pixels, the header says {frame.shape}"
+    return ""
+
+
+def _rescale(pixels: list[NDArray[Any]], headers: Sequence[FrameHeader], stored: np.dtype[Any]) -> NDArray[Any]:
+    """Real values: in the stored type without rescale, exact integers for whole numbers that fit, else floating point."""
+    scales = [(frame.slope, frame.intercept) for frame in headers]
+    if all(scale == (1, 0) for scale in scales):
+        return np.stack([array.astype(stored, copy=False) for array in pixels])
+    bounds = [
+        (float(array.min()) * slope + intercept, float(array.max()) * slope + intercept)
+        for array, (slope, intercept) in zip(pixels, scales, strict=True)
+    ]
+    low, high = min(map(min, bounds)), max(map(max, bounds))
+    dtype = np.dtype(np.float32 if max(abs(low), abs(high)) < _EXACT_IN_FLOAT32 else np.float64)
+    if stored.kind in "iu" and all(m.is_integer() and b.is_integer() for m, b in scales):
+        fitting = [t for t in (stored, np.int16, np.uint16, np.int32) if np.iinfo(t).min <= low and high <= np.iinfo(t).max]
+        dtype = np.dtype(fitting[0]) if fitting else dtype
+    frames = np.empty((len(pixels), *pixels[0].shape), dtype=dtype)
+    for k, (slope, intercept) in enumerate(scales):
+        frames[k] = pixels[k].astype(np.float64) * slope + intercept
+    return frames

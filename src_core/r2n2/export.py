@@ -1,0 +1,383 @@
+"""The output folder of a registered series, written frame by frame and marked complete by run.json, its last file."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from r2n2.config import RegistrationConfig
+from r2n2.errors import ArgumentError, ReadError, ResourceError
+from r2n2.evaluation import TRETable, target_registration_error
+from r2n2.evaluation_table import tre_table_csv
+from r2n2.folder_lock import folder_lock
+from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
+from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.result_folder import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
+from r2n2.run_manifest import (
+    CONVENTION,
+    MANIFEST_NAME,
+    InputRecord,
+    RunManifest,
+    input_sha256,
+    load_manifest,
+    peak_memory_mib,
+    run_sha256,
+    versions,
+)
+from r2n2.sequence_file import control_points_archive, read_sequences, sequence_archive, sequence_table
+from r2n2.series import ImageSeries, LandmarkSet
+from r2n2.transform import BSplineField, GaussianSequence, Transform
+
+__all__ = ["ResultWriter", "check_folder", "check_space", "estimated_bytes", "is_same_run", "read_result", "read_sequences"]
+
+UNFINISHED_NAME = "unfinished.txt"
+_LOG = logging.getLogger(__name__)
+_OURS = (
+    MANIFEST_NAME,
+    UNFINISHED_NAME,
+    "metrics.csv",
+    "report.html",
+    "sequence.csv",
+    "sequence.npz",
+    "control_points.npz",
+    "tre.csv",
+    "summary.csv",
+)
+_FIELD_BYTES = 4
+_SPACE_MARGIN = 1.1
+
+
+def check_folder(folder: Path) -> None:
+    """Make the output folder and see that it can be written, before anything is computed.
+
+    Raises
+    ------
+    ResourceError
+        If it cannot be made or written.
+    ArgumentError
+        If a file of that name is there.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ArgumentError(f"{folder}: is a file; --output needs a folder")
+    with resource_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        clean_stale(folder)
+        probe = folder / ".r2n2-probe"
+        probe.write_bytes(b"")
+        probe.unlink()
+
+
+def estimated_bytes(series: ImageSeries) -> int:
+    """Size in bytes of what registering a series writes, without compression."""
+    pixels = len(series) * math.prod(series.grid.shape)
+    return pixels * (series.channels * series.dtype.itemsize + series.grid.ndim * _FIELD_BYTES)
+
+
+def check_space(folder: Path, series: ImageSeries) -> None:
+    """Refuse to start what would fill the disk.
+
+    Raises
+    ------
+    ResourceError
+        Saying how much is needed and free.
+    """
+    free, needed = shutil.disk_usage(folder).free, int(estimated_bytes(series) * _SPACE_MARGIN)
+    if free < needed:
+        raise ResourceError(
+            f"{folder}: about {needed / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free; choose another disk"
+        )
+
+
+def is_same_run(folder: Path, run_hash: str) -> bool:
+    """Whether the folder already holds the finished result of the very same run."""
+    if not (folder / MANIFEST_NAME).exists():
+        return False
+    try:
+        manifest = load_manifest(folder)
+    except ReadError:
+        return False
+    return isinstance(manifest, RunManifest) and manifest.run_sha256 == run_hash
+
+
+class ResultWriter:
+    """Writes results as they come; memory holds numbers and compact transforms only, never frames.
+
+    Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json.
+
+    Parameters
+    ----------
+    folder
+        Output folder; made where it is missing.
+    series, config
+        What is registered and how.
+    input_hash
+        ``input_sha256(series)`` where it is known already.
+    selection
+        Reading options that chose the series, for the record.
+    device, weights_sha256
+        Where it ran, and with which weights.
+    landmarks
+        If given, tre.csv and the error columns of metrics.csv are written.
+    overwrite
+        Replace a finished result, or files of the same names that are not ours.
+    keep_headers
+        Tell the writer of the image format to keep what the input's header holds beyond geometry and times.
+
+    Raises
+    ------
+    ArgumentError
+        If the folder holds a result or files of the same names and ``overwrite`` is false.
+    ResourceError
+        If the folder cannot be written, or another run writes to it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        series: ImageSeries,
+        config: RegistrationConfig,
+        *,
+        input_hash: str | None = None,
+        selection: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        weights_sha256: str | None = None,
+        landmarks: LandmarkSet | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        self._folder = folder
+        self._series = series
+        self._config = config
+        self._input_hash = input_hash
+        self._selection = dict(selection or {})
+        self._device = device
+        self._weights_sha256 = weights_sha256
+        self._landmarks = landmarks
+        self._overwrite = overwrite
+        self._metrics: dict[int, FrameMetrics] = {}
+        self._compact: dict[int, Transform] = {}
+        self._finished = False
+        self._started = time.monotonic()
+        self._held = contextlib.ExitStack()
+
+    def __enter__(self) -> Self:
+        check_folder(self._folder)
+        self._held.enter_context(folder_lock(self._folder))
+        try:
+            _clear(self._folder, self._overwrite)
+            with resource_errors(self._folder):
+                (self._folder / "fields").mkdir(exist_ok=True)
+                clean_stale(self._folder / "fields")
+        except BaseException:
+            self._held.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if not self._finished:
+                self._keep_partial("interrupted" if kind is None else f"stopped by {kind.__name__}")
+        except (OSError, ResourceError) as second:
+            # The first error is the one to report.
+            _LOG.warning("%s: the partial result could not be completed (%s)", self._folder, second)
+        finally:
+            self._held.close()
+
+    def add(self, result: FrameResult) -> None:
+        """Write the field of a frame and keep its numbers.
+
+        Raises
+        ------
+        ValueError
+            If the frame was added before or does not exist.
+        ResourceError
+            If it cannot be written.
+        """
+        if result.frame in self._metrics or not 0 <= result.frame < len(self._series):
+            raise ValueError(f"ResultWriter.add: frame {result.frame} was added before or is none of {len(self._series)} frames")
+        from r2n2.io.fields import write_field
+
+        write_field(field_path(self._folder, result.frame), result.transform.displacement_field())
+        if isinstance(result.transform, GaussianSequence | BSplineField):
+            self._compact[result.frame] = result.transform
+        times = self._series.times_s
+        self._metrics[result.frame] = FrameMetrics.of(result, math.nan if times is None else times[result.frame])
+
+    def finish(self) -> RegisteredSeries:
+        """Write the aligned series, tables, report and, last, run.json.
+
+        Raises
+        ------
+        ValueError
+            If a frame is missing.
+        ResourceError
+            If something cannot be written.
+        """
+        missing = sorted(set(range(len(self._series))) - set(self._metrics))
+        if missing:
+            raise ValueError(f"ResultWriter.finish: frames {missing[:10]} were never added; leave the context instead")
+        errors, notes = self._landmark_errors()
+        files = [*self._write_transforms(), self._write_registered(), *self._write_tables(errors), "report.html"]
+        registered = RegisteredSeries(self._folder, self._manifest(files, notes), self._ordered(errors), self._transforms())
+        self._write_report(registered, errors)
+        manifest = self._manifest(files, notes)
+        (self._folder / UNFINISHED_NAME).unlink(missing_ok=True)
+        _write_text(self._folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
+        self._finished = True
+        return replace(registered, manifest=manifest)
+
+    def _transforms(self) -> StoredTransforms:
+        return StoredTransforms(self._folder, list(self._metrics), self._compact)
+
+    def _reference(self) -> int:
+        marked = [frame for frame, metrics in self._metrics.items() if metrics.status is FrameStatus.REFERENCE]
+        if len(marked) != 1:
+            raise ValueError(f"ResultWriter: exactly one frame must have the status reference, got {marked}")
+        return marked[0]
+
+    def _ordered(self, errors: TRETable | None = None) -> tuple[FrameMetrics, ...]:
+        rows = [self._metrics[frame] for frame in sorted(self._metrics)]
+        return tuple(rows if errors is None else [row.with_errors(errors) for row in rows])
+
+    def _landmark_errors(self) -> tuple[TRETable | None, tuple[str, ...]]:
+        if self._landmarks is None:
+            return None, ()
+        table = target_registration_error(self._transforms(), self._landmarks, self._reference(), self._series.grid)
+        return table, table.notes
+
+    def _write_transforms(self) -> list[str]:
+        written = []
+        sequences = {frame: t for frame, t in self._compact.items() if isinstance(t, GaussianSequence)}
+        splines = {frame: t for frame, t in self._compact.items() if isinstance(t, BSplineField)}
+        if sequences or not splines:
+            _write_text(self._folder / "sequence.csv", sequence_table(sequences))
+            _write_bytes(self._folder / "sequence.npz", sequence_archive(sequences, self._series.grid))
+            written += ["sequence.csv", "sequence.npz"]
+        if splines:
+            _write_bytes(self._folder / "control_points.npz", control_points_archive(splines, self._series.grid))
+            written.append("control_points.npz")
+        return ["fields", *written]
+
+    def _write_registered(self) -> str:
+        from r2n2.io import write_series
+
+        return write_series(self._folder, "registered", self._series, self._registered_frames()).name
+
+    def _registered_frames(self) -> Iterator[NDArray[Any]]:
+        from r2n2.registration import warp_frame
+
+        transforms = self._transforms()
+        for frame in range(len(self._series)):
+            result = self._metrics[frame].result(transforms[frame])
+            try:
+                yield warp_frame(self._series, result)
+            except ReadError as error:
+                if result.status is not FrameStatus.FAILED:
+                    raise
+                _LOG.warning("frame %d is left black: %s", frame, error)
+                yield np.zeros((self._series.channels, *self._series.grid.shape), self._series.dtype)
+
+    def _write_tables(self, errors: TRETable | None) -> list[str]:
+        text = metrics_table(self._ordered(errors), with_errors=errors is not None)
+        _write_text(self._folder / "metrics.csv", text)
+        if errors is None:
+            return ["metrics.csv"]
+        _write_text(self._folder / "tre.csv", tre_table_csv(errors))
+        return ["metrics.csv", "tre.csv"]
+
+    def _write_report(self, registered: RegisteredSeries, errors: TRETable | None) -> None:
+        from r2n2.report import render_report
+
+        _write_text(self._folder / "report.html", render_report(self._series, registered, errors))
+
+    def _manifest(self, files: list[str], notes: tuple[str, ...]) -> RunManifest:
+        self._input_hash = self._input_hash or input_sha256(self._series)
+        marks_hash = None if self._landmarks is None else landmarks_sha256(self._landmarks)
+        record = InputRecord.of(self._series, self._input_hash, self._selection)
+        return RunManifest(
+            run_sha256=run_sha256(
+                self._config,
+                self._input_hash,
+                self._selection,
+                weights_sha256=self._weights_sha256,
+                landmarks_sha256=marks_hash,
+            ),
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions(),
+            settings=self._config,
+            device=self._device,
+            weights_sha256=self._weights_sha256,
+            landmarks_sha256=marks_hash,
+            input=record.model_copy(update={"notes": (*record.notes, *notes)}),
+            reference=self._reference(),
+            similarity="correlation coefficient",
+            convention=CONVENTION,
+            status_counts=dict(Counter(str(row.status) for row in self._ordered())),
+            messages={row.frame: row.message for row in self._ordered() if row.message},
+            wall_time_s=round(time.monotonic() - self._started, 3),
+            peak_memory_mib=peak_memory_mib(),
+            files=tuple(files),
+        )
+
+    def _keep_partial(self, reason: str) -> None:
+        done, total = len(self._metrics), len(self._series)
+        text = f"This result is not finished: {reason}, {done} of {total} frames done. Run r2n2 register again to complete it.\n"
+        (self._folder / UNFINISHED_NAME).write_text(text, encoding="utf-8")
+        if self._metrics:
+            self._write_transforms()
+            self._write_tables(None)
+
+
+def landmarks_sha256(landmarks: LandmarkSet) -> str:
+    """Hash of ids, frames and places."""
+    order = sorted(range(len(landmarks)), key=lambda k: (int(landmarks.frames[k]), landmarks.ids[k]))
+    rows = [(landmarks.ids[k], int(landmarks.frames[k]), landmarks.points[k].tolist()) for k in order]
+    return hashlib.sha256(json.dumps([landmarks.space.value, rows]).encode()).hexdigest()
+
+
+def _clear(folder: Path, overwrite: bool) -> None:
+    """Remove what an earlier run of ours left, and nothing else."""
+    finished, unfinished = (folder / MANIFEST_NAME).exists(), (folder / UNFINISHED_NAME).exists()
+    present = [path for path in folder.iterdir() if path.name in _OURS or path.name.startswith("registered.")]
+    present += sorted((folder / "fields").glob("frame_*.mha"))
+    if not overwrite and finished:
+        raise ArgumentError(f"{folder}: holds the finished result of another run; give --overwrite or another --output")
+    if not overwrite and present and not unfinished and not _looks_killed(present):
+        raise ArgumentError(
+            f"{folder}: {present[0].name} is there and no run of r2n2 says so; give --overwrite or another --output"
+        )
+    with resource_errors(folder):
+        # The marker goes first: a run killed while clearing must not look finished.
+        for path in sorted(present, key=lambda path: path.name != MANIFEST_NAME):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+
+
+def _looks_killed(present: list[Path]) -> bool:
+    # A killed run left fields but had no time to write its note.
+    return any(path.parent.name == "fields" for path in present)
+
+
+def _write_text(path: Path, text: str) -> None:
+    _write_bytes(path, text.encode("utf-8"))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from r2n2.errors import ArgumentError, ReadError
+from r2n2.io.checks import DEFAULT_MAX_BYTES, check_spacing, existing
 from r2n2.io.dicom_file import quiet
 from r2n2.io.dicom_frames import DecodedFrames, decode_frames
-from r2n2.io.dicom_geometry import slice_grids
+from r2n2.io.dicom_geometry import place_frame
 from r2n2.io.dicom_group import FrameGroup, group_frames, order_in_time
 from r2n2.io.dicom_scan import DamagedFile, Scan, scan_dicom
 from r2n2.series import ImageSeries
 
 __all__ = ["DicomGroup", "DicomListing", "list_dicom", "read_dicom"]
-
-MAX_BYTES = 8 * 2**30
-"""Most memory that one slice position may take."""
 
 
 @dataclass(frozen=True)
@@ -94,7 +91,7 @@ def list_dicom(path: Path, *, max_files: int = 100_000, progress: Callable[[int]
     ReadError, ResourceError
         If there is no such path, or more than ``max_files`` files.
     """
-    path = Path(path)
+    path = existing(path)
     scan = scan_dicom(path, max_files=max_files, progress=progress)
     groups = tuple(_summary(group) for group in group_frames(scan.frames))
     damaged = tuple((file.path, file.reason) for file in scan.damaged)
@@ -125,9 +122,9 @@ def read_dicom(
     *,
     series: str | None = None,
     slice_index: int | None = None,
-    spacing: tuple[float, float] | None = None,
+    spacing: tuple[float, ...] | None = None,
     drop_damaged: bool = False,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int = DEFAULT_MAX_BYTES,
     max_files: int = 100_000,
 ) -> tuple[ImageSeries, ...]:
     """Read the series of a DICOM file or folder, one for every slice position, every frame decoded and checked.
@@ -142,7 +139,7 @@ def read_dicom(
     slice_index
         Slice position to read (0-based).
     spacing
-        (y, x) in mm; overrides the headers.
+        (y, x) or (z, y, x) in mm; overrides the headers.
     drop_damaged
         Leave damaged frames out, with a note, instead of raising.
     max_bytes
@@ -161,9 +158,8 @@ def read_dicom(
     MissingExtraError
         If no decoder for the pixels is installed.
     """
-    path = Path(path)
-    if spacing is not None and (len(spacing) != 2 or any(not math.isfinite(s) or s <= 0 for s in spacing)):
-        raise ArgumentError(f"spacing: expected two positive numbers Y,X in mm, got {spacing}")
+    path = existing(path)
+    spacing = None if spacing is None else check_spacing(spacing, where="--spacing")
     scan = scan_dicom(path, max_files=max_files)
     groups = group_frames(scan.frames)
     if path.is_file() and scan.frames and not scan.frames[0].multiframe and path.name.upper() != "DICOMDIR":
@@ -222,7 +218,7 @@ def _skipped_note(scan: Scan) -> list[str]:
 
 
 def _read_group(
-    path: Path, group: FrameGroup, spacing: tuple[float, float] | None, drop_damaged: bool, max_bytes: int, notes: list[str]
+    path: Path, group: FrameGroup, spacing: tuple[float, ...] | None, drop_damaged: bool, max_bytes: int, notes: list[str]
 ) -> ImageSeries:
     first = group.frames[0]
     if spacing is None and first.spacing_problem:
@@ -247,17 +243,20 @@ def _reordered(group: FrameGroup, frames: list[Any]) -> FrameGroup:
 
 
 def _series(
-    path: Path, group: FrameGroup, decoded: DecodedFrames, spacing: tuple[float, float] | None, notes: list[str]
+    path: Path, group: FrameGroup, decoded: DecodedFrames, spacing: tuple[float, ...] | None, notes: list[str]
 ) -> ImageSeries:
     first = decoded.headers[0]
-    known = spacing or first.spacing
-    if spacing is not None and first.spacing is not None and spacing != first.spacing:
-        notes = [*notes, f"the spacing {spacing} mm was given; the headers say {first.spacing}"]
+    known = first.spacing
+    if spacing is not None:
+        known = (spacing[-2], spacing[-1])
+        notes = [*notes, f"the spacing {known} mm was given; the headers say {first.spacing or 'nothing'}"]
+        if len(spacing) == 3:
+            first = replace(first, thickness_mm=spacing[0])
     if known is None:
         notes = [*notes, "the headers hold no pixel spacing: lengths are in pixels; pass --spacing Y,X in mm"]
     if first.photometric == "MONOCHROME1":
         notes = [*notes, "MONOCHROME1: stored values were inverted so that bright is large"]
-    grid, patient_grid, geometry_notes = slice_grids(first, known or (1.0, 1.0))
+    grid, patient_grid, geometry_notes = place_frame(first, known or (1.0, 1.0))
     folder = path if path.is_dir() else path.parent
     return ImageSeries(
         frames=decoded.values,

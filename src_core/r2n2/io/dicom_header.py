@@ -124,13 +124,13 @@ def _describe(path: Path, raw: RawHeader) -> tuple[FrameHeader, ...]:
         "instance": _integer(dataset, "InstanceNumber"),
         "shape": (rows, columns),
         "samples": _integer(dataset, "SamplesPerPixel") or 1,
-        "photometric": _text(dataset, "PhotometricInterpretation").upper(),
+        "photometric": _code(dataset, "PhotometricInterpretation"),
         "bits_allocated": allocated,
         "bits_stored": _integer(dataset, "BitsStored") or allocated,
         "signed": _integer(dataset, "PixelRepresentation") == 1,
         "pixel_keyword": raw.pixel_keyword,
         "transfer_syntax": raw.transfer_syntax,
-        "modality": _text(dataset, "Modality")[:16],
+        "modality": _code(dataset, "Modality"),
         "slice_location": _number(dataset, "SliceLocation"),
         "multiframe": count > 1,
         "damage": raw.damage,
@@ -315,6 +315,12 @@ def _is_filled(dataset: Any, keyword: str) -> bool:
 def _text(dataset: Any, keyword: str) -> str:
     value = dataset.get(keyword)
     return "" if value is None else str(value).strip()
+
+
+def _code(dataset: Any, keyword: str) -> str:
+    """A coded word such as MR; anything else is no code and might be a name."""
+    word = _text(dataset, keyword).upper()
+    return word if re.fullmatch(r"[A-Z0-9_ ]{1,16}", word) else ""
 
 
 def _integer(dataset: Any, keyword: str) -> int | None:

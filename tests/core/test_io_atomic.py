@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from r2n2.errors import ArgumentError, ResourceError
+from r2n2.io.atomic import atomic_folder, atomic_write, check_output_name, clean_stale
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_file_appears_whole_and_alone(tmp_path: Path) -> None:
+    with atomic_write(tmp_path / "a.nii.gz") as temporary:
+        temporary.write_bytes(b"new")
+        assert temporary.parent == tmp_path
+        assert temporary.name.endswith(".nii.gz")
+        assert not (tmp_path / "a.nii.gz").exists()
+    assert names(tmp_path) == ["a.nii.gz"]
+    assert (tmp_path / "a.nii.gz").read_bytes() == b"new"
+
+
+def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.csv"
+    target.write_text("old")
+
+    def fail() -> None:
+        with atomic_write(target) as temporary:
+            temporary.write_text("half")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert names(tmp_path) == ["a.csv"]
+    assert target.read_text() == "old"
+
+
+def test_row57_full_disk_names_the_free_space_and_keeps_the_old_file(tmp_path: Path) -> None:
+    target = tmp_path / "a.csv"
+    target.write_text("old")
+    with (
+        pytest.raises(ResourceError, match=r"a\.csv: not written, no space is left \(\d+\.\d MiB free\); free some"),
+        atomic_write(target) as _,
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert target.read_text() == "old"
+    assert names(tmp_path) == ["a.csv"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
+def test_row57_file_size_limit(tmp_path: Path) -> None:
+    code = f"""
+import resource, signal
+from r2n2.errors import ResourceError
+from r2n2.io.atomic import atomic_write
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    with atomic_write({str(tmp_path / "a.bin")!r}) as temporary:
+        with open(temporary, "wb") as file:
+            file.write(bytes(5000))
+except ResourceError as error:
+    raise SystemExit(0 if "no space" in str(error) else 1)
+raise SystemExit(2)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("number", "words"), [(errno.EROFS, "read-only"), (errno.EACCES, "read-only"), (errno.EIO, "try again")])
+def test_row58_read_only_folder(tmp_path: Path, number: int, words: str) -> None:
+    with pytest.raises(ResourceError, match=words), atomic_write(tmp_path / "a.csv") as _:
+        raise OSError(number, os.strerror(number))
+
+
+def test_row58_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(ResourceError, match="does not exist"), atomic_write(tmp_path / "no" / "a.csv") as temporary:
+        temporary.write_text("x")
+
+
+def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    for content in ("one", "two"):
+        with atomic_folder(tmp_path / "a.zarr") as temporary:
+            (temporary / "inner").mkdir()
+            (temporary / "inner" / content).write_text(content)
+    assert names(tmp_path) == ["a.zarr"]
+    assert names(tmp_path / "a.zarr" / "inner") == ["two"]
+
+
+def test_a_failing_folder_leaves_nothing(tmp_path: Path) -> None:
+    def fail() -> None:
+        with atomic_folder(tmp_path / "a.zarr") as temporary:
+            (temporary / "x").write_text("x")
+            raise RuntimeError("half")
+
+    with pytest.raises(RuntimeError, match="half"):
+        fail()
+    assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["CON", "con.mha", "NUL.tar.gz", "COM1.csv", "", "a\nb.csv", "a:b", "é" * 128])
+def test_row85_names_that_some_system_cannot_hold(name: str) -> None:
+    with pytest.raises(ArgumentError, match="output name"):
+        check_output_name(name)
+
+
+@pytest.mark.parametrize("name", ["é 数据 a b.mha", "x" * 240 + ".nii.gz", "contour.csv", "CONTROL.csv"])
+def test_row85_names_that_are_fine(tmp_path: Path, name: str) -> None:
+    with atomic_write(tmp_path / name) as temporary:
+        temporary.write_bytes(b"x")
+    assert names(tmp_path) == [name]
+
+
+def test_row96_only_temporaries_of_dead_processes_of_ours_are_cleaned(tmp_path: Path) -> None:
+    code = f"""
+import time
+from r2n2.io.atomic import atomic_write
+with atomic_write({str(tmp_path / "a.bin")!r}) as temporary:
+    temporary.write_bytes(b"half")
+    print("ready", flush=True)
+    time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline().strip() == b"ready"
+    assert clean_stale(tmp_path) == ()  # its process lives
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    for _ in range(50):
+        if len(names(tmp_path)) == 1:
+            break
+        time.sleep(0.01)
+    (tmp_path / ".r2n2-tmp-notours").write_text("x")
+    (tmp_path / "mine.tmp").write_text("x")
+    (removed,) = clean_stale(tmp_path)
+    assert removed.endswith(".bin")
+    assert names(tmp_path) == [".r2n2-tmp-notours", "mine.tmp"]

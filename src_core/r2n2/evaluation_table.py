@@ -6,12 +6,14 @@ import csv
 import io
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
-from r2n2.evaluation import ErrorSummary, TRETable
+from r2n2.errors import ReadError
+from r2n2.evaluation import ErrorSummary, LandmarkError, TRETable
 
-__all__ = ["SliceError", "slice_errors", "slice_table_csv", "tre_summary_csv", "tre_table_csv"]
+__all__ = ["SliceError", "read_tre_table", "slice_errors", "slice_table_csv", "tre_summary_csv", "tre_table_csv"]
 
 SliceError = tuple[float, float]
 """Mean and maximum over the frames of a slice of the frame's mean TRE in mm, as in the paper's Table 1."""
@@ -21,6 +23,27 @@ def tre_table_csv(table: TRETable) -> str:
     """A row a landmark and frame."""
     rows = [[r.id, r.frame, _number(r.before_mm), _number(r.after_mm), int(r.inside)] for r in table.rows]
     return _text(["id", "frame", "before_mm", "tre_mm", "inside"], rows)
+
+
+def read_tre_table(path: Path, reference: int) -> TRETable:
+    """The table of a tre.csv.
+
+    Raises
+    ------
+    ReadError
+        If it is absent or damaged.
+    """
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = tuple(
+                LandmarkError(row["id"], int(row["frame"]), float(row["before_mm"]), float(row["tre_mm"]), row["inside"] == "1")
+                for row in csv.DictReader(file)
+            )
+    except FileNotFoundError:
+        raise ReadError(f"{path}: this result was registered without landmarks; give --landmarks") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise ReadError(f"{path}: damaged ({error}); give --landmarks to make it anew") from None
+    return TRETable(reference, rows, (), ())
 
 
 def tre_summary_csv(table: TRETable) -> str:

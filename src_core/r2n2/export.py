@@ -56,7 +56,8 @@ _OURS = (
     "sequence.npz",
     "control_points.npz",
     "tre.csv",
-    "summary.csv",
+    "tre_summary.csv",
+    *(f"registered{suffix}" for suffix in ("", ".nii", ".nii.gz", ".mha", ".tif", ".ome.tif", ".npy", ".npz", ".zarr", ".gif")),
 )
 _FIELD_BYTES = 4
 _SPACE_MARGIN = 1.1
@@ -135,8 +136,6 @@ class ResultWriter:
         If given, tre.csv and the error columns of metrics.csv are written.
     overwrite
         Replace a finished result, or files of the same names that are not ours.
-    keep_headers
-        Tell the writer of the image format to keep what the input's header holds beyond geometry and times.
 
     Raises
     ------
@@ -352,7 +351,7 @@ def landmarks_sha256(landmarks: LandmarkSet) -> str:
 def _clear(folder: Path, overwrite: bool) -> None:
     """Remove what an earlier run of ours left, and nothing else."""
     finished, unfinished = (folder / MANIFEST_NAME).exists(), (folder / UNFINISHED_NAME).exists()
-    present = [path for path in folder.iterdir() if path.name in _OURS or path.name.startswith("registered.")]
+    present = [path for path in folder.iterdir() if path.name in _OURS]
     present += sorted((folder / "fields").glob("frame_*.mha"))
     if not overwrite and finished:
         raise ArgumentError(f"{folder}: holds the finished result of another run; give --overwrite or another --output")

@@ -279,6 +279,33 @@ def test_row13_useless_spacing_asks_for_the_option(tmp_path, spacing):
         read_dicom(tmp_path, spacing=(0.0, 4.0))
 
 
+def test_slices_without_position_are_told_apart_by_slice_location(tmp_path):
+    for k in range(4):
+        make.save(make.dataset_of(k, ImagePositionPatient=None, SliceLocation=str(8 * (k % 2))), tmp_path / f"{k}.dcm")
+    first, second = read_dicom(tmp_path)
+    assert_array_equal(first.frames[:, 0, 0, 0], [0, 200])
+    assert_array_equal(second.frames[:, 0, 0, 0], [100, 300])
+
+
+def test_palette_colour_becomes_rgb(tmp_path):
+    dataset = make.dataset_of(0, make.pixels_of(0, dtype=np.uint8), PhotometricInterpretation="PALETTE COLOR", Modality="US")
+    for c, colour in enumerate(("Red", "Green", "Blue")):
+        setattr(dataset, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        table = (np.arange(256) * 250 + c).astype("<u2")
+        setattr(dataset, f"{colour}PaletteColorLookupTableData", table.tobytes())
+    (series,) = read_dicom(make.save(dataset, tmp_path / "a.dcm"))
+    assert series.channels == 3
+    assert_array_equal(series.frames[0, 2], make.pixels_of(0).astype(int) * 250 + 2)
+    assert series.source["bits_stored"] == 16
+
+
+def test_three_spacings_give_the_slice_distance_too(tmp_path):
+    make.write_series(tmp_path, 2)
+    (series,) = read_dicom(tmp_path, spacing=(5.0, 3.0, 4.0))
+    assert series.patient_grid.spacing == (5, 3, 4)
+    assert any("was given; the headers say (1.2, 2.5)" in note for note in series.notes)
+
+
 def test_spacing_from_the_detector_is_noted(tmp_path):
     make.write_series(tmp_path, 2, PixelSpacing=None, ImagerPixelSpacing=[0.3, 0.4])
     (series,) = read_dicom(tmp_path)

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import logging
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -337,7 +338,9 @@ def test_row86_hundred_thousand_empty_files_in_ten_seconds(tmp_path):
     seen = []
     start = time.perf_counter()
     listing = list_dicom(tmp_path, progress=seen.append)
-    assert time.perf_counter() - start < 10
+    seconds = time.perf_counter() - start
+    shutil.rmtree(tmp_path)  # else pytest keeps them for three runs
+    assert seconds < 10
     assert listing.groups[0].frames == 2
     assert len(listing.skipped) == 99_998
     assert seen[-1] == 100_000

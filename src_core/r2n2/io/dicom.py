@@ -254,7 +254,7 @@ def _series(
             first = replace(first, thickness_mm=spacing[0])
     if known is None:
         notes = [*notes, "the headers hold no pixel spacing: lengths are in pixels; pass --spacing Y,X in mm"]
-    if first.photometric == "MONOCHROME1":
+    if any(frame.photometric == "MONOCHROME1" for frame in decoded.headers):
         notes = [*notes, "MONOCHROME1: stored values were inverted so that bright is large"]
     grid, patient_grid, geometry_notes = place_frame(first, known or (1.0, 1.0))
     folder = path if path.is_dir() else path.parent
@@ -274,6 +274,7 @@ def _series(
 def _source(path: Path, group: FrameGroup, decoded: DecodedFrames) -> dict[str, Any]:
     """What a writer needs to write stored values again; UIDs only as new ones made of the old."""
     first = decoded.headers[0]
+    looked_up = "PALETTE" in first.photometric
     return {
         "format": "dicom",
         "path": str(path),
@@ -284,10 +285,10 @@ def _source(path: Path, group: FrameGroup, decoded: DecodedFrames) -> dict[str, 
         "frame_in_file": [frame.index for frame in decoded.headers],
         "instance_numbers": [frame.instance for frame in decoded.headers],
         "stored_dtype": decoded.stored_dtype.name,
-        "bits_stored": first.bits_stored,
+        "bits_stored": 8 * decoded.stored_dtype.itemsize if looked_up else max(frame.bits_stored for frame in decoded.headers),
         "rescale": [[frame.slope, frame.intercept] for frame in decoded.headers],
         "photometric": first.photometric,
-        "inverted": first.photometric == "MONOCHROME1",
+        "inverted": any(frame.photometric == "MONOCHROME1" for frame in decoded.headers),
         "study_uid": _derived_uid("study", first.study_uid),
         "frame_of_reference_uid": _derived_uid("frame of reference", first.frame_of_reference_uid),
     }

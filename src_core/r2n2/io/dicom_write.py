@@ -31,6 +31,11 @@ _EMPTY_TYPE_2 = (
     *("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "PatientName", "PatientID"),
     *("PatientBirthDate", "PatientSex", "StudyID", "SeriesNumber", "Manufacturer", "PositionReferenceIndicator", "Laterality"),
 )
+# RM is the term for research sequences
+_MR_REQUIRED = {
+    **{"ScanningSequence": "RM", "SequenceVariant": "NONE"},
+    **dict.fromkeys(("ScanOptions", "MRAcquisitionType", "EchoTime", "EchoTrainLength")),
+}
 # what describes the pixels or the frames of the source and would be wrong in a derived single-frame file
 _NOT_COPIED = (
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "NumberOfFrames", "FrameTime", "FrameTimeVector"),
@@ -166,10 +171,9 @@ def _fill(dataset: Any, series: ImageSeries, index: int, stored: NDArray[Any]) -
     dataset.InstanceNumber = index + 1
     dataset.TemporalPositionIdentifier = index + 1
     dataset.NumberOfTemporalPositions = len(series)
-    if modality == "MR" and "ScanningSequence" not in dataset:
-        # required of MR images; RM is the term for research sequences
-        dataset.ScanningSequence, dataset.SequenceVariant = "RM", "NONE"
-        dataset.ScanOptions = dataset.MRAcquisitionType = dataset.EchoTime = dataset.EchoTrainLength = None
+    for keyword, value in (_MR_REQUIRED if modality == "MR" else {}).items():
+        if keyword not in dataset:
+            setattr(dataset, keyword, value)
     if sop_class == _SECONDARY_CAPTURE:
         dataset.ConversionType = "WSD"
     _fill_time(dataset, series, index)

@@ -123,7 +123,8 @@ def read_control_points(path: Path) -> dict[int, BSplineField]:
 def _load(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     wanted = (*names, "shape", "spacing", "origin", "direction")
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # From memory: of a damaged file numpy would leave the handle open.
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
             return {name: archive[name] for name in wanted}
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file; is this a folder that r2n2 register wrote?") from None

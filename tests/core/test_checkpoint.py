@@ -177,7 +177,7 @@ def test_an_edited_manifest_is_refused_in_one_line(file: Path, changes: dict[str
 
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path, whole: bytes) -> None:
     path = tmp_path / "weights.safetensors"
-    for percent in range(100):
+    for percent in range(0, 100, 3):
         path.write_bytes(whole[: len(whole) * percent // 100])
         _refused(path, "fetch or copy the file again")
     path.write_bytes(whole[:-1])
@@ -281,7 +281,7 @@ def test_pickles_are_refused_and_never_run(tmp_path: Path, suffix: str, zipped: 
             archive.writestr("archive/data.pkl", content)
     else:
         path.write_bytes(content)
-    _refused(path, "pickle")
+    _refused(path, "can run code")
     assert not marker.exists()
 
 

@@ -345,6 +345,35 @@ def test_noise_is_drawn_in_training_only_and_from_the_generator() -> None:
     assert not torch.allclose(amplitudes(1), amplitudes(2), atol=1e-6)
 
 
+@pytest.mark.parametrize("force", [False, True])
+def test_a_step_is_the_papers_figures_3_and_4(force: bool) -> None:
+    """The wiring written out once more: order of inputs, every tanh, the skip connections, the three levels."""
+    network = _network(force=force)
+    fixed, warped = _images(2, 32)
+    state = tuple(torch.randn_like(part) for part in network.initial_state(2, 32))
+    axis = torch.linspace(-1, 1, 32)
+    y, x = (coordinate.expand(2, 1, 32, 32) for coordinate in (axis[:, None], axis[None, :]))
+    inputs = [fixed, warped, y, x, *([force_channels(fixed, warped)] if force else [])]
+    features = torch.tanh(network.entry(torch.cat(inputs, dim=1)))
+    positions, weights, states = [], [], []
+    for number, (unit, before) in enumerate(zip(network.levels, state, strict=True), start=1):
+        for block in unit.residual:
+            features = torch.tanh(features + block.second(torch.tanh(block.first(features))))
+        states.append(unit.recurrent(features, before))
+        features = features + states[-1]
+        position, weight = unit.position(features, torch.stack((y[0, 0], x[0, 0]))[:, :: 2**number, :: 2**number])
+        positions.append(position)
+        weights.append(weight)
+        features = torch.tanh(unit.down(features))
+    values = network.parameter_head(features)
+    parameters, after = network.step(fixed, warped, state)
+    expected_centre = sum(p * w for p, w in zip(positions, weights, strict=True)) / sum(weights)
+    torch.testing.assert_close(parameters.centres, expected_centre)
+    torch.testing.assert_close(parameters.amplitudes, torch.tanh(values[:, 2:4]))
+    for found, wanted in zip(after, states, strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
 def test_dropconnect_touches_the_proposal_only() -> None:
     torch.manual_seed(0)
     cell = ConvGRU(2, 2, 0.5).train()
@@ -430,6 +459,7 @@ def test_impossible_networks_are_refused() -> None:
         _network().initial_state(1, 20)
 
 
+@pytest.mark.slow
 def test_it_learns_to_align_one_pair() -> None:
     torch.manual_seed(0)
     network = R2N2(NetworkConfig(channels=(4, 6, 8, 10), force_channels=True, keep_probability=1.0))

@@ -17,7 +17,7 @@ from r2n2.network import R2N2, GaussianParameters, State
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.recurrent import RecurrentMethod
-from r2n2.transform import DisplacementField, GaussianSequence, Transform, warp
+from r2n2.transform import DisplacementField, GaussianSequence, Transform, normalised_lattice, warp
 
 GRID = Grid((23, 37), (2.5, 1.25), (10.0, -4.0), ((0.0, -1.0), (1.0, 0.0)))
 NAMES = ("centres", "sigmas", "orientation", "amplitudes")
@@ -132,6 +132,41 @@ def test_the_loss_is_the_masked_error_on_the_square() -> None:
     assert 0.3 < both.float().mean() < 0.95
     difference = normalise(fixed.images, fixed.valid) - normalise(moving.images, moving.valid)
     torch.testing.assert_close(step.loss, difference[both].square().mean()[None], rtol=1e-3, atol=1e-4)
+
+
+def test_pixels_of_the_moving_frame_without_measurement_do_not_count_wherever_they_are_moved_to() -> None:
+    grid = Grid((32, 32))
+    valid = torch.ones(1, 1, 32, 32, dtype=torch.bool)
+    image = torch.randn(1, 1, 32, 32, generator=torch.Generator().manual_seed(0))
+    hole = valid.clone()
+    hole[..., 10:14, 20:24] = False
+    # A shift by 4 pixels along x everywhere: the hole is seen 4 pixels before its place.
+    shift = GaussianParameters(torch.zeros(1, 2), torch.full((1, 2), 50.0), torch.zeros(1, 1), torch.tensor([[0.0, 8 / 31]]))
+    fixed = image.roll(-4, dims=3)
+    (step,) = _register(RecurrentMethod(_Scripted([shift]), steps=1), Pairs(fixed, image, valid, valid, grid))
+    spoilt = image.clone()
+    spoilt[~hole] = image.mean()
+    (masked,) = _register(RecurrentMethod(_Scripted([shift]), steps=1), Pairs(fixed, spoilt, valid, hole, grid))
+    (counted,) = _register(RecurrentMethod(_Scripted([shift]), steps=1), Pairs(fixed, spoilt, valid, valid, grid))
+    assert float(step.loss) < 1e-3
+    assert float(masked.loss) < 2e-3
+    assert float(counted.loss) > 10 * float(masked.loss)
+
+
+def test_it_is_the_networks_steps_with_the_state_handed_on() -> None:
+    network, pairs = _network(), _pairs(2)
+    sequences = _sequences(_register(RecurrentMethod(network, steps=3), pairs)[-1])
+    squares = [to_square(images, pairs.fixed_valid, GRID, 32) for images in (pairs.fixed, pairs.moving)]
+    fixed, moving = (normalise(square.images, square.valid) for square in squares)
+    grid = squares[0].grid
+    state, displacement, warped = network.initial_state(2, 32), torch.zeros(2, 2, 32, 32), moving
+    for step in range(3):
+        parameters, state = network.step(fixed, warped, state)
+        displacement = displacement + parameters.displacement(normalised_lattice(grid, fixed))
+        warped = warp(moving, displacement, grid).image
+        for name in NAMES:
+            found = torch.stack([getattr(sequence, name)[step] for sequence in sequences])
+            torch.testing.assert_close(found, getattr(parameters, name).detach(), rtol=1e-6, atol=1e-6)
 
 
 def test_what_is_moved_in_from_outside_does_not_count_as_agreement() -> None:
@@ -256,7 +291,9 @@ def test_a_displacement_that_is_not_finite_stops_its_pair_only(bad: str) -> None
         broken.sigmas[1, 0] = 0.0
     else:
         getattr(broken, bad)[1, 1] = float("nan")
-    steps = _register(RecurrentMethod(_Scripted(script), steps=4), _pairs(2))
+    network = _Scripted(script)
+    steps = _register(RecurrentMethod(network, steps=4), _pairs(2))
+    assert torch.equal(network.seen[3][1][1], network.seen[2][1][1])
     assert [step.loss.isfinite().tolist() for step in steps] == [[True, True], [True, True], [True, False], [True, False]]
     assert [[len(sequence) for sequence in _sequences(step)] for step in steps] == [[1, 1], [2, 2], [3, 2], [4, 2]]
     assert all(bool(s.displacement_field().vectors.isfinite().all()) for s in _sequences(steps[-1]))

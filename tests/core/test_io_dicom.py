@@ -212,6 +212,11 @@ def test_row10_multiframe_cine_takes_its_times_from_frame_time(tmp_path):
     assert any("burnt-in text" in note for note in series.notes)
 
 
+def test_row10_frame_time_vector_holds_the_steps_before_each_frame(tmp_path):
+    path = make.save(make.ultrasound(4, FrameTimeVector=["5", "10", "30", "20"]), tmp_path / "us.dcm")
+    assert_allclose(read_dicom(path)[0].times_s, (0, 0.01, 0.04, 0.06))
+
+
 def test_row12_slopes_one_and_two_give_equal_real_values(tmp_path):
     real = make.pixels_of(0) * 2
     make.save(make.dataset_of(0, real, RescaleSlope="1", RescaleIntercept="-10"), tmp_path / "a.dcm")

@@ -132,6 +132,19 @@ def test_row03_cut_in_compressed_pixels(tmp_path, syntax, share):
         read_dicom(path)
 
 
+def test_row04_forged_fragment_length(tmp_path):
+    dataset = make.dataset_of(0, np.arange(65 * 47, dtype=np.uint16).reshape(65, 47))
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    path = make.save(dataset, tmp_path / "a.dcm")
+    data = bytearray(path.read_bytes())
+    place = data.rindex(b"\xfe\xff\x00\xe0") + 4
+    for length, reason in ((0xFFFFFF00, "truncated"), (64, "forged")):
+        struct.pack_into("<L", data, place, length)
+        path.write_bytes(data)
+        with pytest.raises(ReadError, match=rf"{reason} in the compressed pixels"):
+            read_dicom(path)
+
+
 def _forge(path: Path, what: str) -> None:
     data = bytearray(path.read_bytes())
     if what == "pixel length":
@@ -371,7 +384,7 @@ def test_row90_no_patient_data_in_series_notes_messages_or_logs(tmp_path, caplog
     folder.mkdir()
     for k in range(3):
         make.save(_with_patient(k), folder / f"{k}.dcm")
-    make.save(make.with_text(_with_patient(3), "Modality", "CS", ["CANARY^x,.."]), folder / "3.dcm")
+    make.save(make.with_text(_with_patient(0), "Modality", "CS", ["CANARY^x,.."]), folder / "0.dcm")
     caplog.clear()  # the writer of these files may quote them
     _check_no_patient(repr(list_dicom(folder)))
     for series in read_dicom(folder):

@@ -233,11 +233,11 @@ def _count_fragments(file: BoundedFile, offset: int) -> tuple[int, str]:
         file.seek(position)
         head = file.read(8)
         if len(head) < 8:
-            return max(0, items - 1), "truncated in the compressed pixels: the end marker is missing"
+            return max(0, items - 1), "truncated in the compressed pixels: the file ends before their end marker"
         group, element, length = struct.unpack("<HHL", head)
         if (group, element) == (0xFFFE, 0xE0DD):
             return max(0, items - 1), ""
-        if (group, element) != (0xFFFE, 0xE000) or position + 8 + length > file.size:
-            return max(0, items - 1), "truncated or forged in the compressed pixels: a fragment runs past the file's end"
+        if (group, element) != (0xFFFE, 0xE000):
+            return max(0, items - 1), "forged in the compressed pixels: something else than a fragment lies between them"
         items += 1
         position += 8 + length

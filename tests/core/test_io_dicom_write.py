@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import tempfile
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pydicom
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from numpy.testing import assert_allclose, assert_array_equal
 
 from r2n2.errors import ArgumentError, ReadError, ResourceError
@@ -80,6 +83,36 @@ def test_what_is_written_reads_back_the_same(tmp_path, values):
     if series.patient_grid is not None:
         assert again.patient_grid.same_space(series.patient_grid)
         assert_allclose(again.patient_grid.spacing, series.patient_grid.spacing)
+
+
+@given(
+    angles=st.tuples(*[st.floats(-3, 3)] * 3),
+    spacing=st.tuples(*[st.floats(0.01, 50)] * 3),
+    origin=st.tuples(*[st.floats(-2000, 2000)] * 3),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_geometry_survives_for_any_pose(angles, spacing, origin):
+    source = {"format": "dicom", "stored_dtype": "int16", "bits_stored": 16, "rescale": [[1, 0]], "files": []}
+    patient = Grid((1, 5, 7), spacing, origin, _rotation(angles))
+    series = ImageSeries(
+        make.pixels_of(0)[None, None], Grid((5, 7), spacing[1:]), (0.0,), modality="MR", patient_grid=patient, source=source
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        write_dicom_series(Path(folder), series, _frames(series))
+        (again,) = read_dicom(Path(folder))
+    assert again.patient_grid.same_space(patient, tolerance=1e-5)
+    assert_allclose(again.patient_grid.spacing, spacing)
+
+
+def _rotation(angles):
+    matrix = np.eye(3)
+    for (i, j), angle in zip(((0, 1), (1, 2), (0, 1)), angles, strict=True):
+        turn = np.eye(3)
+        turn[[i, i, j, j], [i, j, i, j]] = np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+        matrix = matrix @ turn
+    # the file holds the slice normal as row x column only: the handedness that those give
+    normal = np.cross(matrix[::-1, 2], matrix[::-1, 1])[::-1]
+    return tuple(map(tuple, np.stack([normal, matrix[:, 1], matrix[:, 2]], axis=1).tolist()))
 
 
 def test_enhanced_input_is_written_frame_by_frame_with_its_own_rescale(tmp_path):

@@ -22,10 +22,10 @@ __all__ = ["Verdict", "render_report", "verdict"]
 _ARROWS = "Arrows point from the reference into the frame."
 _GOOD = (FrameStatus.OK, FrameStatus.REFERENCE)
 _STATUS_WORDS = {
-    FrameStatus.WORSE: "similarity fell; left as it was",
-    FrameStatus.FOLDED: "the displacement folds",
-    FrameStatus.CONSTANT: "no contrast; left as it was",
-    FrameStatus.FAILED: "could not be registered",
+    FrameStatus.WORSE: "no more similar and left as acquired",
+    FrameStatus.FOLDED: "with folds",
+    FrameStatus.CONSTANT: "without contrast",
+    FrameStatus.FAILED: "failed",
 }
 
 
@@ -54,9 +54,9 @@ def verdict(metrics: tuple[FrameMetrics, ...]) -> Verdict:
     flagged = sum(counts.values())
     if flagged == 0:
         return Verdict(total, 0, total, f"All {total} frames are aligned to the reference; none is flagged.")
-    reasons = "; ".join(f"{count}: {_STATUS_WORDS[status]}" for status, count in counts.items() if count)
-    plural = "frame needs" if flagged == 1 else "frames need"
-    return Verdict(total - flagged, flagged, total, f"{flagged} of {total} {plural} a look ({reasons}).")
+    reasons = ", ".join(f"{count} {_STATUS_WORDS[status]}" for status, count in counts.items() if count)
+    needs = "needs" if flagged == 1 else "need"
+    return Verdict(total - flagged, flagged, total, f"{flagged} of {total} frames {needs} a look ({reasons}).")
 
 
 def render_report(series: ImageSeries, registered: RegisteredSeries, errors: TRETable | None = None) -> str:

@@ -170,7 +170,7 @@ def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | No
             cell.grid(axis="y", color="#e4e7eb", linewidth=0.7)
             cell.set_axisbelow(True)
         upper.set_ylabel("correlation\nwith the reference")
-        upper.legend(frameon=False, ncols=3, loc="lower right", fontsize=8)
+        upper.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, borderpad=0)
         motion = np.array([row.max_displacement_mm for row in metrics], dtype=float)
         lower.fill_between(where, motion, color=_AFTER, alpha=0.18, linewidth=0)
         lower.plot(where, motion, color=_AFTER, linewidth=1.2)
@@ -291,7 +291,7 @@ def movie(data: ReportData) -> str:
     low, high = data.limits
     pictures = []
     for _, moving, warped in data.movie:
-        gap = np.full((moving.shape[0], 4), high, np.float32)
+        gap = np.full((moving.shape[0], 6), low, np.float32)
         both = np.nan_to_num(np.concatenate((moving, gap, warped), axis=1), nan=low)
         grey = np.clip((both - low) / (high - low) * 255, 0, 255).astype(np.uint8)
         height = round(grey.shape[0] * data.spacing_mm[0] / data.spacing_mm[1])

@@ -1,0 +1,174 @@
+"""The report: self-contained, small, honest, and drawn from the right numbers."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from r2n2.config import RegistrationConfig
+from r2n2.evaluation import target_registration_error
+from r2n2.geometry import Grid, Space
+from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.report import render_report, verdict
+from r2n2.report_data import gather, in_plane_mm
+from r2n2.result_folder import FrameMetrics, RegisteredSeries
+from r2n2.run_manifest import CONVENTION, InputRecord, RunManifest, versions
+from r2n2.series import ImageSeries, LandmarkSet
+from r2n2.transform import BSplineField, DisplacementField, GaussianSequence
+
+GRID = Grid((40, 61), (2.0, 1.0))
+FRAMES = 5
+ROWS = (0, 2, 4, 2, 1)
+"""The scene of frame t lies this many rows lower."""
+
+
+def scene(rows: float) -> np.ndarray:
+    y, x = np.mgrid[: GRID.shape[0], : GRID.shape[1]]
+    return 100 + 80 * np.exp(-((y - 18 - rows) ** 2) / 30 - (x - 35) ** 2 / 200)
+
+
+def shift(rows: float) -> DisplacementField:
+    vectors = torch.zeros(2, *GRID.shape)
+    vectors[0] = rows
+    return DisplacementField(vectors, GRID, Space.INDEX)
+
+
+def gaussian(rows: float, steps: int = 25) -> GaussianSequence:
+    amplitude = torch.tensor([[rows * 2.0 / GRID.unit_mm / steps, 0.0]]).expand(steps, 2)
+    return GaussianSequence(torch.zeros(steps, 2), torch.full((steps, 2), 0.4), torch.zeros(steps, 1), amplitude, GRID)
+
+
+def make(transforms, times: bool = True, path: str = "/home/x/Doe^Jane/a & <b>.mha") -> tuple[ImageSeries, RegisteredSeries]:
+    frames = np.stack([scene(rows) for rows in ROWS])[:, None].astype(np.float32)
+    times_s = tuple(0.4 * k for k in range(FRAMES)) if times else None
+    series = ImageSeries(frames, GRID, times_s, source={"format": "mha", "path": path}, notes=("a note <i>",))
+    statuses = [FrameStatus.REFERENCE, FrameStatus.OK, FrameStatus.OK, FrameStatus.FOLDED, FrameStatus.OK]
+    metrics = tuple(
+        FrameMetrics.of(
+            FrameResult(k, transforms[k], statuses[k], "it folds" if k == 3 else "", 0.9, 0.98, 0.0, 0.9, 2.0 * ROWS[k], 0.2),
+            0.4 * k,
+        )
+        for k in range(FRAMES)
+    )
+    manifest = RunManifest(
+        run_sha256="",
+        created="2024-01-01T00:00:00+00:00",
+        versions=versions(),
+        settings=RegistrationConfig(),
+        device="cpu",
+        weights_sha256=None,
+        landmarks_sha256=None,
+        input=InputRecord.of(series, "abc", {}),
+        reference=0,
+        similarity="correlation coefficient",
+        convention=CONVENTION,
+        status_counts={},
+        messages={},
+        wall_time_s=1.0,
+        peak_memory_mib=None,
+        files=(),
+    )
+    return series, RegisteredSeries(Path("nowhere"), manifest, metrics, dict(enumerate(transforms)))
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    series, registered = make([gaussian(rows) for rows in ROWS])
+    ids, frames = ("a",) * 5, np.arange(5)
+    points = np.array([[18.0 + rows, 35.0] for rows in ROWS])
+    marks = LandmarkSet(ids, frames, points, Space.INDEX)
+    errors = target_registration_error(registered.transforms, marks, 0, GRID)
+    return render_report(series, registered, errors)
+
+
+def test_the_page_needs_nothing_but_itself(page: str) -> None:
+    assert re.findall(r"(?:src|href)=\"(?!data:)", page) == []
+    assert not re.search(r"https?:|<script|@import|url\(", page)
+    assert len(page) < 3_000_000
+
+
+def test_text_of_files_is_escaped_and_no_folder_is_named(page: str) -> None:
+    assert "a &amp; &lt;b&gt;.mha" in page
+    assert "a note &lt;i&gt;" in page
+    assert "Doe" not in page
+
+
+def test_the_page_says_what_was_found(page: str) -> None:
+    assert "1 of 5 frames needs a look (1 with folds)." in page
+    assert "it folds" in page
+    assert "25 Gaussians, 175 numbers" in page
+    assert "edge pixels repeated" in page
+    assert "prefers-color-scheme: dark" in page
+    assert "@media print" in page
+
+
+def test_every_image_is_whole(page: str) -> None:
+    images = [Image.open(io.BytesIO(base64.b64decode(data))) for data in re.findall(r"src=\"data:image/\w+;base64,([^\"]+)", page)]
+    kinds = [image.format for image in images]
+    assert kinds.count("PNG") == 5
+    for image in images:
+        image.load()
+        assert np.ptp(np.asarray(image.convert("L"))) > 100
+
+
+def test_mean_and_deviation_are_those_of_the_frames() -> None:
+    series, registered = make([shift(rows) for rows in ROWS])
+    data = gather(series, registered)
+    stack = series.frames[:, 0]
+    np.testing.assert_allclose(data.mean_before, stack.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(data.deviation_before, stack.std(0), atol=1e-3)
+    inner = np.s_[:34]
+    assert data.deviation_after[inner].max() < 1e-2
+    assert data.deviation_before[inner].max() > 10
+
+
+def test_the_line_runs_along_the_motion_and_straightens() -> None:
+    series, registered = make([gaussian(rows) for rows in ROWS])
+    data = gather(series, registered)
+    # The motion is along rows and largest in the middle column.
+    assert data.line_axis == 0
+    assert abs(data.line_index - 30) <= 1
+    assert data.line_before.shape == (40, FRAMES)
+    np.testing.assert_allclose(data.line_before[:, 2], series.frame(2)[0][:, data.line_index])
+
+
+def test_the_example_is_the_frame_with_the_largest_motion() -> None:
+    series, registered = make([shift(rows) for rows in ROWS])
+    data = gather(series, registered)
+    assert data.examples[0].frame == 2
+    np.testing.assert_allclose(data.examples[0].displacement_mm[0], 8.0, rtol=1e-5)
+
+
+def test_displacement_after_some_steps_is_the_sum_of_these() -> None:
+    whole, half = in_plane_mm(gaussian(4, steps=4)), in_plane_mm(gaussian(4, steps=4), upto=2)
+    np.testing.assert_allclose(half, whole / 2, atol=1e-5)
+    assert whole[0].max() == pytest.approx(8.0, rel=5e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["bspline", "dense", "short", "none"])
+def test_every_kind_of_transform_can_be_drawn(kind: str) -> None:
+    made = {
+        "bspline": lambda rows: BSplineField(torch.full((2, 4, 5), 0.01 * rows), GRID),
+        "dense": shift,
+        "short": lambda rows: gaussian(rows, steps=3),
+        "none": lambda rows: GaussianSequence.identity(GRID),
+    }[kind]
+    series, registered = make([made(rows) for rows in ROWS], times=False)
+    text = render_report(series, registered)
+    assert ("cubic B-spline of 40 numbers" in text) == (kind == "bspline")
+    assert "Landmarks" not in text
+
+
+def test_a_clean_result_says_so() -> None:
+    row = FrameMetrics(0, math.nan, 1, 1, 0, 1, 0, 0, FrameStatus.REFERENCE)
+    assert verdict((row,)).flagged == 0
+    assert "none is flagged" in verdict((row,)).sentence

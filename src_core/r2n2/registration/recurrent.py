@@ -103,9 +103,9 @@ class RecurrentMethod:
         for index in range(1, self._steps + 1):
             with torch.inference_mode():
                 sequence = self._advance(squares, sequence)
-            yield RegistrationStep(
-                index, self._steps, sequence.loss.to(pairs.fixed.device, copy=True), _Result(sequence, pairs, beginnings)
-            )
+            transforms = _Result(sequence.steps, sequence.taken, pairs, beginnings)
+            loss = sequence.loss.to(pairs.fixed.device, copy=True)
+            yield RegistrationStep(index, self._steps, loss, transforms)
 
     def _prepare(self, pairs: Pairs) -> _Squares:
         weight = self._network.entry.weight
@@ -144,9 +144,10 @@ class RecurrentMethod:
 
 @dataclass(frozen=True, eq=False)
 class _Result:
-    """Makes the transforms of one step when asked."""
+    """Makes the transforms of one step when asked; holds the parameters only, so that keeping every step costs little."""
 
-    sequence: _Sequence
+    steps: tuple[GaussianParameters, ...]
+    taken: tuple[int, ...]
     pairs: Pairs
     beginnings: tuple[GaussianSequence, ...]
 
@@ -155,7 +156,7 @@ class _Result:
 
     def _transform(self, pair: int) -> GaussianSequence:
         like = self.pairs.fixed
-        steps = self.sequence.steps[: self.sequence.taken[pair]]
+        steps = self.steps[: self.taken[pair]]
         start = self.beginnings[pair]
 
         def joined(name: str) -> Tensor:

@@ -239,6 +239,11 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
         _run(series, writer, job)
         _note(job, f"writing {folder}")
         registered = writer.finish()
+    if marks is not None:
+        from r2n2.io import check_plausible
+
+        for warning in check_plausible(marks, series, registered.reference):
+            print(f"r2n2: landmarks: {warning}", file=sys.stderr)
     return _print_result(registered)
 
 
@@ -263,7 +268,7 @@ def _landmarks(path: Path | None, series: ImageSeries) -> LandmarkSet | None:
         return None
     from r2n2.io import read_landmarks
 
-    return read_landmarks(path, series.grid)
+    return read_landmarks(path, series.patient_grid or series.grid)
 
 
 def _print_result(registered: RegisteredSeries) -> bool:

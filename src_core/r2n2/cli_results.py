@@ -72,7 +72,7 @@ def _errors(registered: RegisteredSeries, landmarks: Path | None, include_outsid
 
     if landmarks is None:
         return replace(read_tre_table(registered.folder / "tre.csv", registered.reference), include_outside=include_outside)
-    marks = read_landmarks(landmarks, registered.grid)
+    marks = read_landmarks(landmarks, registered.landmark_grid)
     options = {"include_outside": include_outside}
     table = target_registration_error(registered.transforms, marks, registered.reference, registered.grid, **options)
     _write(registered.folder / "tre.csv", tre_table_csv(table))
@@ -86,8 +86,8 @@ def _compare_observers(registered: RegisteredSeries, first: Path | None, second:
 
     if first is None:
         raise ArgumentError("--observer: needs the first observer's landmarks too; give them as --landmarks")
-    grid = registered.grid
-    print_observer(inter_observer_error(read_landmarks(first, grid), read_landmarks(second, grid), grid))
+    one, other = (read_landmarks(path, registered.landmark_grid) for path in (first, second))
+    print_observer(inter_observer_error(one, other, registered.grid))
 
 
 def _write(path: Path, text: str) -> None:
@@ -141,11 +141,11 @@ def _apply_to_points(registered: RegisteredSeries, to: Path, output: Path, frame
     from r2n2.applying import apply_to_landmarks
     from r2n2.io import read_landmarks, write_landmarks
 
-    if output.suffix.lower() != ".csv":
-        raise ArgumentError(f"--output {output}: landmarks are written as .csv; end the name in .csv")
-    marks = read_landmarks(to, registered.grid)
+    if not output.name.lower().endswith((".csv", ".mrk.json")):
+        raise ArgumentError(f"--output {output}: landmarks are written as .csv or .mrk.json; end the name in one of them")
+    marks = read_landmarks(to, registered.landmark_grid)
     mapped = apply_to_landmarks(registered, marks, frames=frames, inverted=inverse, report=_say_residual)
-    write_landmarks(output, mapped, registered.grid)
+    write_landmarks(output, mapped, registered.landmark_grid)
 
 
 def _apply_to_images(

@@ -208,6 +208,11 @@ class ResultWriter:
         """
         if result.frame in self._metrics or not 0 <= result.frame < len(self._series):
             raise ValueError(f"ResultWriter.add: frame {result.frame} was added before or is none of {len(self._series)} frames")
+        if not self._series.grid.same_space(result.transform.grid):
+            raise ValueError(
+                f"ResultWriter.add: the transform of frame {result.frame} lies on {result.transform.grid}, "
+                f"the series on {self._series.grid}"
+            )
         from r2n2.io.fields import write_field
 
         write_field(field_path(self._folder, result.frame), result.transform.displacement_field())
@@ -255,7 +260,12 @@ class ResultWriter:
     def _landmark_errors(self) -> tuple[TRETable | None, tuple[str, ...]]:
         if self._landmarks is None:
             return None, ()
-        table = target_registration_error(self._transforms(), self._landmarks, self._reference(), self._series.grid)
+        try:
+            table = target_registration_error(self._transforms(), self._landmarks, self._reference(), self._series.grid)
+        except ReadError as error:
+            # Landmarks that do not fit must not cost a finished registration.
+            _LOG.warning("%s", error)
+            return None, (str(error),)
         return table, table.notes
 
     def _write_transforms(self) -> list[str]:

@@ -138,6 +138,12 @@ class RegisteredSeries:
         return self.manifest.input.grid.grid()
 
     @property
+    def landmark_grid(self) -> Grid:
+        """What ``read_landmarks`` needs: the slice's place in the patient where it is known, else the grid of the frames."""
+        placed = self.manifest.input.patient_grid
+        return self.grid if placed is None else placed.grid()
+
+    @property
     def reference(self) -> int:
         """Index of the frame that all others are aligned to."""
         return self.manifest.reference

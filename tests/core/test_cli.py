@@ -37,10 +37,10 @@ def scene(rows: float) -> np.ndarray:
     return 100 + 800 * np.exp(-((y - 15 - rows) ** 2) / 40 - (x - 25) ** 2 / 150)
 
 
-def shift(rows: float) -> DisplacementField:
-    vectors = torch.zeros(2, *GRID.shape, dtype=torch.float64)
+def shift(rows: float, grid: Grid = GRID) -> DisplacementField:
+    vectors = torch.zeros(2, *grid.shape, dtype=torch.float64)
     vectors[0] = rows
-    return DisplacementField(vectors, GRID, Space.INDEX)
+    return DisplacementField(vectors, grid, Space.INDEX)
 
 
 def fake_register(series, config):
@@ -52,7 +52,7 @@ def fake_register(series, config):
         status = FrameStatus.REFERENCE if frame == reference else FrameStatus.OK
         if "fail" in series.name and frame == 2:
             status = FrameStatus.FAILED
-        transform = shift(ROWS[frame] - ROWS[reference])
+        transform = shift(ROWS[frame] - ROWS[reference], series.grid)
         result = FrameResult(frame, transform, status, "broken" if status is FrameStatus.FAILED else "", 0.9, 0.99, 0, 1, 2, 0.1)
         yield SeriesProgress(reference, done, len(series), done / len(series), (result,))
 

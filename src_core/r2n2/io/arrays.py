@@ -17,6 +17,7 @@ from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent
 from r2n2.io.atomic import atomic_write
 from r2n2.io.checks import check_declared_bytes, check_dtype, check_memory, check_spacing, read_errors, wrapped_note
+from r2n2.io.mapped import MappedArray
 from r2n2.series import ImageSeries
 
 __all__ = ["PIXEL_KEYS", "read_npy", "read_npz", "write_npy", "write_npz"]
@@ -43,7 +44,7 @@ def read_npy(path: Path, axes: str | None, max_bytes: int) -> FileContent:
         check_declared_bytes(path, math.prod(shape) * dtype.itemsize, path.stat().st_size - offset)
         if math.prod(shape) == 0:
             raise ReadError(f"{path}: holds no frame or no pixel, its array has shape {shape}; check how it was saved")
-        array: NDArray[Any] = np.memmap(path, dtype, "r", offset, shape, "F" if fortran else "C")
+        array: Any = np.memmap(path, dtype, "r", offset, shape, "F") if fortran else MappedArray(path, dtype, offset, shape)
     return FileContent(path, "npy", array, _default_axes(shape), notes=_notes(array))
 
 
@@ -148,8 +149,8 @@ def _default_axes(shape: tuple[int, ...]) -> str:
     return ""  # (3, H, W), (H, W, 3) or (10, H, W, 3) may be colour: the caller has to say
 
 
-def _notes(array: NDArray[Any]) -> tuple[str, ...]:
-    if array.size == 0 or array.nbytes > 2**28 or array.dtype.kind != "i":
+def _notes(array: NDArray[Any] | MappedArray) -> tuple[str, ...]:
+    if array.nbytes == 0 or array.nbytes > 2**28 or array.dtype.kind != "i":
         return ()
     note = wrapped_note(float(array.min()), array.dtype)
     return (note,) if note else ()

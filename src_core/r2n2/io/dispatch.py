@@ -20,6 +20,7 @@ KNOWN_FORMATS = (
     "DICOM file or folder, .nii, .nii.gz, .mha, .mhd, .tif, .tiff, .zarr, .npy, .npz, .gif, and a folder or pattern of .png or .jpg"
 )
 _MOST_ENTRIES = 100_000
+_MOST_PROBED = 20  # a DICOM folder may hold a few preview pictures
 _OWN_AXES = frozenset({"mha", "nifti"})  # these readers have already applied the caller's axes
 
 
@@ -35,6 +36,7 @@ class Description:
     shape: tuple[int, ...] = ()
     spacing_mm: tuple[float, ...] | None = None
     times_s: tuple[float, ...] | None = None
+    """Of every frame, or for DICOM, whose pixels are not read for this, the first and the last."""
     dtype: str = ""
     modality: str = ""
     notes: tuple[str, ...] = ()
@@ -109,6 +111,8 @@ def describe(
     files, place = _files_of(path)
     kind = detect_format(place) if files is None else "pictures"
     try:
+        if kind == "dicom":
+            return _describe_dicom(place, spacing)
         found = read_series(path, axes=axes, spacing=spacing)
     except (ReadError, ResourceError, ArgumentError) as error:
         return (Description(str(place), kind, place.name, problems=(str(error),)),)
@@ -127,6 +131,33 @@ def describe(
             item.notes,
         )
         for item in found
+    )
+
+
+def _describe_dicom(path: Path, spacing: tuple[float, ...] | None) -> tuple[Description, ...]:
+    from r2n2.io.dicom import list_dicom
+
+    listing = list_dicom(path)
+    damaged = tuple(f"{file}: {reason}" for file, reason in listing.damaged)
+    if not listing.groups:
+        problem = f"{path}: holds no DICOM image ({len(listing.skipped)} other files); known formats are {KNOWN_FORMATS}"
+        return (Description(str(path), "dicom", path.name, problems=(*damaged, problem)),)
+    return tuple(
+        Description(
+            str(path),
+            "dicom",
+            group.key,
+            group.frames,
+            group.channels,
+            group.shape,
+            group.spacing_mm if spacing is None else tuple(spacing[-2:]),
+            group.time_range_s,
+            "",
+            group.modality,
+            group.notes,
+            (*group.problems, *(damaged if number == 0 else ())),
+        )
+        for number, group in enumerate(listing.groups)
     )
 
 
@@ -180,11 +211,19 @@ def _folder_format(path: Path) -> str:
     if any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json", ".zattrs")) or path.name.endswith(".zarr"):
         return "zarr"
     entries = _entries(path)
-    if any(entry.suffix.lower() in PICTURE_SUFFIXES for entry in entries):
+    others = [entry for entry in entries if entry.suffix.lower() not in PICTURE_SUFFIXES]
+    if len(others) < len(entries) and not any(_is_dicom(entry) for entry in others[:_MOST_PROBED]):
         return "pictures"
     if not entries:
         raise ReadError(f"{path}: the folder is empty; known formats are {KNOWN_FORMATS}")
     return "dicom"
+
+
+def _is_dicom(path: Path) -> bool:
+    if not path.is_file():
+        return False
+    with read_errors(path, "image"), path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def _entries(path: Path) -> list[Path]:

@@ -57,7 +57,7 @@ def read_field(path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYT
             f"{source}: a displacement field needs as many components as axes (2 or 3), "
             f"got {image.components} components in shape {image.array.shape}; choose a field, not an image"
         )
-    vectors = np.ascontiguousarray(np.moveaxis(image.array, -1, 0)[::-1], dtype=np.float32)
+    vectors = np.ascontiguousarray(np.moveaxis(np.asarray(image.array), -1, 0)[::-1], dtype=np.float32)
     if not np.isfinite(vectors).all():
         raise ReadError(f"{source}: holds vectors that are not finite; write the field again")
     grid = Grid(

@@ -20,6 +20,7 @@ from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent
 from r2n2.io.atomic import atomic_write
 from r2n2.io.checks import check_axes, check_declared_bytes, check_memory, existing, read_errors, wrapped_note
+from r2n2.io.mapped import MappedArray
 from r2n2.io.placement import Placement, orthonormal
 from r2n2.series import ImageSeries
 
@@ -40,7 +41,7 @@ class MetaImage:
     """An opened MetaImage: its header and its pixels in array order (..., z, y, x[, component])."""
 
     header: dict[str, str]
-    array: NDArray[Any]
+    array: NDArray[Any] | MappedArray
     spacing: tuple[float, ...] | None
     """X-first mm, None where the header has none."""
     origin: tuple[float, ...]
@@ -220,12 +221,12 @@ def _data_file(path: Path, header: dict[str, str], start: int, declared: int) ->
 
 def _pixels(
     data: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any], header: dict[str, str], max_bytes: int
-) -> NDArray[Any]:
+) -> NDArray[Any] | MappedArray:
     declared = math.prod(shape) * dtype.itemsize
     available = data.stat().st_size - offset
     if header.get("compresseddata", "False").lower() not in ("true", "1"):
         check_declared_bytes(data, declared, available)
-        return np.memmap(data, dtype=dtype, mode="r", offset=offset, shape=shape)
+        return MappedArray(data, dtype, offset, shape)
     # zlib packs at most about 1032 to 1, so a header that declares more is forged.
     check_declared_bytes(data, declared, available * 1040)
     check_memory(data, declared, max_bytes)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from r2n2.errors import ReadError
 from r2n2.io.assemble import Convert, FileContent
 from r2n2.io.checks import check_axes, check_declared_bytes, check_dtype, check_memory, import_package, read_errors, wrapped_note
+from r2n2.io.mapped import MappedArray
 from r2n2.io.nifti_writing import COMMENT_CODE, RAS_TO_LPS, write_nifti
 from r2n2.io.placement import Placement, orthonormal
 
@@ -32,11 +33,11 @@ _SAME_PLACE_MM = 1e-2
 
 @dataclass(frozen=True)
 class _Raw:
-    """A parsed header, the extensions' bytes and the pixels in file order (x fastest), not yet scaled."""
+    """A parsed header, the extensions' bytes and the pixels (slow axis first), not yet scaled."""
 
     header: Any
     extensions: bytes
-    array: NDArray[Any]
+    array: NDArray[Any] | MappedArray
     colour: bool
 
 
@@ -92,9 +93,7 @@ def _open(path: Path, max_bytes: int) -> _Raw:
         offset = int(header.get_data_offset())
         declared = math.prod(shape) * dtype.itemsize * max(colour, 1)
         check_declared_bytes(path, declared, path.stat().st_size - offset)
-        inner = shape if not colour else (colour, *shape)
-        mapped: NDArray[Any] = np.memmap(path, dtype, "r", offset, inner, "F")
-        return _Raw(header, extensions, _slow_first(mapped, colour), bool(colour))
+        return _Raw(header, extensions, MappedArray(path, dtype, offset, _slow_first(shape, colour)), bool(colour))
     with gzip.open(path, "rb") as unpacked:
         header, extensions = _header(path, unpacked)
         shape, dtype, colour = _layout(path, header)
@@ -108,13 +107,13 @@ def _open(path: Path, max_bytes: int) -> _Raw:
         check_declared_bytes(path, declared, len(pixels))
         if unpacked.read(2**20 + 1)[2**20 :]:  # to the end, where the checksum is compared
             raise ReadError(f"{path}: goes on for more than 1 MiB after the pixels its header declares; get an intact copy")
-    inner = shape if not colour else (colour, *shape)
-    array = np.frombuffer(pixels, dtype).reshape(inner, order="F")
-    return _Raw(header, extensions, _slow_first(array, colour), bool(colour))
+    array = np.frombuffer(pixels, dtype).reshape(_slow_first(shape, colour))
+    return _Raw(header, extensions, array, bool(colour))
 
 
-def _slow_first(array: NDArray[Any], colour: int) -> NDArray[Any]:
-    return np.moveaxis(array, 0, -1).transpose(*range(array.ndim - 2, -1, -1), array.ndim - 1) if colour else array.T
+def _slow_first(shape: tuple[int, ...], colour: int) -> tuple[int, ...]:
+    """The file's shape in array order; the colours of a pixel lie side by side."""
+    return (*shape[::-1], colour) if colour else shape[::-1]
 
 
 def _header(path: Path, file: Any) -> tuple[Any, bytes]:

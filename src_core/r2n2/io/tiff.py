@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from r2n2.errors import MissingExtraError, ReadError
 from r2n2.io.assemble import FileContent
 from r2n2.io.checks import check_declared_bytes, check_dtype, check_memory, import_package, read_errors, wrapped_note
+from r2n2.io.mapped import MappedArray
 from r2n2.io.tiff_metadata import Calibration, read_calibration
 from r2n2.io.tiff_writing import write_tiff
 
@@ -72,7 +73,7 @@ def read_tiff(path: Path, axes: str | None, max_bytes: int) -> FileContent:
             notes.append(f"the file holds {len(tiff.series)} images: the first is read")
         letters = _letters(series.axes)
         array = _pixels(path, tiff, series, pages, max_bytes)
-    if array.dtype.kind == "i" and isinstance(array, np.ndarray) and array.nbytes < 2**28:
+    if array.dtype.kind == "i" and not isinstance(array, _PagedArray) and array.nbytes < 2**28:
         notes += [note for note in [wrapped_note(float(array.min()), array.dtype)] if note]
     return FileContent(
         path,
@@ -110,7 +111,7 @@ def _pixels(path: Path, tiff: Any, series: Any, pages: tuple[Any, ...], max_byte
     dtype = np.dtype(series.dtype)
     if series.dataoffset is not None:
         stored = dtype.newbyteorder(tiff.byteorder)
-        return np.memmap(path, stored, "r", int(series.dataoffset), tuple(series.shape))
+        return MappedArray(path, stored, int(series.dataoffset), tuple(series.shape))
     page_shape = tuple(pages[0].shape)
     leading = len(series.shape) - len(page_shape)
     _decode_first(path, pages[0])

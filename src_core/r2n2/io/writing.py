@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.errors import ArgumentError
-from r2n2.io.atomic import check_output_name
+from r2n2.io.atomic import atomic_folder, check_output_name
 from r2n2.series import ImageSeries
 
 __all__ = ["output_name", "write_series"]
@@ -31,7 +31,7 @@ def output_name(stem: str, series: ImageSeries) -> str:
     """File name that ``write_series`` gives.
 
     A format that cannot hold the series gives way to one that can: GIF to a folder of .png, pictures that .png cannot hold to
-    OME-TIFF, DICOM and whatever is not known to NIfTI.
+    OME-TIFF, DICOM of floating point pixels and whatever is not known to NIfTI.
     """
     return stem + _suffix(series)
 
@@ -49,7 +49,7 @@ def write_series(folder: Path, stem: str, series: ImageSeries, frames: Iterator[
     Returns
     -------
     Path
-        The file, or the folder of pictures or of a Zarr group.
+        The file, or the folder of DICOM files, of pictures or of a Zarr group.
 
     Raises
     ------
@@ -75,6 +75,8 @@ def write_series(folder: Path, stem: str, series: ImageSeries, frames: Iterator[
         from r2n2.io.arrays import write_npy as write
     elif suffix == ".npz":
         from r2n2.io.arrays import write_npz as write
+    elif series.source["format"] == "dicom":
+        write = _write_dicom
     else:
         from r2n2.io.pictures import write_picture_stack as write
     write(target, series, checked)
@@ -90,7 +92,16 @@ def _suffix(series: ImageSeries) -> str:
         return _SUFFIXES[kind]
     if kind in ("ome-zarr", "zarr"):
         return ".zarr"
+    if kind == "dicom" and np.dtype(series.source.get("stored_dtype", "f4")).kind in "iub" and "rescale" in series.source:
+        return ""
     return ".nii" if str(series.source.get("path", "")).lower().endswith(".nii") else ".nii.gz"
+
+
+def _write_dicom(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) -> None:
+    from r2n2.io.dicom_write import write_dicom_series
+
+    with atomic_folder(path) as folder:
+        write_dicom_series(folder, series, enumerate(frames))
 
 
 def _checked(series: ImageSeries, frames: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless
 
-from r2n2.errors import MissingExtraError, R2N2Error, ReadError, ResourceError
+from r2n2.errors import ArgumentError, MissingExtraError, R2N2Error, ReadError, ResourceError
 from r2n2.io.dicom import list_dicom, read_dicom
 
 
@@ -90,6 +90,14 @@ def test_row02_cut_at_every_64_bytes_of_the_header(tmp_path):
             read_dicom(tmp_path)
 
 
+def test_row02_unknown_value_type_in_a_file_without_pixels(tmp_path):
+    path = make.write_series(tmp_path, 1)[0]
+    data = path.read_bytes()[: make.pixel_offset(path) - 12]
+    path.write_bytes(data.replace(b"\x20\0\x0e\0UI", b"\x20\0\x0e\0U\xff"))
+    with pytest.raises(ReadError, match=r"00\.dcm: the header cannot be parsed"):
+        read_dicom(path)
+
+
 def test_row02_one_file_cut_in_its_header_never_shortens_silently(tmp_path):
     paths = make.write_series(tmp_path, 4)
     _cut(paths[2], 600)
@@ -132,6 +140,18 @@ def test_row03_cut_in_compressed_pixels(tmp_path, syntax, share):
     start = path.read_bytes().rindex(b"\xe0\x7f\x10\x00OB\0\0")
     _cut(path, start + int(share * (path.stat().st_size - start)))
     with pytest.raises(ReadError, match=r"a\.dcm \(InstanceNumber 1\): truncated"):
+        read_dicom(path)
+
+
+def test_row04_forged_run_lengths_are_a_damaged_frame_and_no_panic(tmp_path):
+    dataset = make.dataset_of(0, np.arange(65 * 47, dtype=np.uint16).reshape(65, 47))
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    path = make.save(dataset, tmp_path / "a.dcm")
+    data = bytearray(path.read_bytes())
+    start = data.rindex(b"\xfe\xff\x00\xe0") + 8 + 64
+    data[start : start + 60] = b"\x7f" * 60
+    path.write_bytes(data)
+    with pytest.raises(ReadError, match=r"a\.dcm \(InstanceNumber 1\): the pixels cannot be decoded"):
         read_dicom(path)
 
 
@@ -432,6 +452,23 @@ def test_row90_no_patient_data_in_series_notes_messages_or_logs(tmp_path, caplog
         read_dicom(folder)
     _check_no_patient(str(caught.value))
     _check_no_patient(caplog.text)
+
+
+def test_row90_a_uid_that_is_a_name_is_not_shown(tmp_path):
+    for k in range(2):
+        dataset = make.with_text(make.dataset_of(k), "SeriesInstanceUID", "UI", [f"{CANARY}\nx"])
+        make.save(dataset, tmp_path / f"{k}.dcm")
+    _check_no_patient(repr(list_dicom(tmp_path)))
+    (series,) = read_dicom(tmp_path)
+    _check_no_patient(repr(series))
+    with pytest.raises(ArgumentError) as caught:
+        read_dicom(tmp_path, series="none")
+    _check_no_patient(str(caught.value))
+    path = tmp_path / "0.dcm"
+    path.write_bytes(path.read_bytes().replace(b"1.2.840.10008.1.2.1\0", CANARY.encode() + b"\n.............", 1))
+    with pytest.raises(ReadError, match="no valid transfer syntax") as caught:
+        read_dicom(tmp_path)
+    _check_no_patient(str(caught.value))
 
 
 def test_row90_study_uid_in_source_is_a_new_one(tmp_path):

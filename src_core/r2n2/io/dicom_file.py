@@ -6,8 +6,10 @@ allow-list of the whole reader: geometry, timing, modality and intensity scaling
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
+import re
 import struct
 import warnings
 import zlib
@@ -24,6 +26,7 @@ __all__ = [
     "DamagedDicomError",
     "NotAnImageError",
     "RawHeader",
+    "clean_uid",
     "quiet",
     "read_raw_header",
 ]
@@ -155,6 +158,13 @@ def quiet() -> Iterator[list[str]]:
         logger.propagate = propagate
 
 
+def clean_uid(value: str) -> str:
+    """A UID as it is; anything else might be a name, and gives way to a number made of it."""
+    if re.fullmatch(r"[0-9.]{0,64}", value):
+        return value
+    return f"2.25.{int.from_bytes(hashlib.sha256(value.encode()).digest()[:12], 'big')}"
+
+
 def read_raw_header(path: Path) -> RawHeader:
     """Parse a file's header up to its pixels.
 
@@ -197,6 +207,7 @@ def _parse(file: BoundedFile) -> RawHeader:
         dataset = read_partial(file, stop_when=at_pixels, specific_tags=tags)  # type: ignore[arg-type, unused-ignore]
         syntax = str(dataset.file_meta.get("TransferSyntaxUID", ""))
         sop_class = str(dataset.file_meta.get("MediaStorageSOPClassUID", "") or dataset.get("SOPClassUID", ""))
+        series_uid = clean_uid(str(dataset.get("SeriesInstanceUID", "") or "").strip())
     except DamagedDicomError:
         raise
     except RecursionError:
@@ -204,15 +215,15 @@ def _parse(file: BoundedFile) -> RawHeader:
     except (Exception, MemoryError) as error:  # pydicom raises nearly everything on forged headers
         raise DamagedDicomError(f"the header cannot be parsed ({type(error).__name__})") from None
     if not found:
-        _explain_missing_pixels(sop_class, series_uid=str(dataset.get("SeriesInstanceUID", "") or ""))
+        _explain_missing_pixels(sop_class, series_uid)
     encapsulated = found["length"] == _UNDEFINED_LENGTH
     fragments, damage = 0, ""
     if encapsulated:
         fragments, damage = _count_fragments(file, found["offset"])
     elif not file.inflated and (left := file.size - found["offset"]) < found["length"]:
         damage = f"truncated in the pixels: {found['length']} bytes are declared, {left} are there"
-    if not syntax:
-        damage = damage or "no transfer syntax, so that the encoding of the pixels is unknown"
+    if not re.fullmatch(r"[0-9.]{1,64}", syntax):
+        damage = damage or "no valid transfer syntax, so that the encoding of the pixels is unknown"
     keyword = _PIXEL_KEYWORDS[found["tag"]]
     return RawHeader(dataset, syntax, keyword, None if encapsulated else found["length"], fragments, damage)
 

@@ -36,6 +36,9 @@ _PACKAGES = {
     "1.2.840.10008.1.2.4.203": "pylibjpeg pylibjpeg-openjpeg",
     "1.2.840.10008.1.2.5": "pylibjpeg pylibjpeg-rle",
 }
+# In order of preference. GDCM is left out for its known out-of-bounds reads; for run lengths pydicom's own Python comes first,
+# because pylibjpeg-rle panics on damaged ones, which no "except Exception" stops.
+_PLUGINS = ("pydicom", "pylibjpeg", "pyjpegls", "pillow")
 _LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 
 
@@ -140,11 +143,11 @@ def _load(path: Path) -> Any:
 
 def _decode(dataset: Any, frame: FrameHeader) -> NDArray[Any] | str:
     """Stored values (C, rows, columns), MONOCHROME1 inverted; or what is wrong with the frame."""
-    decoder = _decoder(frame)
+    decoder, plugin = _decoder(frame)
     if frame.transfer_syntax.startswith("1.2.840.10008.1.2.4.9") and (wrong := _wrong_codestream(dataset, frame)):
         return wrong
     try:
-        pixels, _ = decoder.as_array(dataset, index=frame.index, allow_excess_frames=False)
+        pixels, _ = decoder.as_array(dataset, index=frame.index, decoding_plugin=plugin, allow_excess_frames=False)
         if "PALETTE" in frame.photometric:
             from pydicom.pixels.processing import apply_color_lut
 
@@ -163,7 +166,8 @@ def _decode(dataset: Any, frame: FrameHeader) -> NDArray[Any] | str:
     return np.ascontiguousarray(channels)
 
 
-def _decoder(frame: FrameHeader) -> Any:
+def _decoder(frame: FrameHeader) -> tuple[Any, str]:
+    """Pydicom's decoder of the frame's transfer syntax and the plugin that it shall use."""
     from pydicom.pixels import get_decoder
 
     syntax = frame.transfer_syntax
@@ -173,8 +177,11 @@ def _decoder(frame: FrameHeader) -> Any:
         raise ReadError(
             f"{frame.path}: pixels encoded as {syntax} are not images that can be read; convert the files first"
         ) from None
-    if decoder.is_available:
-        return decoder
+    if decoder.is_native:
+        return decoder, ""
+    plugin = next((name for name in _PLUGINS if name in decoder.available_plugins), "")
+    if plugin:
+        return decoder, plugin
     if syntax in _LOSSLESS_JPEG:
         remedy = "decompress the files first, as with dcmdjpeg of DCMTK: no decoder with a suitable licence is known to r2n2"
     else:

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from r2n2.io.dicom_file import DamagedDicomError, RawHeader, read_raw_header
+from r2n2.io.dicom_file import DamagedDicomError, RawHeader, clean_uid, read_raw_header
 
 __all__ = ["CLOCK_TAGS", "FrameHeader", "read_frame_headers"]
 
@@ -98,7 +98,7 @@ def read_frame_headers(path: Path) -> tuple[FrameHeader, ...]:
     raw = read_raw_header(path)
     series_uid = ""
     try:
-        series_uid = _text(raw.dataset, "SeriesInstanceUID")
+        series_uid = clean_uid(_text(raw.dataset, "SeriesInstanceUID"))
         return _describe(path, raw)
     except DamagedDicomError as error:
         raise DamagedDicomError(str(error), error.series_uid or series_uid) from None
@@ -117,7 +117,7 @@ def _describe(path: Path, raw: RawHeader) -> tuple[FrameHeader, ...]:
     count = max(1, _integer(dataset, "NumberOfFrames") or 1)
     common: dict[str, Any] = {
         "path": path,
-        "series_uid": _text(dataset, "SeriesInstanceUID"),
+        "series_uid": clean_uid(_text(dataset, "SeriesInstanceUID")),
         "study_uid": _text(dataset, "StudyInstanceUID"),
         "frame_of_reference_uid": _text(dataset, "FrameOfReferenceUID"),
         "sop_uid": _text(dataset, "SOPInstanceUID"),

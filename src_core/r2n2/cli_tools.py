@@ -63,8 +63,10 @@ def _print_result(folder: Path) -> None:
 def simulate(
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for series, landmarks and true fields.")],
     frames: Annotated[int, typer.Option(min=2, max=2000, help="Number of frames.")] = 20,
-    size: Annotated[str, typer.Option(metavar="Y,X", help="Pixels.")] = "128,128",
-    spacing: Annotated[str, typer.Option(metavar="Y,X", help="Pixel size in mm.")] = "2.0,2.0",
+    size: Annotated[str, typer.Option(metavar="Y,X", help="Pixels.")] = "256,256",
+    spacing: Annotated[
+        str | None, typer.Option(metavar="Y,X", help="Pixel size in mm; default: the longer side is 384 mm.")
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Same seed, same series.")] = 0,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simulation.")] = False,
 ) -> None:
@@ -73,17 +75,19 @@ def simulate(
     from r2n2.export import check_folder
 
     shape = _parse_size(size)
-    pixel = parse_spacing(spacing)
-    if len(pixel) != 2:
+    pixel = None if spacing is None else parse_spacing(spacing)
+    if pixel is not None and len(pixel) != 2:
         raise ArgumentError(f"--spacing: the simulated thorax is 2D, expected Y,X, got {spacing!r}")
+    from r2n2.simulation import ThoraxConfig, thorax_series
+
+    settings = ThoraxConfig.parse({"frames": frames, "shape": shape, "spacing_mm": pixel, "seed": seed})
     if (output / "series.mha").exists() and not overwrite:
         raise ArgumentError(f"--output {output}: holds a series.mha; give --overwrite or another folder")
     check_folder(output)
     from r2n2.io import write_landmarks, write_series
     from r2n2.io.fields import write_field
-    from r2n2.simulation import ThoraxConfig, thorax_series
 
-    simulated = thorax_series(ThoraxConfig(frames=frames, shape=shape, spacing_mm=(pixel[0], pixel[1]), seed=seed))
+    simulated = thorax_series(settings)
     series = simulated.series
     write_series(output, "series", _as_mha(series, output), _each(series))
     write_landmarks(output / "landmarks.csv", simulated.landmarks, series.grid)

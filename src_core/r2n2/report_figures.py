@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["difference_figure", "error_figure", "frames_figure", "movie", "sequence_figure", "time_figure"]
 
 _BEFORE, _AFTER, _INK = "#b8621b", "#1f5f8b", "#22272e"
-_DPI = 130
+_DPI = (130, 100, 75)
+_LARGEST_FIGURE_BYTES = 600_000
 _WIDTH_IN = 10.0
 _STYLE = {
     "font.family": "sans-serif",
@@ -55,8 +56,12 @@ def _new_figure(height_in: float) -> Figure:
 
 
 def _uri(figure: Figure) -> str:
-    data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=_DPI)
+    """As sharp as fits: noisy frames do not compress, and the page is to stay small enough to send."""
+    for dpi in _DPI:
+        data = io.BytesIO()
+        figure.savefig(data, format="png", dpi=dpi)
+        if len(data.getvalue()) <= _LARGEST_FIGURE_BYTES:
+            break
     return _data_uri(data.getvalue(), "image/png")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import math
 import re
@@ -20,7 +21,7 @@ from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.report import render_report, verdict
 from r2n2.report_data import gather, in_plane_mm
 from r2n2.result_folder import FrameMetrics, RegisteredSeries
-from r2n2.run_manifest import CONVENTION, InputRecord, RunManifest, versions
+from r2n2.run_manifest import CONVENTION, GridRecord, InputRecord, RunManifest, versions
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import BSplineField, DisplacementField, GaussianSequence
 
@@ -166,6 +167,19 @@ def test_every_kind_of_transform_can_be_drawn(kind: str) -> None:
     text = render_report(series, registered)
     assert ("cubic B-spline of 40 numbers" in text) == (kind == "bspline")
     assert "Landmarks" not in text
+
+
+@pytest.mark.slow
+def test_even_noise_makes_a_small_page() -> None:
+    series, registered = make([shift(rows) for rows in ROWS])
+    grid = Grid((256, 256))
+    noise = np.random.default_rng(0).normal(size=(FRAMES, 1, *grid.shape)).astype(np.float32)
+    record = registered.manifest.input.model_copy(update={"grid": GridRecord.of(grid)})
+    still = {k: DisplacementField.identity(grid) for k in range(FRAMES)}
+    manifest = registered.manifest.model_copy(update={"input": record})
+    registered = dataclasses.replace(registered, manifest=manifest, transforms=still)
+    text = render_report(dataclasses.replace(series, frames=noise, grid=grid), registered)
+    assert len(text) < 3_000_000
 
 
 def test_a_clean_result_says_so() -> None:

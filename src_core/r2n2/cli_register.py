@@ -82,6 +82,9 @@ def register(
         bool, typer.Option("--drop-damaged", help="Leave out damaged DICOM frames.", rich_help_panel=_INPUT)
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
+    keep_headers: Annotated[
+        bool, typer.Option("--keep-headers", help="Copy all DICOM headers, patient data included, to the aligned series.")
+    ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
 ) -> None:
     """Align every frame of a series to one reference frame."""
@@ -108,6 +111,7 @@ def register(
     reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
     limits = {} if max_bytes is None else {"max_bytes": max_bytes}
     found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged)
+    reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}
     stop = context.ensure_object(StopRequest)
     job = _Job(settings, used_device, weights_hash, selection, landmarks, overwrite, quiet, stop)
@@ -234,6 +238,7 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
         weights_sha256=job.weights_sha256,
         landmarks=marks,
         overwrite=job.overwrite,
+        keep_headers="keep_headers" in job.selection,
     )
     with writer:
         _run(series, writer, job)

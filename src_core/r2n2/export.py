@@ -7,7 +7,6 @@ import hashlib
 import json
 import logging
 import math
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -26,6 +25,7 @@ from r2n2.evaluation import TRETable, target_registration_error
 from r2n2.evaluation_table import tre_table_csv
 from r2n2.folder_lock import folder_lock
 from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
+from r2n2.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.result_folder import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
 from r2n2.run_manifest import (
@@ -34,7 +34,6 @@ from r2n2.run_manifest import (
     InputRecord,
     RunManifest,
     input_sha256,
-    load_manifest,
     peak_memory_mib,
     run_sha256,
     versions,
@@ -45,74 +44,7 @@ from r2n2.transform import BSplineField, GaussianSequence, Transform
 
 __all__ = ["ResultWriter", "check_folder", "check_space", "estimated_bytes", "is_same_run", "read_result", "read_sequences"]
 
-UNFINISHED_NAME = "unfinished.txt"
 _LOG = logging.getLogger(__name__)
-_OURS = (
-    MANIFEST_NAME,
-    UNFINISHED_NAME,
-    "metrics.csv",
-    "report.html",
-    "sequence.csv",
-    "sequence.npz",
-    "control_points.npz",
-    "tre.csv",
-    "tre_summary.csv",
-    *(f"registered{suffix}" for suffix in ("", ".nii", ".nii.gz", ".mha", ".tif", ".ome.tif", ".npy", ".npz", ".zarr", ".gif")),
-)
-_FIELD_BYTES = 4
-_SPACE_MARGIN = 1.1
-
-
-def check_folder(folder: Path) -> None:
-    """Make the output folder and see that it can be written, before anything is computed.
-
-    Raises
-    ------
-    ResourceError
-        If it cannot be made or written.
-    ArgumentError
-        If a file of that name is there.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"{folder}: is a file; --output needs a folder")
-    with resource_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        clean_stale(folder)
-        probe = folder / ".r2n2-probe"
-        probe.write_bytes(b"")
-        probe.unlink()
-
-
-def estimated_bytes(series: ImageSeries) -> int:
-    """Size in bytes of what registering a series writes, without compression."""
-    pixels = len(series) * math.prod(series.grid.shape)
-    return pixels * (series.channels * series.dtype.itemsize + series.grid.ndim * _FIELD_BYTES)
-
-
-def check_space(folder: Path, series: ImageSeries) -> None:
-    """Refuse to start what would fill the disk.
-
-    Raises
-    ------
-    ResourceError
-        Saying how much is needed and free.
-    """
-    free, needed = shutil.disk_usage(folder).free, int(estimated_bytes(series) * _SPACE_MARGIN)
-    if free < needed:
-        raise ResourceError(
-            f"{folder}: about {needed / 2**20:.0f} MiB are needed and {free / 2**20:.0f} MiB are free; choose another disk"
-        )
-
-
-def is_same_run(folder: Path, run_hash: str) -> bool:
-    """Whether the folder already holds the finished result of the very same run."""
-    if not (folder / MANIFEST_NAME).exists():
-        return False
-    try:
-        manifest = load_manifest(folder)
-    except ReadError:
-        return False
-    return isinstance(manifest, RunManifest) and manifest.run_sha256 == run_hash
 
 
 class ResultWriter:
@@ -136,11 +68,14 @@ class ResultWriter:
         If given, tre.csv and the error columns of metrics.csv are written.
     overwrite
         Replace a finished result, or files of the same names that are not ours.
+    keep_headers
+        Copy all headers of a DICOM input into the aligned DICOM series, patient data included.
 
     Raises
     ------
     ArgumentError
-        If the folder holds a result or files of the same names and ``overwrite`` is false.
+        If the folder holds a result or files of the same names and ``overwrite`` is false, or ``keep_headers`` is asked for
+        where the aligned series is not DICOM.
     ResourceError
         If the folder cannot be written, or another run writes to it.
     """
@@ -157,7 +92,11 @@ class ResultWriter:
         weights_sha256: str | None = None,
         landmarks: LandmarkSet | None = None,
         overwrite: bool = False,
+        keep_headers: bool = False,
     ) -> None:
+        if keep_headers and not _written_as_dicom(series):
+            raise ArgumentError(f"--keep-headers: {series.name or 'the series'} is not written as DICOM, which alone can hold them")
+        self._keep_headers = keep_headers
         self._folder = folder
         self._series = series
         self._config = config
@@ -177,7 +116,7 @@ class ResultWriter:
         check_folder(self._folder)
         self._held.enter_context(folder_lock(self._folder))
         try:
-            _clear(self._folder, self._overwrite)
+            clear_folder(self._folder, overwrite=self._overwrite)
             with resource_errors(self._folder):
                 (self._folder / "fields").mkdir(exist_ok=True)
                 clean_stale(self._folder / "fields")
@@ -282,8 +221,14 @@ class ResultWriter:
         return ["fields", *written]
 
     def _write_registered(self) -> str:
-        from r2n2.io import write_series
+        from r2n2.io import atomic_folder, write_series
 
+        if self._keep_headers:
+            from r2n2.io.dicom_write import write_dicom_series
+
+            with atomic_folder(self._folder / "registered") as temporary:
+                write_dicom_series(temporary, self._series, enumerate(self._registered_frames()), keep_headers=True)
+            return "registered"
         return write_series(self._folder, "registered", self._series, self._registered_frames()).name
 
     def _registered_frames(self) -> Iterator[NDArray[Any]]:
@@ -351,36 +296,17 @@ class ResultWriter:
             self._write_tables(None)
 
 
+def _written_as_dicom(series: ImageSeries) -> bool:
+    from r2n2.io.writing import output_name
+
+    return series.source.get("format") == "dicom" and output_name("registered", series) == "registered"
+
+
 def landmarks_sha256(landmarks: LandmarkSet) -> str:
     """Hash of ids, frames and places."""
     order = sorted(range(len(landmarks)), key=lambda k: (int(landmarks.frames[k]), landmarks.ids[k]))
     rows = [(landmarks.ids[k], int(landmarks.frames[k]), landmarks.points[k].tolist()) for k in order]
     return hashlib.sha256(json.dumps([landmarks.space.value, rows]).encode()).hexdigest()
-
-
-def _clear(folder: Path, overwrite: bool) -> None:
-    """Remove what an earlier run of ours left, and nothing else."""
-    finished, unfinished = (folder / MANIFEST_NAME).exists(), (folder / UNFINISHED_NAME).exists()
-    present = [path for path in folder.iterdir() if path.name in _OURS]
-    present += sorted((folder / "fields").glob("frame_*.mha"))
-    if not overwrite and finished:
-        raise ArgumentError(f"{folder}: holds the finished result of another run; give --overwrite or another --output")
-    if not overwrite and present and not unfinished and not _looks_killed(present):
-        raise ArgumentError(
-            f"{folder}: {present[0].name} is there and no run of r2n2 says so; give --overwrite or another --output"
-        )
-    with resource_errors(folder):
-        # The marker goes first: a run killed while clearing must not look finished.
-        for path in sorted(present, key=lambda path: path.name != MANIFEST_NAME):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
-
-
-def _looks_killed(present: list[Path]) -> bool:
-    # A killed run left fields but had no time to write its note.
-    return any(path.parent.name == "fields" for path in present)
 
 
 def _write_text(path: Path, text: str) -> None:

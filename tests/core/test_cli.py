@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import json
 import os
 import signal
@@ -217,6 +218,47 @@ def several(tmp_path: Path) -> Path:
     path.parent.mkdir(exist_ok=True)
     np.save(path, np.stack([stack, stack + 5], axis=1))
     return path
+
+
+def dicom_folder(folder: Path) -> Path:
+    """Four frames whose every free text and date names the patient."""
+    spec = importlib.util.spec_from_file_location("dicom_factory", Path(__file__).with_name("dicom_factory.py"))
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    folder.mkdir()
+    for k, rows in enumerate(ROWS):
+        dataset = make.dataset_of(k, scene(rows).astype(np.int16))
+        for keyword in ("PatientName", "PatientID", "InstitutionName", "SeriesDescription", "ProtocolName", "ImageComments"):
+            setattr(dataset, keyword, "CANARY")
+        dataset.StudyDate = dataset.PatientBirthDate = "19510203"
+        dataset.private_block(0x0011, "CANARY", create=True).add_new(0x01, "LO", "CANARY")
+        make.save(dataset, folder / f"{k}.dcm")
+    return folder
+
+
+def test_no_output_and_no_message_names_the_patient(tmp_path, capsys) -> None:
+    source = dicom_folder(tmp_path / "in")
+    assert run("register", source, "-o", tmp_path / "out") == 0
+    assert run("info", source) == 0
+    assert run("info", tmp_path / "out") == 0
+    shown = capsys.readouterr()
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) > 10
+    for content in (shown.out.encode(), shown.err.encode(), *(path.read_bytes() for path in files)):
+        assert b"CANARY" not in content
+        assert b"19510203" not in content
+    assert "TriggerTime" in (tmp_path / "out" / "run.json").read_text()
+
+
+def test_headers_are_kept_when_asked_and_where_they_can_be(movie, tmp_path, capsys) -> None:
+    source = dicom_folder(tmp_path / "in2")
+    assert run("register", source, "-o", tmp_path / "out", "--keep-headers") == 0
+    kept = list((tmp_path / "out" / "registered").iterdir())
+    assert len(kept) == 4
+    assert all(b"CANARY" in path.read_bytes() for path in kept)
+    assert b"CANARY" not in (tmp_path / "out" / "run.json").read_bytes()
+    assert run("register", movie, "-o", tmp_path / "out2", "--keep-headers") == 2
+    assert "DICOM" in one_line(capsys)
 
 
 def test_several_slices_make_sub_folders_and_table_1(tmp_path, marks, capsys) -> None:

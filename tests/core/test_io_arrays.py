@@ -200,6 +200,14 @@ def test_round_trip(data: st.DataObject, tmp_path_factory: pytest.TempPathFactor
         assert back.times_s == times
 
 
+def test_npz_keeps_the_place_in_the_patient(tmp_path: Path) -> None:
+    frames = ramp((6, 1, 5, 7))
+    patient = Grid((1, 5, 7), (8.0, 2.0, 0.5), (10.0, 20.0, 30.0), ((0, -1, 0), (1, 0, 0), (0, 0, 1)))
+    series = ImageSeries(frames, Grid((5, 7), (2.0, 0.5)), patient_grid=patient, source={"format": "npz"})
+    (back,) = read_series(write_series(tmp_path, "out", series, iter(frames)))
+    assert (back.grid, back.patient_grid) == (series.grid, patient)
+
+
 def test_wrong_frames_are_not_written(tmp_path: Path) -> None:
     series = ImageSeries(ramp((3, 1, 5, 7)), Grid((5, 7)), source={"format": "npy"})
     frame = series.frame(0)

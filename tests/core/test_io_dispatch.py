@@ -92,6 +92,19 @@ def test_every_format_is_written_back_in_its_family(tmp_path: Path, name: str) -
     assert not [entry for entry in tmp_path.iterdir() if entry.name.startswith(".")]
 
 
+@pytest.mark.parametrize("kind", ["mha", "nifti", "tiff", "imagej", "ome-tiff", "npz", "ome-zarr", "png"])
+def test_a_3d_series_is_written_as_its_slices(tmp_path: Path, kind: str) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (4, 1, 3, 5, 7), dtype=np.uint8)
+    grid = Grid((3, 5, 7), (3.0, 2.0, 0.5))
+    series = ImageSeries(frames, grid, times_s=(0.0, 1.0, 2.0, 4.5), source={"format": kind})
+    every = read_series(write_series(tmp_path, "out", series, iter(frames)))
+    assert [len(s) for s in every] == [4] * 3
+    for z, t in ((0, 3), (2, 1)):
+        np.testing.assert_array_equal(every[z].frame(t)[0], frames[t, 0, z])
+        assert every[z].grid.spacing == pytest.approx((2.0, 0.5))
+        assert every[z].times_s == (0, 1, 2, 4.5)
+
+
 def test_unknown_formats_name_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_bytes(b"what is this")
     with pytest.raises(ReadError, match=r"a\.xyz: unknown format; known are DICOM file or folder, \.nii"):

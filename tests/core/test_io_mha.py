@@ -112,6 +112,14 @@ def test_row14_truncated_is_refused_where_itk_gives_zeros(tmp_path: Path, percen
         read_series(path, axes="TYX")
 
 
+@pytest.mark.parametrize("lost", [1, 4])
+def test_row14_a_cut_checksum_is_refused(tmp_path: Path, lost: int) -> None:
+    path = save(tmp_path / "a.mha", itk(ramp((5, 9, 11))), True)
+    path.write_bytes(path.read_bytes()[:-lost])
+    with pytest.raises(ReadError, match="the header declares 990; get a complete copy"):
+        read_series(path, axes="TYX")
+
+
 def test_row15_flipped_byte_in_compressed_pixels(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 999, (5, 30, 31)).astype(np.int16)
     data = save(tmp_path / "a.mha", itk(noise), True).read_bytes()

@@ -63,6 +63,7 @@ def test_four_axes_one_series_for_each_slice(tmp_path: Path, name: str) -> None:
 def test_one_slice_over_time_and_a_single_picture(tmp_path: Path) -> None:
     (series,) = read_series(save(tmp_path / "a.nii", ramp((11, 9, 1, 5))))
     assert (len(series), series.grid.shape) == (5, (9, 11))
+    assert len(read_series(tmp_path / "a.nii", axes="TYX")[0]) == 5
     (single,) = read_series(save(tmp_path / "b.nii", ramp((11, 9, 1))))
     assert len(single) == 1
 

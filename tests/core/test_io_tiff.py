@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -152,6 +153,12 @@ def test_the_log_of_tifffile_is_left_as_it_was(tmp_path: Path) -> None:
     before = list(logging.getLogger("tifffile").handlers)
     test_row22_junk_with_a_valid_magic(tmp_path, b"II*\0")
     assert logging.getLogger("tifffile").handlers == before
+
+
+def test_a_series_can_be_sent_to_another_process(tmp_path: Path) -> None:
+    (series,) = read_series(save(tmp_path / "a.tif", ramp((5, 9, 11)), **KINDS["packed"]))
+    again = pickle.loads(pickle.dumps(series))
+    np.testing.assert_array_equal(again.frame(3), series.frame(3))
 
 
 def test_row36_row38_row39_types(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from r2n2.io.assemble import FileContent
 from r2n2.io.atomic import atomic_write
 from r2n2.io.checks import check_declared_bytes, check_dtype, check_memory, check_spacing, read_errors, wrapped_note
 from r2n2.io.mapped import MappedArray
+from r2n2.io.placement import Placement, orthonormal
 from r2n2.series import ImageSeries
 
 __all__ = ["PIXEL_KEYS", "read_npy", "read_npz", "write_npy", "write_npz"]
@@ -79,13 +80,11 @@ def read_npz(path: Path, axes: str | None, max_bytes: int) -> FileContent:
             notes.append(
                 "the key pixel_spacing was used" if spacing is not None else "the order of pixel_spacing is not known: ignored"
             )
-        plane = None
-        if "origin" in small and "direction" in small:
-            plane = (tuple(small["origin"].tolist()), tuple(map(tuple, small["direction"].tolist())))
         checked = None if spacing is None else check_spacing(spacing.ravel().tolist(), where=f"{path}, key spacing")
+        placement, plane = _position(path, checked, small)
         times = tuple(float(t) for t in small["times_s"].ravel()) if "times_s" in small else None
     return FileContent(
-        path, "npz", array, declared or _default_axes(array.shape), checked, plane=plane, times_s=times, notes=tuple(notes)
+        path, "npz", array, declared or _default_axes(array.shape), checked, placement, plane, times_s=times, notes=tuple(notes)
     )
 
 
@@ -98,9 +97,10 @@ def write_npy(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) -
 def write_npz(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) -> None:
     """Write frames, axes, spacing, origin, direction and times under the keys that ``read_npz`` knows."""
     letters = ("T" if series.channels == 1 else "TC") + "ZYX"[-series.grid.ndim :]
-    extra: dict[str, Any] = {"axes": letters, "origin": series.grid.origin, "direction": series.grid.direction}
+    grid = series.patient_grid or series.grid
+    extra: dict[str, Any] = {"axes": letters, "origin": grid.origin, "direction": grid.direction}
     if series.spacing_known:
-        extra["spacing"] = series.grid.spacing
+        extra["spacing"] = grid.spacing
     if series.times_s is not None:
         extra["times_s"] = series.times_s
     with atomic_write(path) as temporary, zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
@@ -110,6 +110,23 @@ def write_npz(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) -
             buffer = io.BytesIO()
             np.save(buffer, np.asarray(value), allow_pickle=False)
             archive.writestr(f"{key}.npy", buffer.getvalue())
+
+
+def _position(
+    path: Path, spacing: tuple[float, ...] | None, keys: Mapping[Any, NDArray[Any]]
+) -> tuple[Placement | None, tuple[tuple[float, ...], tuple[tuple[float, ...], ...]] | None]:
+    if "origin" not in keys or "direction" not in keys:
+        return None, None
+    origin = tuple(float(o) for o in keys["origin"].ravel())
+    if keys["direction"].shape != (len(origin), len(origin)) or len(origin) not in (2, 3):
+        raise ReadError(
+            f"{path}: keys origin and direction must be 2 or 3 numbers and a square matrix of as many rows; correct them"
+        )
+    rows = orthonormal(np.asarray(keys["direction"], np.float64), path=path)
+    if len(origin) == 2:
+        return None, (origin, rows)
+    z, y, x = spacing if spacing is not None and len(spacing) == 3 else (1.0, *(spacing or (1.0, 1.0)))
+    return Placement((z, y, x), (origin[0], origin[1], origin[2]), rows), None
 
 
 def _write_frames(file: Any, series: ImageSeries, frames: Iterator[NDArray[Any]]) -> None:

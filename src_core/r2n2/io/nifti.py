@@ -153,7 +153,8 @@ def _layout(path: Path, header: Any) -> tuple[tuple[int, ...], np.dtype[Any], in
 
 def _letters(path: Path, shape: tuple[int, ...], axes: str | None) -> str:
     if axes:
-        return axes
+        # The file's one-pixel third axis need not be named.
+        return "TZYX" if axes.upper() == "TYX" and len(shape) == 4 and shape[1] == 1 else axes
     if len(shape) == 3 and shape[0] > 1:
         raise ReadError(
             f"{path}: its third axis of {shape[0]} may be time or slices; "

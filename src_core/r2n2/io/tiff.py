@@ -16,7 +16,15 @@ from numpy.typing import NDArray
 
 from r2n2.errors import MissingExtraError, ReadError
 from r2n2.io.assemble import FileContent
-from r2n2.io.checks import check_declared_bytes, check_dtype, check_memory, import_package, read_errors, wrapped_note
+from r2n2.io.checks import (
+    DEFAULT_MAX_BYTES,
+    check_declared_bytes,
+    check_dtype,
+    check_memory,
+    import_package,
+    read_errors,
+    wrapped_note,
+)
 from r2n2.io.mapped import MappedArray
 from r2n2.io.tiff_metadata import Calibration, read_calibration
 from r2n2.io.tiff_writing import write_tiff
@@ -47,6 +55,14 @@ class _PagedArray:
                 handle.close()
         stack = np.stack(read).reshape(*numbers.shape, *self.shape[self.leading :])
         return np.asarray(stack[inside])
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied and sent to other processes by its path: pages hold locks and functions."""
+        return _reopened, (self.path,)
+
+
+def _reopened(path: Path) -> Any:
+    return read_tiff(path, None, DEFAULT_MAX_BYTES).array
 
 
 def read_tiff(path: Path, axes: str | None, max_bytes: int) -> FileContent:

@@ -1,0 +1,98 @@
+"""A real napari window, and real mouse events in it; the only test code that touches napari's private canvas."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+pytest.importorskip("napari")
+pytest.importorskip("pytestqt")
+
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
+
+from r2n2.geometry import Grid
+from r2n2.series import ImageSeries
+
+
+class CanvasMouse:
+    """Real mouse events at world positions (y, x); convert data positions with layer.data_to_world first."""
+
+    def __init__(self, viewer: Any, qtbot: Any) -> None:
+        self.canvas, self.qtbot = viewer.window._qt_viewer.canvas, qtbot
+        self.native = self.canvas.native
+        qtbot.waitExposed(viewer.window._qt_window)
+        viewer.reset_view()
+        qtbot.wait(200)
+
+    def position(self, yx: tuple[float, float], tile: int | None = None) -> QPoint:
+        transform = self.canvas.view.scene.transform
+        if tile is not None:
+            transform = self.canvas.grid_views[tile].scene.node_transform(self.canvas._scene_canvas.scene)
+        x, y = transform.map([yx[1], yx[0]])[:2]
+        return QPoint(round(x), round(y))
+
+    def move(self, place: QPoint) -> None:
+        QTest.mouseMove(self.native, place)  # napari reads the cursor from the move, so move before a press
+        self.qtbot.wait(20)
+
+    def click(self, yx: tuple[float, float], tile: int | None = None) -> None:
+        place = self.position(yx, tile)
+        self.move(place)
+        QTest.mouseClick(self.native, Qt.LeftButton, Qt.NoModifier, place)
+
+    def drag(self, start: tuple[float, float], end: tuple[float, float], steps: int = 10) -> None:
+        a, b = self.position(start), self.position(end)
+        self.move(a)
+        QTest.mousePress(self.native, Qt.LeftButton, Qt.NoModifier, a)
+        for k in range(steps + 1):
+            self.move(a + (b - a) * k / steps)
+        QTest.mouseRelease(self.native, Qt.LeftButton, Qt.NoModifier, b)
+
+
+@pytest.fixture
+def viewer(make_napari_viewer: Callable[..., Any]) -> Any:
+    """A shown window; napari's fixture fails the test if a viewer, a widget or a worker leaks."""
+    return make_napari_viewer(show=True)
+
+
+@pytest.fixture
+def canvas_mouse(viewer: Any, qtbot: Any) -> CanvasMouse:
+    return CanvasMouse(viewer, qtbot)
+
+
+@pytest.fixture
+def press(qtbot: Any) -> Callable[[Any], None]:
+    """A real mouse click on a widget."""
+
+    def click(button: Any) -> None:
+        assert button.isVisible()
+        assert button.isEnabled()
+        QTest.mouseClick(button, Qt.LeftButton)
+
+    return click
+
+
+@pytest.fixture
+def series() -> ImageSeries:
+    """A blurred disc that moves down by up to 4 mm: 4 frames of 27 x 35 pixels of 2 x 1.5 mm, int16, every 0.5 s."""
+    y, x = np.meshgrid(np.arange(27) * 2.0, np.arange(35) * 1.5, indexing="ij")
+    frames = [900 / (1 + np.exp((np.hypot(y - 24 - shift, x - 25) - 11) / 1.5)) for shift in (0.0, 2.0, 4.0, 2.0)]
+    return ImageSeries(
+        frames=np.stack(frames)[:, None].astype(np.int16),
+        grid=Grid((27, 35), (2.0, 1.5), (10.0, -7.0)),
+        times_s=(0.0, 0.5, 1.0, 1.5),
+        name="disc",
+        modality="MR",
+    )
+
+
+@pytest.fixture
+def in_layer(viewer: Any, series: ImageSeries) -> Any:
+    from napari_r2n2.layers import series_to_layers
+
+    data, options, _kind = series_to_layers([series])[0]
+    return viewer.add_image(data, **options)

@@ -1,0 +1,69 @@
+"""How far the diaphragm and the heart are on their way at any time: breaths and beats that vary from one to the next."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from r2n2.simulation.motion import FrameState
+from r2n2.simulation.settings import ThoraxConfig
+from r2n2.simulation.texture import FloatArray
+
+__all__ = ["Breathing", "draw_breathing"]
+
+
+@dataclass(frozen=True, eq=False)
+class Breathing:
+    """Breaths one after the other, and the heart's rhythm.
+
+    Parameters
+    ----------
+    starts_s, depths
+        (N,) beginning of each breath at end-expiration, and its depth relative to the mean.
+    drift
+        (K, 3): amplitude, rate in Hz and phase of slow changes of the end-expiratory level, relative to the mean depth.
+    beat_phase
+        Phase of the heart at time 0, in beats.
+    """
+
+    starts_s: FloatArray
+    depths: FloatArray
+    drift: FloatArray
+    beat_phase: float
+
+    def level(self, time_s: float) -> float:
+        """Way of the diaphragm relative to the mean depth: about 0 at end-expiration, 1 at end-inspiration."""
+        breath = int(np.clip(np.searchsorted(self.starts_s, time_s, side="right") - 1, 0, len(self.starts_s) - 2))
+        share = (time_s - self.starts_s[breath]) / (self.starts_s[breath + 1] - self.starts_s[breath])
+        # Inspiration is quicker than expiration, and the lung rests at its end.
+        wave = np.sin(np.pi * np.clip(share, 0, 1) ** 0.85) ** 2.6
+        drift = sum(a * np.sin(2 * np.pi * (rate * time_s + phase)) for a, rate, phase in self.drift)
+        return float(self.depths[breath] * wave + drift)
+
+    def state(self, config: ThoraxConfig, frame: int) -> FrameState:
+        """What moves in a frame."""
+        time = frame * config.frame_interval_s
+        beat = (time * config.cardiac_rate_hz + self.beat_phase) % 1.0
+        # Systole takes a third of the beat.
+        systole = float(np.sin(np.pi * min(beat / 0.45, 1.0)) ** 2)
+        return FrameState(
+            lower_mm=config.breathing_depth_mm * self.level(time),
+            upper_mm=config.breathing_depth_mm * self.level(time - config.hysteresis_s),
+            contraction_mm=config.cardiac_amplitude_mm * systole,
+            rocking_mm=0.35 * config.cardiac_amplitude_mm * float(np.sin(2 * np.pi * beat)),
+            flow=float(np.cos(2 * np.pi * (beat - 0.2))),
+        )
+
+
+def draw_breathing(rng: np.random.Generator, config: ThoraxConfig) -> Breathing:
+    """Draw breaths for the whole series."""
+    duration = config.frames * config.frame_interval_s + config.hysteresis_s
+    mean, spread = config.breathing_period_s, config.irregularity
+    count = int(duration / mean / 0.5) + 6
+    periods = mean * np.clip(1 + spread * rng.standard_normal(count), 0.5, 1.6)
+    depths = np.clip(1 + spread * rng.standard_normal(count + 1), 0.4, 1.5)
+    first = -config.hysteresis_s - periods[0] * rng.uniform(0, 1)
+    starts = first + np.concatenate(([0.0], np.cumsum(periods)))
+    drift = np.stack((0.25 * spread * rng.uniform(0.3, 1, 3), rng.uniform(0.01, 0.08, 3), rng.uniform(0, 1, 3)), axis=1)
+    return Breathing(starts, depths, drift, float(rng.uniform()))

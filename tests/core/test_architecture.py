@@ -23,7 +23,7 @@ LEVELS = [
     {"checkpoint", "registration"},
     {"training"},
     {"evaluation", "evaluation_table"},
-    {"result_folder", "report_data", "report_figures", "report", "export", "applying", "acquisition", "doctor"},
+    {"result_folder", "report_data", "report_figures", "report", "export", "output_folder", "applying", "acquisition", "doctor"},
     {"cli", "cli_register", "cli_results", "cli_tables", "cli_tools"},
 ]
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 
 from r2n2.cli import main
+from r2n2.evaluation import target_registration_error
 from r2n2.geometry import Space
 from r2n2.io import read_field, read_landmarks, read_series
 from r2n2.result_folder import read_result
+
+FRAMES = 8
 
 
 def run(*arguments: object) -> None:
@@ -21,7 +24,7 @@ def run(*arguments: object) -> None:
 @pytest.fixture(scope="module")
 def thorax(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("thorax")
-    run("simulate", "-o", folder, "--frames", 5, "--size", "64,80", "--spacing", "4,3.5", "--seed", 3)
+    run("simulate", "-o", folder, "--frames", FRAMES, "--size", "64,80", "--spacing", "4,3.5", "--seed", 3)
     return folder
 
 
@@ -35,18 +38,13 @@ def registered(thorax: Path) -> Path:
 
 def test_the_simulation_is_what_its_fields_say(thorax: Path) -> None:
     series = read_series(thorax / "series.mha")[0]
-    assert (len(series), series.grid.shape) == (5, (64, 80))
+    assert (len(series), series.grid.shape) == (FRAMES, (64, 80))
     assert series.grid.spacing == pytest.approx((4.0, 3.5))
-    field = read_field(thorax / "true_fields" / "frame_0002.mha")
-    marks = read_landmarks(thorax / "landmarks.csv", series.grid).to_space(Space.INDEX, series.grid)
-    fixed, moving = marks.in_frame(0), marks.in_frame(2)
-    common = sorted(set(fixed.ids) & set(moving.ids))
-    assert len(common) >= 3
-    from r2n2.evaluation import target_registration_error
-
-    table = target_registration_error({2: field}, marks, 0, series.grid)
+    fields = {frame: read_field(thorax / "true_fields" / f"frame_{frame:04d}.mha") for frame in range(1, FRAMES)}
+    marks = read_landmarks(thorax / "landmarks.csv", series.grid)
+    table = target_registration_error(fields, marks, 0, series.grid)
+    assert table.before().max_mm > 8
     assert table.after().mean_mm < 0.3
-    assert table.before().max_mm > 1
 
 
 @pytest.mark.slow
@@ -70,7 +68,7 @@ def test_the_result_opens_and_improves_similarity(registered: Path) -> None:
 def test_applying_the_result_repeats_it_and_maps_points_there_and_back(registered: Path, thorax: Path, tmp_path: Path) -> None:
     run("apply", registered, "--to", thorax / "series.mha", "-o", tmp_path / "again.mha")
     first, again = read_series(registered / "registered.mha")[0], read_series(tmp_path / "again.mha")[0]
-    for frame in range(5):
+    for frame in range(FRAMES):
         np.testing.assert_array_equal(first.frame(frame), again.frame(frame))
     run("apply", registered, "--to", thorax / "landmarks.csv", "-o", tmp_path / "there.csv", "--frame", 2)
     run("apply", registered, "--to", tmp_path / "there.csv", "-o", tmp_path / "back.csv", "--frame", 2, "--inverse")

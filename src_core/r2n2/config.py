@@ -81,8 +81,30 @@ class NetworkConfig(Config):
 class FitConfig(Config):
     """Gaussians fitted to a pair, coarse to fine."""
 
-    gaussians: int = Field(default=25, ge=1, le=500)
-    """Number of Gaussians, each of seven numbers in 2D."""
+    regularisation: float = Field(default=0.1, ge=0)
+    """Weight of the diffusion of the displacement (mean squared gradient) against the mean squared difference."""
+    sizes: tuple[int, int, int] = (32, 64, 128)
+    """Sides in pixels of the working squares: of the first Gaussians, of the others, of the last steps."""
+    coarse_share: float = Field(default=0.2, gt=0, le=1)
+    """Share of the Gaussians placed on the coarsest square."""
+    rounds: int = Field(default=4, ge=1, le=50)
+    """Rounds in which the other Gaussians are added."""
+    steps_a_round: int = Field(default=4, ge=1, le=200)
+    """Steps of all Gaussians together after each round."""
+    final_steps: int = Field(default=6, ge=1, le=200)
+    """Steps on the finest square."""
+    proposed_sigmas: tuple[float, ...] = (0.3, 0.17, 0.1)
+    """Standard deviations with which a Gaussian may start, normalised."""
+    sigma_range: tuple[float, float] = (0.04, 0.6)
+    """Smallest and largest standard deviation, normalised."""
+    clamp: float = Field(default=4.0, gt=0)
+    """z-scored intensities are clamped to plus and minus this."""
+    pixels_a_step: int = Field(default=2048, ge=256)
+    """Pixels of the working square that a step's linear model looks at; its result is judged on all of them."""
+    longest_step_px: float = Field(default=0.7, gt=0)
+    """Largest change of an amplitude in one step, in pixels of the working square."""
+    regulariser_size: int = Field(default=24, ge=8, le=256)
+    """Side in points of the lattice on which the diffusion is measured."""
 
 
 class BSplineConfig(Config):
@@ -110,7 +132,7 @@ class RegistrationConfig(Config):
     weights: str = "general"
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
     steps: int = Field(default=25, ge=1, le=500)
-    """Length of the sequence of Gaussians."""
+    """Number of Gaussians in a sequence, each of seven numbers in 2D."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: int = Field(default=16, ge=1, le=1024)

@@ -20,7 +20,6 @@ MAXIMUM_INVALID_SHARE = 0.2
 """A frame with a larger share of pixels that are NaN or infinite is refused."""
 
 _REC_709 = (0.2126, 0.7152, 0.0722)
-_CLAMP = 2.0
 # Below this share of the image's range a standard deviation is rounding, not contrast.
 _CONSTANT_TOLERANCE = 1e-6
 
@@ -66,7 +65,7 @@ def luminance(frame: NDArray[Any]) -> tuple[Tensor, Tensor]:
     share = 1 - valid.mean()
     if share > MAXIMUM_INVALID_SHARE:
         raise ValueError(
-            f"luminance: {100 * share:.1f} % of the pixels are NaN or infinite, at most {100 * MAXIMUM_INVALID_SHARE:.0f} % are allowed"
+            f"luminance: {100 * share:.1f} % of the pixels are NaN or infinite, allowed are {100 * MAXIMUM_INVALID_SHARE:.0f} %"
         )
     centre = values[valid].mean()
     # float32 holds 24 bits: without the offset, neighbouring values of a large int32 would become equal.
@@ -113,13 +112,15 @@ def to_square(images: Tensor, valid: Tensor, grid: Grid, size: int) -> Square:
     return Square(square, measured.expand(square.shape), target)
 
 
-def normalise(images: Tensor, valid: Tensor) -> Tensor:
-    """z-score every image over its valid pixels and clamp to [-2, 2] (paper section 4); a constant image becomes 0.
+def normalise(images: Tensor, valid: Tensor, *, clamp: float = 2.0) -> Tensor:
+    """z-score every image over its valid pixels and clamp; a constant image becomes 0.
 
     Parameters
     ----------
     images, valid
         (B, 1, *shape) float and bool.
+    clamp
+        Largest absolute value of the result; 2 is the network's.
     """
     axes = tuple(range(1, images.ndim))
     count = valid.sum(axes, keepdim=True).clamp_min(1)
@@ -128,4 +129,4 @@ def normalise(images: Tensor, valid: Tensor) -> Tensor:
     deviation = ((centred * valid).square().sum(axes, keepdim=True) / count).sqrt()
     constant = deviation <= _CONSTANT_TOLERANCE * (mean.abs() + deviation)
     scored = centred / torch.where(constant, torch.ones_like(deviation), deviation)
-    return torch.where(constant, torch.zeros_like(scored), scored).clamp(-_CLAMP, _CLAMP)
+    return torch.where(constant, torch.zeros_like(scored), scored).clamp(-clamp, clamp)

@@ -1,1 +1,29 @@
-"""."""
+"""Registration of pairs and of series: three methods behind one protocol, every long operation a generator of progress."""
+
+from r2n2.registration.base import Method, Pairs, RegistrationStep
+from r2n2.registration.bspline import BSplineMethod
+from r2n2.registration.fit import FitMethod
+from r2n2.registration.methods import build_method, resolve_device
+from r2n2.registration.reference import automatic_reference, resolve_reference
+from r2n2.registration.resampling import warp_frame, warp_pixels
+from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
+from r2n2.registration.series import register_pair, register_series
+
+__all__ = [
+    "BSplineMethod",
+    "FitMethod",
+    "FrameResult",
+    "FrameStatus",
+    "Method",
+    "Pairs",
+    "RegistrationStep",
+    "SeriesProgress",
+    "automatic_reference",
+    "build_method",
+    "register_pair",
+    "register_series",
+    "resolve_device",
+    "resolve_reference",
+    "warp_frame",
+    "warp_pixels",
+]

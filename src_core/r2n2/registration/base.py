@@ -61,7 +61,10 @@ class RegistrationStep:
 class Method(Protocol):
     """A way to register pairs; holds settings and weights, keeps nothing of a call."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """What a person calls it: r2n2, fit or bspline."""
+        ...
 
     def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
         """Register a batch, yielding after every step.

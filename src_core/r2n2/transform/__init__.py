@@ -12,7 +12,14 @@ from r2n2.transform.displacement import (
     map_points,
     warp_image,
 )
-from r2n2.transform.gaussians import GaussianSequence, gaussian_displacement, gaussian_weights, precision_matrix, principal_axes
+from r2n2.transform.gaussians import (
+    GaussianSequence,
+    gaussian_displacement,
+    gaussian_weights,
+    orientation_of_axes,
+    precision_matrix,
+    principal_axes,
+)
 from r2n2.transform.warp import Warped, normalised_lattice, resample, sample_normalised, warp
 
 __all__ = [
@@ -32,6 +39,7 @@ __all__ = [
     "jacobian_determinant",
     "map_points",
     "normalised_lattice",
+    "orientation_of_axes",
     "precision_matrix",
     "principal_axes",
     "refine_control_points",

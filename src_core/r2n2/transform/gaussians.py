@@ -16,7 +16,14 @@ from r2n2.geometry import Grid, Space
 from r2n2.transform.displacement import DisplacementField
 from r2n2.transform.warp import normalised_lattice
 
-__all__ = ["GaussianSequence", "gaussian_displacement", "gaussian_weights", "precision_matrix", "principal_axes"]
+__all__ = [
+    "GaussianSequence",
+    "gaussian_displacement",
+    "gaussian_weights",
+    "orientation_of_axes",
+    "precision_matrix",
+    "principal_axes",
+]
 
 
 def principal_axes(orientation: Tensor) -> Tensor:
@@ -40,6 +47,49 @@ def principal_axes(orientation: Tensor) -> Tensor:
     zero = torch.zeros_like(x)
     skew = torch.stack((zero, -z, y, z, zero, -x, -y, x, zero), -1).unflatten(-1, (3, 3))
     return torch.linalg.matrix_exp(skew).mT.flip(-1)
+
+
+def orientation_of_axes(axes: Tensor) -> Tensor:
+    """Orientation whose principal axes are these, up to their sign: the inverse of ``principal_axes``.
+
+    Parameters
+    ----------
+    axes
+        (..., ndim, ndim), row k the unit vector of axis k + 1 in array order.
+
+    Returns
+    -------
+    Tensor
+        (..., 1) angle in [0, pi), or (..., 3) rotation vector of length at most pi.
+    """
+    if axes.shape[-1] == 2:
+        return (torch.atan2(axes[..., 0, 0], axes[..., 0, 1]) % math.pi).unsqueeze(-1)
+    rotation = axes.flip(-1).mT
+    # A mirrored frame has the same Gaussian: turn the third axis round.
+    sign = torch.linalg.det(rotation).sign()
+    rotation = torch.cat((rotation[..., :2], rotation[..., 2:] * sign[..., None, None]), -1)
+    # Quaternion by the largest of its four components (Shepperd), stable for every angle.
+    m = rotation
+    xx, yy, zz = m[..., 0, 0], m[..., 1, 1], m[..., 2, 2]
+    squares = torch.stack((1 + xx + yy + zz, 1 + xx - yy - zz, 1 - xx + yy - zz, 1 - xx - yy + zz), -1)
+    a, b, c = m[..., 2, 1] - m[..., 1, 2], m[..., 0, 2] - m[..., 2, 0], m[..., 1, 0] - m[..., 0, 1]
+    d, e, f = m[..., 1, 0] + m[..., 0, 1], m[..., 0, 2] + m[..., 2, 0], m[..., 2, 1] + m[..., 1, 2]
+    rows = torch.stack(
+        [
+            torch.stack((squares[..., 0], a, b, c), -1),
+            torch.stack((a, squares[..., 1], d, e), -1),
+            torch.stack((b, d, squares[..., 2], f), -1),
+            torch.stack((c, e, f, squares[..., 3]), -1),
+        ],
+        -2,
+    )
+    best = squares.argmax(-1)[..., None, None].expand(*squares.shape[:-1], 1, 4)
+    quaternion = torch.nn.functional.normalize(rows.gather(-2, best).squeeze(-2), dim=-1)
+    quaternion = torch.where(quaternion[..., :1] < 0, -quaternion, quaternion)
+    sine = quaternion[..., 1:].norm(dim=-1, keepdim=True)
+    angle = 2 * torch.atan2(sine, quaternion[..., :1])
+    vector = torch.where(sine > 0, quaternion[..., 1:] * (angle / sine.clamp_min(1e-12)), torch.zeros_like(quaternion[..., 1:]))
+    return vector.flip(-1)
 
 
 def precision_matrix(sigmas: Tensor, orientation: Tensor) -> Tensor:

@@ -1,0 +1,261 @@
+"""Registration without training: Gaussians fitted to each pair by damped Gauss-Newton steps, coarse to fine, batched over pairs.
+
+The objective of a pair is the mean squared difference over the valid pixels of the working square plus ``regularisation`` times
+the mean squared gradient of the displacement. Gaussians are added a few at a time where one alone would lower the objective
+most (``proposal``), then all are moved together. A step that does not lower a pair's objective is not taken for that pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from r2n2.config import FitConfig
+from r2n2.errors import ArgumentError
+from r2n2.geometry import Grid
+from r2n2.preprocessing import normalise, to_square
+from r2n2.registration.base import Pairs, RegistrationStep
+from r2n2.registration.normal_equations import data_equations, regulariser_equations, solve_damped
+from r2n2.registration.proposal import propose
+from r2n2.registration.whitened import WhitenedGaussians
+from r2n2.similarity import diffusion, mean_squared_error
+from r2n2.transform import GaussianSequence, Transform, normalised_lattice, sample_normalised
+
+__all__ = ["FitMethod", "Round", "plan_rounds"]
+
+_FIRST_DAMPING, _SMALLEST_DAMPING, _LARGEST_DAMPING = 1e-2, 1e-5, 1e3
+_REACH = 1.1  # a centre may lie a little outside the square
+
+
+@dataclass(frozen=True)
+class Round:
+    """One part of the coarse-to-fine plan: add Gaussians, then take steps, on a square of ``size`` pixels."""
+
+    size: int
+    add: int
+    steps: int
+    regularisation: float
+
+
+def plan_rounds(config: FitConfig, gaussians: int, present: int) -> tuple[Round, ...]:
+    """The plan for ``gaussians`` in all of which ``present`` are given as a start."""
+    missing = max(gaussians - present, 0)
+    rounds: list[Round] = []
+    if missing:
+        first = min(missing, max(1, round(gaussians * config.coarse_share)))
+        rest = missing - first
+        shares = [rest // config.rounds + (k < rest % config.rounds) for k in range(config.rounds)]
+        sizes = [(config.sizes[0], first), *((config.sizes[1], share) for share in shares if share)]
+        rounds = [Round(size, add, config.steps_a_round, config.regularisation) for size, add in sizes]
+    if present:
+        rounds.append(Round(config.sizes[1], 0, config.steps_a_round, config.regularisation))
+    rounds.append(Round(config.sizes[2], 0, config.final_steps, config.regularisation))
+    return tuple(rounds)
+
+
+class FitMethod:
+    """Gaussians fitted to each pair; the refinement of the network's result, too.
+
+    Parameters
+    ----------
+    config
+        Settings of the objective and the plan.
+    gaussians
+        How many Gaussians describe a pair, at least 1.
+    """
+
+    name = "fit"
+
+    def __init__(self, config: FitConfig, *, gaussians: int = 25) -> None:
+        if gaussians < 1:
+            raise ArgumentError(f"steps: at least 1 Gaussian is needed, got {gaussians}")
+        self._config = config
+        self._gaussians = gaussians
+
+    def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
+        """Fit a batch, yielding after every step.
+
+        Parameters
+        ----------
+        pairs
+            The image pairs, of any shape and spacing.
+        start
+            One GaussianSequence a pair to start from; Gaussians are added until there are as many as asked for.
+
+        Raises
+        ------
+        ArgumentError
+            If ``start`` holds anything but one GaussianSequence a pair.
+        """
+        with torch.inference_mode():
+            model = _starting_model(pairs, start)
+        rounds = plan_rounds(self._config, self._gaussians, len(model))
+        total, index = sum(r.steps for r in rounds), 0
+        level: _Level | None = None
+        for plan in rounds:
+            with torch.inference_mode():
+                if level is None or level.size != plan.size:
+                    level = _Level.build(pairs, plan.size, self._config)
+                current = level.judge(model, plan.regularisation)
+                if plan.add:
+                    new = propose(
+                        level.grid,
+                        current.residual,
+                        level.force_gradient(current),
+                        current.weight,
+                        count=plan.add,
+                        sigmas=self._config.proposed_sigmas,
+                        regularisation=plan.regularisation,
+                    )
+                    model = model.joined(new)
+            damping = current.objective.new_full((len(pairs),), _FIRST_DAMPING)
+            for step in range(plan.steps):
+                with torch.inference_mode():
+                    model, current, damping = level.improve(model, current, damping, plan.regularisation, step)
+                index += 1
+                yield RegistrationStep(index, total, current.objective.clone(), partial(_sequences, model, pairs))
+
+
+def _sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
+    return tuple(
+        GaussianSequence(s.centres.cpu(), s.sigmas.cpu(), s.orientation.cpu(), s.amplitudes.cpu(), s.grid)
+        for s in model.sequences(pairs.grid)
+    )
+
+
+def _starting_model(pairs: Pairs, start: Sequence[Transform] | None) -> WhitenedGaussians:
+    if start is None:
+        return WhitenedGaussians.none(len(pairs), pairs.moving, pairs.grid.ndim)
+    sequences = tuple(s for s in start if isinstance(s, GaussianSequence) and s.grid.same_space(pairs.grid))
+    if len(sequences) != len(pairs) or len(start) != len(pairs):
+        raise ArgumentError(
+            f"start: fit needs one GaussianSequence a pair on the pairs' grid, got {len(start)} transforms of which "
+            f"{len(sequences)} fit, for {len(pairs)} pairs"
+        )
+    return WhitenedGaussians.from_sequences(sequences, pairs.moving)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """A model with what it makes of the moving images."""
+
+    objective: Tensor
+    """(B,)"""
+    residual: Tensor
+    """(B, 1, P) warped - fixed, 0 where not valid"""
+    gradient: Tensor
+    """(B, ndim, P) of the moving image at the warped positions"""
+    weight: Tensor
+    """(B, 1, P): 1 / number of valid pixels, 0 where not valid"""
+
+
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """The images of a batch on one working square, and what does not change while the model does."""
+
+    config: FitConfig
+    grid: Grid
+    fixed: Tensor
+    fixed_gradient: Tensor
+    fixed_valid: Tensor
+    moving: Tensor
+    moving_valid: Tensor | None
+    positions: Tensor
+    order: Tensor
+    coarse: Grid
+    coarse_positions: Tensor
+
+    @property
+    def size(self) -> int:
+        return self.grid.shape[0]
+
+    @classmethod
+    def build(cls, pairs: Pairs, size: int, config: FitConfig) -> _Level:
+        fixed = to_square(pairs.fixed, pairs.fixed_valid, pairs.grid, size)
+        moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size)
+        grid = fixed.grid
+        fixed_image = normalise(fixed.images, fixed.valid, clamp=config.clamp)
+        moving_image = normalise(moving.images, moving.valid, clamp=config.clamp)
+        whole = bool(pairs.moving_valid.all()) and len(set(grid.shape)) == 1 and bool(moving.valid.all())
+        coarse = Grid(grid.shape, grid.spacing, grid.origin, grid.direction).resized((config.regulariser_size,) * grid.ndim)
+        # A fixed shuffle: each step looks at another part of the pixels, the same in every run.
+        order = torch.randperm(math.prod(grid.shape), generator=torch.Generator().manual_seed(0))
+        return cls(
+            config,
+            grid,
+            fixed_image.flatten(2),
+            _image_gradient(fixed_image, grid).flatten(2),
+            fixed.valid,
+            torch.cat((moving_image, _image_gradient(moving_image, grid)), 1),
+            None if whole else moving.valid.to(moving_image.dtype),
+            normalised_lattice(grid, fixed_image).flatten(1),
+            order.to(fixed_image.device),
+            coarse,
+            normalised_lattice(coarse, fixed_image).flatten(1),
+        )
+
+    def judge(self, model: WhitenedGaussians, regularisation: float) -> _Judged:
+        displacement = model.displacement(self.positions)
+        places = (self.positions + displacement).unflatten(2, self.grid.shape)
+        warped, valid = sample_normalised(self.moving, places, self.grid)
+        valid = valid & self.fixed_valid
+        if self.moving_valid is not None:
+            valid = valid & (sample_normalised(self.moving_valid, places, self.grid).image > 0.99)
+        warped, counted = warped.flatten(2), valid.flatten(2)
+        residual = (warped[:, :1] - self.fixed) * counted
+        similarity = mean_squared_error(self.fixed, warped[:, :1], counted)
+        coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
+        objective = similarity + regularisation * diffusion(coarse_field, self.coarse)
+        weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
+        return _Judged(objective, residual, warped[:, 1:], weight)
+
+    def force_gradient(self, current: _Judged) -> Tensor:
+        """Mean of both images' gradients: the linear model then holds over twice the distance (efficient second order)."""
+        return 0.5 * (current.gradient + self.fixed_gradient)
+
+    def improve(
+        self, model: WhitenedGaussians, current: _Judged, damping: Tensor, regularisation: float, step: int
+    ) -> tuple[WhitenedGaussians, _Judged, Tensor]:
+        """One damped step, taken by the pairs whose objective it lowers."""
+        slope = self.force_gradient(current)
+        positions, residual, weight = self.positions, current.residual, current.weight
+        parts = positions.shape[1] // self.config.pixels_a_step
+        if parts > 1:
+            part = self.order[step % parts :: parts]
+            positions, slope, residual = positions[:, part], slope[..., part], residual[..., part]
+            weight = weight[..., part] * parts
+        matrix, vector = data_equations(model, positions, slope, residual, weight)
+        regulariser = regulariser_equations(model, self.coarse_positions, self.coarse)
+        change = solve_damped(
+            matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
+        ).unflatten(1, (len(model), model.freedom))
+        # A linear model of an image holds over about a pixel.
+        pixel = self.config.longest_step_px * 2 / (self.size - 1)
+        longest = change[..., : model.ndim].norm(dim=-1).amax(1) / pixel
+        change = change / longest.clamp_min(1)[:, None, None]
+        tried = model.changed(change, self.config.sigma_range, _REACH)
+        judged = self.judge(tried, regularisation)
+        better = judged.objective < current.objective
+        damping = torch.where(better, damping * 0.3, damping * 5).clamp(_SMALLEST_DAMPING, _LARGEST_DAMPING)
+        return tried.where(better, model), _choose(better, judged, current), damping
+
+
+def _choose(better: Tensor, new: _Judged, old: _Judged) -> _Judged:
+    chosen = better[:, None, None]
+    return _Judged(
+        torch.where(better, new.objective, old.objective),
+        torch.where(chosen, new.residual, old.residual),
+        torch.where(chosen, new.gradient, old.gradient),
+        torch.where(chosen, new.weight, old.weight),
+    )
+
+
+def _image_gradient(images: Tensor, grid: Grid) -> Tensor:
+    """Central differences (B, ndim, *shape) of (B, 1, *shape), per NORMALISED unit; one-sided at the edges."""
+    spacings = tuple(s / grid.unit_mm for s in grid.spacing)
+    return torch.cat(torch.gradient(images, spacing=spacings, dim=tuple(range(2, images.ndim))), dim=1)

@@ -1,0 +1,82 @@
+"""From settings to a method: which of the three, on which device, with which weights, refined or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from r2n2.config import RegistrationConfig
+from r2n2.errors import ResourceError
+from r2n2.registration.base import Method, Pairs, RegistrationStep
+from r2n2.registration.bspline import BSplineMethod
+from r2n2.registration.fit import FitMethod
+from r2n2.transform import Transform
+
+__all__ = ["build_method", "resolve_device"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device to compute on; "auto" is the first CUDA device where there is one, else the processor.
+
+    Raises
+    ------
+    ResourceError
+        If the name is unknown or the device is not there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+        raise ResourceError(f"device: {name!r} is not known; choose auto, cpu, cuda or cuda:N")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ResourceError("device: cuda was asked for but torch finds no CUDA device; see `r2n2 doctor`, or choose auto or cpu")
+    if kind == "cuda" and number and int(number) >= torch.cuda.device_count():
+        raise ResourceError(f"device: {name} does not exist, there are {torch.cuda.device_count()} CUDA devices (from cuda:0)")
+    return torch.device(name)
+
+
+def build_method(config: RegistrationConfig) -> Method:
+    """The method that the settings ask for, ready to register pairs.
+
+    Raises
+    ------
+    ResourceError
+        If the network's weights are not there.
+    """
+    if config.method == "bspline":
+        return BSplineMethod(config.bspline)
+    fit = FitMethod(config.fit, gaussians=config.steps)
+    if config.method == "fit":
+        return fit
+    from r2n2.checkpoint import load_network
+    from r2n2.registration.recurrent import RecurrentMethod
+
+    network = load_network(config.weights).to(resolve_device(config.device)).eval()
+    recurrent = RecurrentMethod(network, steps=config.steps)
+    return _Refined(recurrent, fit) if config.refine else recurrent
+
+
+@dataclass(frozen=True)
+class _Refined:
+    """One method, then another that starts from its result."""
+
+    first: Method
+    then: Method
+
+    @property
+    def name(self) -> str:
+        """What to call the two together: the first, which decides."""
+        return self.first.name
+
+    def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
+        """Register a batch by both, yielding after every step of either."""
+        last: RegistrationStep | None = None
+        for step in self.first.register(pairs, start=start):
+            # How many steps the second will take is known when it starts; until then as many as the first.
+            yield replace(step, total=2 * step.total)
+            last = step
+        assert last is not None
+        for step in self.then.register(pairs, start=last.transforms()):
+            yield replace(step, index=last.total + step.index, total=last.total + step.total)

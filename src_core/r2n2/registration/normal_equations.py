@@ -1,0 +1,91 @@
+"""The normal equations of a Gauss-Newton step for sums of Gaussians: of the image difference and of the diffusion regulariser.
+
+Unknowns are ordered by Gaussian, then amplitude, centre and shape, as in ``WhitenedGaussians.changed``. Both objectives are written
+as (1/2) d(objective) so that matrix @ change = -vector minimises the linearised objective.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from r2n2.geometry import Grid
+from r2n2.registration.whitened import WhitenedGaussians
+
+__all__ = ["data_equations", "regulariser_equations", "solve_damped"]
+
+_FLOOR = 1e-6  # of the largest diagonal entry: a Gaussian of no amplitude has no slope in its position and shape
+
+
+def data_equations(
+    model: WhitenedGaussians, positions: Tensor, slope: Tensor, residual: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Matrix and right side of sum over pixels of weight (residual + slope . change of the displacement)^2.
+
+    Parameters
+    ----------
+    positions
+        (ndim, P) NORMALISED.
+    slope
+        (B, ndim, P) image gradient.
+    residual, weight
+        (B, 1, P).
+
+    Returns
+    -------
+    tuple of Tensor
+        (B, K q, K q) and (B, K q), q = ``model.freedom``.
+    """
+    ndim = model.ndim
+    root = weight.sqrt()
+    slope = slope * root
+    along = model.amplitudes @ slope
+    parts = model.derivatives(positions)
+    jacobian = parts.new_empty(*parts.shape[:2], model.freedom, parts.shape[3])
+    torch.mul(slope[:, None], parts[:, :, :1], out=jacobian[:, :, :ndim])
+    torch.mul(along[:, :, None], parts[:, :, 1:], out=jacobian[:, :, ndim:])
+    jacobian = jacobian.flatten(1, 2)
+    return jacobian @ jacobian.mT, (jacobian @ (residual * root).mT).squeeze(-1)
+
+
+def regulariser_equations(model: WhitenedGaussians, positions: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+    """Matrix and right side of ``similarity.diffusion`` on the lattice ``grid`` whose positions (ndim, P) are given.
+
+    All of it follows from the inner products of the gradients of the Gaussians' weights and of their derivatives.
+    """
+    ndim, (batch, count) = model.ndim, model.centres.shape[:2]
+    parts = model.derivatives(positions).unflatten(3, grid.shape)
+    width = parts.shape[2]
+    inner: Tensor | None = None
+    for axis in range(ndim):
+        rise = parts.diff(dim=3 + axis) * (grid.unit_mm / grid.spacing[axis])
+        for other in range(ndim):
+            if other != axis:
+                rise = rise.narrow(3 + other, 0, rise.shape[3 + other] - 1)
+        flat = rise.flatten(3).flatten(1, 2)
+        product = flat @ flat.mT
+        inner = product / flat.shape[2] if inner is None else inner.add_(product, alpha=1 / flat.shape[2])
+    assert inner is not None
+    gram = inner.view(batch, count, width, count, width)
+    v = model.amplitudes
+    shared = v @ v.mT
+    matrix = gram.new_zeros(batch, count, model.freedom, count, model.freedom)
+    for j in range(ndim):
+        matrix[:, :, j, :, j] = gram[:, :, 0, :, 0]
+        matrix[:, :, j, :, ndim:] = gram[:, :, 0, :, 1:] * v[:, None, :, j, None]
+        matrix[:, :, ndim:, :, j] = gram[:, :, 1:, :, 0] * v[:, :, None, j, None]
+    matrix[:, :, ndim:, :, ndim:] = gram[:, :, 1:, :, 1:] * shared[:, :, None, :, None]
+    vector = gram.new_empty(batch, count, model.freedom)
+    vector[..., :ndim] = gram[:, :, 0, :, 0] @ v
+    vector[..., ndim:] = (gram[:, :, 1:, :, 0] * shared[:, :, None, :]).sum(-1)
+    return matrix.flatten(3, 4).flatten(1, 2), vector.flatten(1)
+
+
+def solve_damped(matrix: Tensor, vector: Tensor, damping: Tensor) -> Tensor:
+    """Change (B, N) of (matrix + damping * its diagonal) @ change = -vector; 0 for a pair whose matrix is not usable."""
+    diagonal = matrix.diagonal(dim1=1, dim2=2)
+    added = damping[:, None] * diagonal + _FLOOR * diagonal.amax(1, keepdim=True) + torch.finfo(matrix.dtype).tiny
+    factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(added))
+    change = -torch.cholesky_solve(vector.unsqueeze(-1), factor).squeeze(-1)
+    usable = (failed == 0)[:, None] & change.isfinite().all(1, keepdim=True)
+    return torch.where(usable, change, torch.zeros_like(change))

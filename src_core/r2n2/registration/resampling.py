@@ -1,0 +1,49 @@
+"""The registered frame: the original moving frame, all channels, in its own pixel type, resampled once by its transform."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from r2n2.geometry import Space
+from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.series import ImageSeries
+from r2n2.transform import Transform, warp
+
+__all__ = ["warp_frame", "warp_pixels"]
+
+
+def warp_frame(series: ImageSeries, result: FrameResult) -> NDArray[Any]:
+    """Frame ``result.frame`` aligned to the reference, (C, *shape) in the series' dtype.
+
+    A frame that keeps its place is returned as it is, bit for bit. Outside the moving frame its nearest edge pixel is shown.
+    """
+    frame = series.frame(result.frame)
+    if result.status not in (FrameStatus.OK, FrameStatus.FOLDED):
+        return frame
+    return warp_pixels(frame, result.transform)
+
+
+def warp_pixels(image: NDArray[Any], transform: Transform, *, nearest: bool = False) -> NDArray[Any]:
+    """Image (C, *shape) of any real type resampled by a transform, in its own type: rounded, and clipped to its range.
+
+    Parameters
+    ----------
+    nearest
+        Take the nearest pixel's value, for label maps.
+    """
+    vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
+    # float64 holds every integer of up to 53 bits, so labels and large counts survive.
+    precise = (image.dtype.kind in "iub" and image.dtype.itemsize > 2) or image.dtype == np.float64
+    kind = torch.float64 if precise else torch.float32
+    pixels = torch.from_numpy(np.ascontiguousarray(image.astype(np.float64 if precise else np.float32)))[None]
+    warped = warp(pixels, vectors.to(kind), transform.grid, mode="nearest" if nearest else "linear").image[0].numpy()
+    if image.dtype.kind == "b":
+        return warped >= 0.5
+    if image.dtype.kind in "iu":
+        limits = np.iinfo(image.dtype)
+        return np.clip(np.rint(warped), limits.min, limits.max).astype(image.dtype)
+    return warped.astype(image.dtype)

@@ -1,0 +1,172 @@
+"""A batch of Gaussian sums in whitened coordinates u = A (x - c), in which position and shape have simple derivatives.
+
+With w = exp(-|u|^2 / 2) a move of the centre by one standard deviation d changes w by (u . d) w, and a change of shape
+A <- exp(T) A, T symmetric, by -(u' T u) w. So a Gaussian in 2D has the seven directions of change: two of its amplitude, two of
+its centre, three of its shape (in 3D three, three and six), all without unit and of like size.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from r2n2.geometry import Grid
+from r2n2.transform import GaussianSequence, orientation_of_axes, principal_axes
+
+__all__ = ["WhitenedGaussians"]
+
+_LARGEST_MOVE = 0.5  # standard deviations a step: beyond, the linear model is of no use
+_LARGEST_SHAPE_CHANGE = 0.3
+
+
+@dataclass(frozen=True, eq=False)
+class WhitenedGaussians:
+    """K Gaussians of each of B pairs.
+
+    Parameters
+    ----------
+    centres
+        (B, K, ndim) NORMALISED.
+    factors
+        (B, K, ndim, ndim): A, with A'A the inverse covariance.
+    amplitudes
+        (B, K, ndim) NORMALISED.
+    """
+
+    centres: Tensor
+    factors: Tensor
+    amplitudes: Tensor
+
+    @classmethod
+    def none(cls, batch: int, like: Tensor, ndim: int) -> WhitenedGaussians:
+        """No Gaussian yet."""
+        empty = like.new_zeros(batch, 0, ndim)
+        return cls(empty, like.new_zeros(batch, 0, ndim, ndim), empty)
+
+    @classmethod
+    def from_sequences(cls, sequences: tuple[GaussianSequence, ...], like: Tensor) -> WhitenedGaussians:
+        """Stack sequences; shorter ones are filled up with Gaussians of no amplitude."""
+        longest = max(len(sequence) for sequence in sequences)
+        ndim = sequences[0].grid.ndim
+        centres, amplitudes = like.new_zeros(2, len(sequences), longest, ndim)
+        factors = 1 / 0.3 * torch.eye(ndim).to(like).expand(len(sequences), longest, ndim, ndim).clone()
+        for row, sequence in enumerate(sequences):
+            count = len(sequence)
+            centres[row, :count] = sequence.centres.to(like)
+            amplitudes[row, :count] = sequence.amplitudes.to(like)
+            axes = principal_axes(sequence.orientation.to(like))
+            factors[row, :count] = axes / sequence.sigmas.to(like).unsqueeze(-1)
+        return cls(centres, factors, amplitudes)
+
+    def __len__(self) -> int:
+        return self.centres.shape[1]
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes."""
+        return self.centres.shape[2]
+
+    @property
+    def freedom(self) -> int:
+        """Numbers a Gaussian: 7 in 2D, 12 in 3D."""
+        return 2 * self.ndim + self.ndim * (self.ndim + 1) // 2
+
+    def joined(self, other: WhitenedGaussians) -> WhitenedGaussians:
+        """These Gaussians followed by others."""
+        return WhitenedGaussians(
+            torch.cat((self.centres, other.centres), 1),
+            torch.cat((self.factors, other.factors), 1),
+            torch.cat((self.amplitudes, other.amplitudes), 1),
+        )
+
+    def where(self, condition: Tensor, other: WhitenedGaussians) -> WhitenedGaussians:
+        """These for the pairs where ``condition`` (B,) holds, ``other`` elsewhere."""
+        chosen = condition.view(-1, 1, 1)
+        return WhitenedGaussians(
+            torch.where(chosen, self.centres, other.centres),
+            torch.where(chosen.unsqueeze(-1), self.factors, other.factors),
+            torch.where(chosen, self.amplitudes, other.amplitudes),
+        )
+
+    def displacement(self, positions: Tensor) -> Tensor:
+        """(B, ndim, P) at positions (ndim, P), NORMALISED."""
+        return self.amplitudes.mT @ self._weights(positions)[1]
+
+    def derivatives(self, positions: Tensor) -> Tensor:
+        """Weight of every Gaussian, and its change with centre and shape.
+
+        Parameters
+        ----------
+        positions
+            (ndim, P) NORMALISED.
+
+        Returns
+        -------
+        Tensor
+            (B, K, 1 + ndim + ndim (ndim + 1) / 2, P): w; w u_i; -w u_i u_i for i = j and -2 w u_i u_j for i < j.
+        """
+        whitened, weights = self._weights(positions)
+        pairs = [(i, j) for i in range(self.ndim) for j in range(i, self.ndim)]
+        batch, count = self.centres.shape[:2]
+        result = weights.new_empty(batch, count, 1 + self.ndim + len(pairs), positions.shape[1])
+        result[:, :, 0] = weights
+        for i in range(self.ndim):
+            torch.mul(weights, whitened[i], out=result[:, :, 1 + i])
+        for k, (i, j) in enumerate(pairs, start=1 + self.ndim):
+            torch.mul(result[:, :, 1 + i], whitened[j], out=result[:, :, k]).mul_(-1 if i == j else -2)
+        return result
+
+    def changed(self, change: Tensor, sigma_range: tuple[float, float], reach: float) -> WhitenedGaussians:
+        """Apply a change (B, K, freedom): amplitudes, centres in standard deviations, shape; limited to what is sensible.
+
+        Parameters
+        ----------
+        sigma_range
+            Smallest and largest standard deviation, NORMALISED.
+        reach
+            Largest |coordinate| of a centre, NORMALISED.
+        """
+        ndim = self.ndim
+        amplitude, move, shape = change.split((ndim, ndim, self.freedom - 2 * ndim), dim=-1)
+        move = move.clamp(-_LARGEST_MOVE, _LARGEST_MOVE).unsqueeze(-1)
+        centres = self.centres + torch.linalg.solve(self.factors, move).squeeze(-1)
+        symmetric = _symmetric(shape.clamp(-_LARGEST_SHAPE_CHANGE, _LARGEST_SHAPE_CHANGE), ndim)
+        turned = torch.linalg.matrix_exp(symmetric) @ self.factors
+        # Only A'A matters: the left rotation of the decomposition is dropped.
+        _, precision, axes = torch.linalg.svd(turned)
+        factors = precision.clamp(1 / sigma_range[1], 1 / sigma_range[0]).unsqueeze(-1) * axes
+        return WhitenedGaussians(centres.clamp(-reach, reach), factors, self.amplitudes + amplitude)
+
+    def sequences(self, grid: Grid) -> tuple[GaussianSequence, ...]:
+        """As one GaussianSequence a pair, on ``grid``."""
+        _, precision, axes = torch.linalg.svd(self.factors)
+        orientation = orientation_of_axes(axes)
+        return tuple(
+            GaussianSequence(self.centres[row], 1 / precision[row], orientation[row], self.amplitudes[row], grid)
+            for row in range(len(self.centres))
+        )
+
+    def _weights(self, positions: Tensor) -> tuple[list[Tensor], Tensor]:
+        offset = [positions[i] - self.centres[..., i, None] for i in range(self.ndim)]
+        whitened: list[Tensor] = []
+        squared: Tensor | None = None
+        for i in range(self.ndim):
+            axis = self.factors[..., i, 0, None] * offset[0]
+            for j in range(1, self.ndim):
+                axis = axis.addcmul_(self.factors[..., i, j, None], offset[j])
+            whitened.append(axis)
+            squared = axis.square() if squared is None else squared.addcmul_(axis, axis)
+        assert squared is not None
+        return whitened, squared.mul_(-0.5).exp_()
+
+
+def _symmetric(entries: Tensor, ndim: int) -> Tensor:
+    """(..., ndim, ndim) from the entries on and above the diagonal, row by row."""
+    result = entries.new_zeros(*entries.shape[:-1], ndim, ndim)
+    places = [(row, column) for row in range(ndim) for column in range(row, ndim)]
+    for k, (i, j) in enumerate(places):
+        result[..., i, j] = entries[..., k]
+        result[..., j, i] = entries[..., k]
+    return result

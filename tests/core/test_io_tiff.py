@@ -155,6 +155,17 @@ def test_the_log_of_tifffile_is_left_as_it_was(tmp_path: Path) -> None:
     assert logging.getLogger("tifffile").handlers == before
 
 
+@pytest.mark.parametrize("kind", ["imagej", "ome-tiff", "tiff"])
+@pytest.mark.parametrize(("dtype", "held"), [("?", "?"), ("f2", "f4"), ("i8", "i8"), ("u8", "u8")])
+def test_row36_row38_types_that_ome_lacks_are_written(tmp_path: Path, kind: str, dtype: str, held: str) -> None:
+    frames = (ramp((5, 1, 9, 11)) % 2).astype(dtype)
+    path = write_series(tmp_path, "out", ImageSeries(frames, Grid((9, 11), (2.0, 0.5)), source={"format": kind}), iter(frames))
+    (back,) = read_series(path, axes="TYX")
+    assert back.dtype == np.dtype(held)
+    assert back.grid.spacing == pytest.approx((2.0, 0.5))
+    np.testing.assert_array_equal(back.frame(4), frames[4])
+
+
 def test_a_series_can_be_sent_to_another_process(tmp_path: Path) -> None:
     (series,) = read_series(save(tmp_path / "a.tif", ramp((5, 9, 11)), **KINDS["packed"]))
     again = pickle.loads(pickle.dumps(series))

@@ -17,19 +17,22 @@ from r2n2.series import ImageSeries
 __all__ = ["write_tiff"]
 
 _IMAGEJ_TYPES = ("uint8", "uint16", "float32")
+_NOT_IN_OME = ("int64", "uint64")
+_HELD_AS = {"float16": "float32"}
 _LARGEST_CLASSIC = 2**32 - 2**26
 
 
 def write_tiff(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) -> None:
     """Write (T, C, Y, X) in the kind of TIFF that was read, one frame in memory at a time.
 
-    Uneven times need OME; what ImageJ cannot hold (its types are uint8, uint16 and float32, 4 GB) is written as OME.
+    Uneven times need OME; what ImageJ cannot hold (its types are uint8, uint16 and float32, 4 GB) is written as OME. 64-bit
+    integers, which OME does not know, are written as plain TIFF without times; half precision is written as single.
     """
     tifffile = import_package("tifffile", "writing TIFF")
     kind = str(series.source.get("format", "tiff"))
     letters = ("T" if series.channels == 1 else "TC") + "ZYX"[-series.grid.ndim :]
     inner = series.grid.shape if series.channels == 1 else (series.channels, *series.grid.shape)
-    dtype = series.dtype.newbyteorder("=")
+    dtype = np.dtype(_HELD_AS.get(series.dtype.name, series.dtype.name))
     large = math.prod((len(series), *inner)) * dtype.itemsize > _LARGEST_CLASSIC
     if kind == "imagej" and (dtype.name not in _IMAGEJ_TYPES or large or series.grid.ndim == 3 or not _regular(series)):
         kind = "ome-tiff"
@@ -37,6 +40,8 @@ def write_tiff(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) 
         kind = "ome-tiff"
     if kind not in ("imagej", "tiff"):
         kind = "ome-tiff"
+    if dtype.name in _NOT_IN_OME and kind == "ome-tiff":
+        kind = "tiff"
     options: dict[str, Any] = {"shape": (len(series), *inner), "dtype": dtype, "photometric": "minisblack"}
     metadata = {"imagej": _imagej, "ome-tiff": _ome, "tiff": _plain}[kind](series)
     if kind != "ome-tiff" and series.spacing_known:
@@ -48,13 +53,13 @@ def write_tiff(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) 
         atomic_write(path) as temporary,
         tifffile.TiffWriter(temporary, bigtiff=large, imagej=kind == "imagej", ome=kind == "ome-tiff") as writer,
     ):
-        writer.write(_pages(series, frames), metadata={"axes": letters, **metadata}, **options)
+        writer.write(_pages(series, frames, dtype), metadata={"axes": letters, **metadata}, **options)
 
 
-def _pages(series: ImageSeries, frames: Iterator[NDArray[Any]]) -> Iterator[NDArray[Any]]:
+def _pages(series: ImageSeries, frames: Iterator[NDArray[Any]], dtype: np.dtype[Any]) -> Iterator[NDArray[Any]]:
     for frame in frames:
         for plane in frame.reshape(-1, *series.grid.shape[-2:]):
-            yield np.ascontiguousarray(plane, dtype=series.dtype.newbyteorder("="))
+            yield np.ascontiguousarray(plane, dtype=dtype)
 
 
 def _regular(series: ImageSeries) -> bool:

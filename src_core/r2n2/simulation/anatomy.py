@@ -48,7 +48,7 @@ class Anatomy:
 def wall_mm(y: FloatArray, half_width_mm: float) -> FloatArray:
     """Half width of the inside of the rib cage at height y, smooth in y and never below a fifth of the widest."""
     height = np.clip((_WALL_BOTTOM_MM - y) / (_WALL_BOTTOM_MM - _WALL_TOP_MM), 0, None)
-    inside = 1 - height**2.6
+    inside = 1 - height**3.4
     # A smooth maximum keeps the square root differentiable above the apex.
     return np.asarray(half_width_mm * np.sqrt(0.5 * (inside + 0.04 + np.sqrt((inside - 0.04) ** 2 + 0.01))) * 0.995)
 

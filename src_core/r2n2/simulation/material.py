@@ -160,14 +160,14 @@ def _lung_tree(rng: np.random.Generator, raster: Raster, lung: FloatArray, side:
     inside = _Inside(raster, lung)
 
     def allowed(y: float, x: float) -> bool:
-        return inside(y, x) or abs(x) < abs(hilum_x) + 5 and abs(y - hilum_y) < 30
+        return inside(y, x) or (abs(x) < abs(hilum_x) + 5 and abs(y - hilum_y) < 30)
 
     return grow_tree(rng, roots, allowed, smallest_mm=0.6, length_per_radius=9.0)
 
 
 def _liver_tree(rng: np.random.Generator, raster: Raster, liver: FloatArray) -> Tree:
     roots = []
-    rows, columns = np.nonzero(liver > 0.5)
+    rows, _ = np.nonzero(liver > 0.5)
     if len(rows):
         top, middle = raster.start_mm[0] + raster.step_mm * rows.min(), -36.0
         roots = [(top + 32, middle, -angle, radius) for angle, radius in ((0.3, 2.6), (0.9, 3.0), (1.4, 2.6))]

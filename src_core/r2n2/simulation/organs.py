@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 
 from r2n2.simulation.anatomy import Anatomy, wall_mm
@@ -32,7 +34,7 @@ def draw_wall(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Non
     rows, columns = raster.axes()
     muscle_edge, skin_edge = 7 + anatomy.muscle_mm, 7 + anatomy.muscle_mm + anatomy.fat_mm
     muscle = 0.26 * tone["muscle"]
-    septa = np.clip(1 - 0.55 * np.exp(-((raster.noise(rng, 9) / 0.16) ** 2)), 0, 1)
+    septa = np.clip(1 - 0.28 * np.exp(-((raster.noise(rng, 9) / 0.16) ** 2)), 0, 1)
     fat = 0.74 * tone["fat"] * septa * (1 + 0.07 * raster.noise(rng, 14))
     fibres = np.sin((rows * 0.55 + np.abs(columns) * 0.9) / 3.2 + 2.2 * raster.noise(rng, 22))
     marbled = np.clip(raster.noise(rng, 8) - 1.25, 0, 1)
@@ -40,14 +42,14 @@ def draw_wall(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Non
         x = arm * (196 + anatomy.fat_mm / 2)
         bend = [(-150, 186 * arm), (-60, x), (120, x + 6 * arm), (430, x + 20 * arm)]
         for thickness, tissue in ((30 + anatomy.fat_mm / 2, "fat"), (28 - 2.0, "muscle")):
-            spine = [(y0, x0, thickness, y1, x1, thickness * 0.9) for (y0, x0), (y1, x1) in zip(bend, bend[1:], strict=False)]
+            spine = [(y0, x0, thickness, y1, x1, thickness * 0.9) for (y0, x0), (y1, x1) in itertools.pairwise(bend)]
             cover = raster.tubes(spine)
             canvas.body = np.maximum(canvas.body, cover)
             if tissue == "fat":
                 canvas.paint(cover, water=0.0, fat=fat)
             else:
                 canvas.paint(cover, water=muscle * (1 + 0.12 * fibres), fat=0.3 * marbled)
-        bone = [(y0, x0, 10, y1, x1, 9) for (y0, x0), (y1, x1) in zip(bend[1:], bend[2:], strict=False)]
+        bone = [(y0, x0, 10, y1, x1, 9) for (y0, x0), (y1, x1) in itertools.pairwise(bend[1:])]
         for shrink, value in ((0.0, 0.04), (3.5, 0.5)):
             shaft = np.array(bone, dtype=np.float64)
             shaft[:, (2, 5)] -= shrink
@@ -167,21 +169,21 @@ def draw_heart_and_vessels(canvas: Canvas, anatomy: Anatomy, rng: np.random.Gene
     fatty = raster.fill(middle + 1.06 * (outlines["heart"] - middle) + [1.5, 1.0], 1.0)
     canvas.paint(fatty, water=0.0, fat=0.55 * tone["fat"])
     canvas.paint(heart, water=0.36 * tone["myocardium"] * (1 + 0.06 * raster.noise(rng, 6)), fat=0.0)
-    swirl = 1 + 0.06 * raster.noise(rng, 12)
+    swirl = 1 + 0.07 * raster.noise(rng, 12) + 0.07 * raster.noise(rng, 40)
     chambers = np.zeros(raster.shape)
     for name, brightness in (("right_atrium", 0.86), ("right_ventricle", 0.84), ("outflow", 0.9), ("left_ventricle", 0.97)):
-        cover = raster.fill(outlines[name], 1.2)
+        cover = raster.fill(outlines[name], 2.4)
         canvas.paint(cover, water=brightness * tone["blood"] * swirl, fat=0.0)
         chambers = np.maximum(chambers, cover)
     muscles = raster.noise(rng, 7) > 1.35
-    canvas.paint(raster.fill(outlines["left_ventricle"]) * raster.blur(muscles.astype(np.float64), 0.8), water=0.45, fat=0.0)
+    canvas.paint(raster.fill(outlines["left_ventricle"]) * raster.blur(muscles.astype(np.float64), 1.6) * 0.6, water=0.5, fat=0.0)
     wall = raster.tubes(
         [(-118, -22, 9.5, -20, -25, 11), (-72, 23, 15.5, -71, 26, 15.5), (-42, 20, 14, -36, 34, 13), (-38, 14, 11, -36, -34, 9)]
     )
     ascending = [(-20, 2, 14.5, -64, -8, 14.5), (-64, -8, 14.5, -78, 12, 12)]
     cava = [(40, -22, 8, 58, -21, 9.5), (58, -21, 9.5, 74, -16, 8), (74, -16, 8, 88, -14, 6)]
     wall = np.maximum(wall, np.maximum(raster.tubes(ascending), raster.tubes(cava)))
-    canvas.paint(raster.blur(wall, 1.0), water=0.3, fat=0.0)
+    canvas.paint(raster.blur(wall, 2.0), water=0.36, fat=0.0)
     lumen = raster.tubes(
         [
             (-118, -22, 8, -20, -25, 9.5),
@@ -190,8 +192,9 @@ def draw_heart_and_vessels(canvas: Canvas, anatomy: Anatomy, rng: np.random.Gene
             (-38, 14, 9.5, -36, -34, 7.6),
         ]
     )
+    in_slice = np.clip(0.85 + 0.3 * raster.noise(rng, 26), 0, 1)
     inner = np.array(ascending + cava, dtype=np.float64)
     inner[:, (2, 5)] -= 1.5
     lumen = np.maximum(lumen, raster.tubes(inner))
-    canvas.paint(raster.blur(lumen, 1.2), water=0.84 * tone["blood"] * swirl, fat=0.0)
+    canvas.paint(raster.blur(lumen, 2.2) * in_slice, water=0.74 * tone["blood"] * swirl, fat=0.0)
     return Blood(np.maximum(chambers, lumen) * 0.9, np.maximum(np.maximum(heart, fatty), wall), heart)

@@ -39,7 +39,7 @@ class ThoraxConfig(Config):
     """Heart beats a second."""
     cardiac_amplitude_mm: float = Field(default=3.0, ge=0, le=6)
     """Largest inward motion of the heart's border."""
-    noise: float = Field(default=0.014, ge=0, le=0.5)
+    noise: float = Field(default=0.02, ge=0, le=0.5)
     """Standard deviation of the noise in each of the two receiver channels (Rician), relative to the signal of blood."""
     bias: float = Field(default=0.35, ge=0, le=2)
     """Strength of the coil sensitivity, which stays in the scanner: about the log of its range over the frame."""

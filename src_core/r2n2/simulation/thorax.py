@@ -228,7 +228,7 @@ def _draw_landmarks(rng: np.random.Generator, scene: _Scene) -> LandmarkSet:
     visible = ((tracks >= 2) & (tracks <= limit - 2)).all(axis=(0, 2))
     chosen = _spread(tracks[0] * np.array(scene.grid.spacing) / scene.scale, np.flatnonzero(visible), config.landmarks)
     ids = tuple(f"L{k + 1:02d}" for k in range(len(chosen)))
-    points = tracks[:, chosen].reshape(-1, 2)
+    points = tracks[:, chosen].reshape(-1, 2).astype(np.float64)
     frames = np.repeat(np.arange(config.frames), len(chosen))
     return LandmarkSet(ids * config.frames, frames, points, Space.INDEX)
 

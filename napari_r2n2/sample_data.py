@@ -11,9 +11,9 @@ __all__ = ["breathing_thorax"]
 
 
 def breathing_thorax() -> list[LayerData]:
-    """The series of ``r2n2 simulate`` with its default settings, as an image layer and a points layer."""
+    """An image layer and a points layer; small, so that it opens in seconds."""
     from napari_r2n2.layers import landmarks_to_layer, series_to_layers
     from r2n2.simulation import ThoraxConfig, thorax_series
 
-    simulated = thorax_series(ThoraxConfig())
+    simulated = thorax_series(ThoraxConfig(shape=(128, 128)))
     return [*series_to_layers([simulated.series]), landmarks_to_layer(simulated.landmarks, simulated.series)]

@@ -100,11 +100,11 @@ def register(
     }
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
     pixel_size = None if spacing is None else parse_spacing(spacing)
-    from r2n2.doctor import resolve_device
     from r2n2.export import check_folder
     from r2n2.io import read_series
+    from r2n2.registration import resolve_device
 
-    used_device = resolve_device(settings.device)
+    used_device = str(resolve_device(settings.device))
     weights_hash = _weights_hash(settings)
     _check_paths(source, output, landmarks)
     check_folder(output)

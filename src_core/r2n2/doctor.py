@@ -14,10 +14,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from r2n2.errors import R2N2Error, ResourceError
+from r2n2.errors import R2N2Error
 from r2n2.run_manifest import versions
 
-__all__ = ["Check", "examine", "resolve_device"]
+__all__ = ["Check", "examine"]
 
 _EXTRAS = {
     "plugin": ("napari", "magicgui", "qtpy"),
@@ -47,32 +47,6 @@ class Check:
     value: str
     fine: bool = True
     hint: str = ""
-
-
-def resolve_device(name: str) -> str:
-    """The device to work on: "auto" is the first GPU where there is one, else the CPU.
-
-    Raises
-    ------
-    ResourceError
-        If that device is not here, or its name is none of auto, cpu, cuda, cuda:N.
-    """
-    if name == "cpu":
-        return name
-    if name != "auto" and not re.fullmatch(r"cuda(:\d+)?", name):
-        raise ResourceError(f"device {name!r} is not supported; choose auto, cpu, cuda or cuda:N")
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return "cuda" if count else "cpu"
-    if count == 0:
-        why = "this build of torch has no CUDA" if torch.version.cuda is None else "no CUDA device can be used"
-        raise ResourceError(f"device {name!r}: {why}; use --device auto or cpu, and see what r2n2 doctor says")
-    number = int(name.partition(":")[2] or 0)
-    if number >= count:
-        raise ResourceError(f"device {name!r} does not exist: there are {count}, cuda:0 to cuda:{count - 1}")
-    return name
 
 
 def examine() -> tuple[Check, ...]:
@@ -117,6 +91,8 @@ def _processor() -> tuple[Check, ...]:
 def _device() -> tuple[Check, ...]:
     import torch
 
+    from r2n2.registration import resolve_device
+
     build = f"CUDA {torch.version.cuda}" if torch.version.cuda else "CPU only"
     checks = [Check("torch build", build)]
     if torch.cuda.is_available():
@@ -129,7 +105,7 @@ def _device() -> tuple[Check, ...]:
     elif driver:
         usable = torch.cuda.is_available()
         checks.append(Check("driver", driver, usable, "" if usable else "too old for this build of torch; update the driver"))
-    return (*checks, Check("device used by auto", resolve_device("auto")))
+    return (*checks, Check("device used by auto", str(resolve_device("auto"))))
 
 
 def _driver() -> str:
@@ -195,7 +171,7 @@ def _tiny_fit(image: object) -> Check:
     still = np.asarray(image, dtype=np.float32)
     series = ImageSeries(np.stack([still, np.roll(still, 2, axis=1)]), Grid((24, 31), (1.5, 1.0)))
     started = time.monotonic()
-    settings = RegistrationConfig.parse({"method": "fit", "reference": 0, "device": "cpu", "fit": {"gaussians": 4}})
+    settings = RegistrationConfig.parse({"method": "fit", "reference": 0, "device": "cpu", "steps": 4})
     try:
         results = [result for progress in register_series(series, settings) for result in progress.finished]
     except R2N2Error as error:

@@ -99,6 +99,13 @@ def test_row14_truncated_gif(tmp_path: Path, percent: int) -> None:
         read_series(path)
 
 
+def test_row14_gif_cut_between_frames(tmp_path: Path) -> None:
+    path = save_gif(tmp_path / "a.gif", grey_frames())
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(ReadError, match="its trailer is missing after 10 frames"):
+        read_series(path)
+
+
 @pytest.mark.parametrize("percent", [0, 5, 50, 95])
 def test_row14_truncated_picture_in_a_stack(tmp_path: Path, percent: int) -> None:
     folder = save_stack(tmp_path / "s", grey_frames(4))

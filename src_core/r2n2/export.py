@@ -128,7 +128,7 @@ class ResultWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if not self._finished:
-                self._keep_partial("interrupted" if kind is None else f"stopped by {kind.__name__}")
+                self._keep_partial(" ".join(str(error or "").split()) or (kind.__name__ if kind else "left early"))
         except (OSError, ResourceError) as second:
             # The first error is the one to report.
             _LOG.warning("%s: the partial result could not be completed (%s)", self._folder, second)

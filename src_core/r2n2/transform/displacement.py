@@ -198,7 +198,7 @@ def jacobian_determinant(displacement: Tensor, grid: Grid) -> Tensor:
         for parity in (0, 1):
             a, b, c, d = (corner[bits] for bits in corner if sum(bits) % 2 == parity)
             # These tetrahedra fill a third of the cell; the sign is that of the identity's.
-            sign = -1 if parity == 0 else 1
+            sign = 1 if parity == 0 else -1
             determinants.append(sign * _determinant([b - a, c - a, d - a]) / (2 * unit_volume))
     return torch.stack(determinants, dim=1)
 

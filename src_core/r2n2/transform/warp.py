@@ -86,14 +86,16 @@ def sample_normalised(images: Tensor, positions: Tensor, grid: Grid, *, mode: Li
     inside = cube.detach().abs() <= positions.new_tensor(limits).view(1, -1, *([1] * grid.ndim))
     x_first = cube.flip(1).movedim(1, -1)
     count = max(images.shape[0], x_first.shape[0])
+    # Positions in half precision would be wrong by up to pixels: such images are sampled in float32.
+    kind = images.dtype if images.dtype.itemsize >= 4 else torch.float32
     image = functional.grid_sample(
-        images.expand(count, *images.shape[1:]),
-        x_first.to(images.dtype).expand(count, *x_first.shape[1:]),
+        images.to(kind).expand(count, *images.shape[1:]),
+        x_first.to(kind).expand(count, *x_first.shape[1:]),
         mode="bilinear" if mode == "linear" else "nearest",
         padding_mode="border",
         align_corners=ALIGN_CORNERS,
     )
-    return Warped(image, inside.all(dim=1, keepdim=True).expand(count, 1, *inside.shape[2:]))
+    return Warped(image.to(images.dtype), inside.all(dim=1, keepdim=True).expand(count, 1, *inside.shape[2:]))
 
 
 def resample(images: Tensor, source: Grid, target: Grid, *, mode: Literal["linear", "nearest"] = "linear") -> Warped:

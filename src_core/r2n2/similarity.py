@@ -43,8 +43,10 @@ def correlation(fixed: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
     count = weight.sum(axes, keepdim=True).clamp_min(1)
     a = (fixed - (fixed * weight).sum(axes, keepdim=True) / count) * weight
     b = (warped - (warped * weight).sum(axes, keepdim=True) / count) * weight
-    spread = (a.square().sum(axes) * b.square().sum(axes)).sqrt()
-    return torch.where(spread > 0, (a * b).sum(axes) / spread, torch.full_like(spread, float("nan")))
+    # Root before product, and each image divided first: raw intensities of 1e15 or 1e-15 would leave float32.
+    a, b = (image / image.abs().amax(axes, keepdim=True).clamp_min(torch.finfo(image.dtype).tiny) for image in (a, b))
+    spread = a.square().sum(axes).sqrt() * b.square().sum(axes).sqrt()
+    return torch.where(spread > 0, (a * b).sum(axes) / spread, torch.full_like(spread, float("nan"))).clamp(-1, 1)
 
 
 def local_correlation_loss(fixed: Tensor, warped: Tensor, valid: Tensor, *, window: int = 9, floor: float = 1e-2) -> Tensor:

@@ -10,7 +10,10 @@ from r2n2.simulation.motion import FrameState
 from r2n2.simulation.settings import ThoraxConfig
 from r2n2.simulation.texture import FloatArray
 
-__all__ = ["Breathing", "draw_breathing"]
+__all__ = ["DEEPEST_BREATH", "Breathing", "draw_breathing"]
+
+DEEPEST_BREATH = 1.4
+"""Largest depth of a breath relative to the mean."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,7 +65,7 @@ def draw_breathing(rng: np.random.Generator, config: ThoraxConfig) -> Breathing:
     mean, spread = config.breathing_period_s, config.irregularity
     count = int(duration / mean / 0.5) + 6
     periods = mean * np.clip(1 + spread * rng.standard_normal(count), 0.5, 1.6)
-    depths = np.clip(1 + spread * rng.standard_normal(count + 1), 0.4, 1.5)
+    depths = np.clip(1 + spread * rng.standard_normal(count + 1), 0.4, DEEPEST_BREATH)
     first = -config.hysteresis_s - periods[0] * rng.uniform(0, 1)
     starts = first + np.concatenate(([0.0], np.cumsum(periods)))
     drift = np.stack((0.25 * spread * rng.uniform(0.3, 1, 3), rng.uniform(0.01, 0.08, 3), rng.uniform(0, 1, 3)), axis=1)

@@ -73,7 +73,7 @@ class Motion:
     def reference_of(self, points: FloatArray, state: FrameState) -> FloatArray:
         """phi_t: place at end-expiration of points (..., 2) of the frame, anatomical mm."""
         y, x = points[..., 0], points[..., 1]
-        inner = _sigmoid((wall_mm(y, self.wall_half_width_mm) + 1.0 - np.sqrt(x * x + 1)) / 2.6)
+        inner = _sigmoid((wall_mm(y, self.wall_half_width_mm) - 6.0 - np.sqrt(x * x + 1)) / 2.6)
         down = self._craniocaudal(y, x)
         upper = _sigmoid((-10 - y) / 25)
         depth = state.upper_mm * upper + state.lower_mm * (1 - upper)

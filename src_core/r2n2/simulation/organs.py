@@ -119,6 +119,7 @@ def draw_bones(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> No
 def draw_abdomen(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> None:
     """Abdominal fat and bowel, spine, then diaphragm, liver, stomach and spleen."""
     raster, tone, outlines = canvas.raster, anatomy.brightness, anatomy.outlines
+    rows, _ = raster.axes()
     half = anatomy.wall_half_width_mm
     sides = [(62.0, 30.0), (66.0, half - 18), (92.0, half - 1), *((y, half - 1.0) for y in (130.0, 200.0, 300.0, 440.0))]
     belly = raster.fill(_mirrored(sides))
@@ -126,6 +127,8 @@ def draw_abdomen(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> 
     chyme = 1 + 0.15 * raster.noise(rng, 6)
     for _ in range(64):
         y, x = rng.uniform(112, 330), rng.uniform(-112, 118)
+        if y > rows[-1, 0] + 20:
+            continue
         loop = raster.ellipse((y, x), (rng.uniform(8, 15), rng.uniform(10, 24)), rng.uniform(-50, 50), 0.8)
         canvas.paint(loop * belly, water=0.30, fat=0.0)
         filling = rng.choice((0.06, 0.45, 0.62, 0.8), p=(0.2, 0.35, 0.3, 0.15))

@@ -54,8 +54,15 @@ class Raster:
     def fill(self, outline: FloatArray, softness_mm: float = 0.0) -> FloatArray:
         """Coverage in [0, 1] of the inside of a closed outline (N, 2) in mm, with an edge as soft as asked."""
         index = (outline - np.asarray(self.start_mm)) / self.step_mm
-        cover = _scan(index, self.shape)
-        return self.blur(cover, softness_mm) if softness_mm > 0 else cover
+        # Only the window that the shape can reach is worked on.
+        reach = 3.5 * softness_mm / self.step_mm + 3
+        low = np.clip(np.floor(index.min(axis=0) - reach), 0, self.shape).astype(np.int64)
+        high = np.clip(np.ceil(index.max(axis=0) + reach), 0, self.shape).astype(np.int64)
+        cover = np.zeros(self.shape)
+        if (high > low).all():
+            part = _scan(index - low, (int(high[0] - low[0]), int(high[1] - low[1])))
+            cover[low[0] : high[0], low[1] : high[1]] = self.blur(part, softness_mm) if softness_mm > 0 else part
+        return cover
 
     def ellipse(self, centre: ArrayLike, radii: ArrayLike, angle_deg: float = 0.0, softness_mm: float = 0.0) -> FloatArray:
         """Coverage of an ellipse with half axes (y, x) turned from y towards x."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
-from r2n2.simulation.anatomy import draw_anatomy
-from r2n2.simulation.breathing import Breathing, draw_breathing
+from r2n2.simulation.anatomy import Anatomy, draw_anatomy
+from r2n2.simulation.breathing import DEEPEST_BREATH, Breathing, draw_breathing
 from r2n2.simulation.material import Label, Material, draw_material
 from r2n2.simulation.motion import FrameState, Motion
 from r2n2.simulation.settings import ThoraxConfig
@@ -24,6 +24,7 @@ __all__ = ["SimulatedSeries", "thorax_series"]
 _ADULT_MM = (330.0, 350.0)  # what of an adult's chest a frame must show
 _SIDE_MM = 384.0
 _MARGIN_MM = 42.0  # tissue that moves into view
+_SMALLEST_JACOBIAN = 0.45  # of the pull-back to end-expiration
 _WHITE = 1000.0  # grey value of blood without coil sensitivity
 
 
@@ -173,7 +174,7 @@ def thorax_series(config: ThoraxConfig) -> SimulatedSeries:
     raster = Raster((size[0], size[1]), step, (-(size[0] // 2) * step, -(size[1] // 2) * step))
     blur = 0.62 * float(np.sqrt(np.prod(grid.spacing))) / scale
     material = draw_material(material_rng, anatomy, raster, blur)
-    motion = Motion(anatomy.wall_half_width_mm, anatomy.heart_mm, _draw_bumps(motion_rng))
+    motion = _draw_motion(motion_rng, anatomy, config)
     breathing = draw_breathing(breathing_rng, config)
     scene = _Scene(config, grid, scale, material, motion, breathing, _draw_sensitivity(coil_rng, grid, config.bias))
     times = tuple(round(frame * config.frame_interval_s, 9) for frame in range(config.frames))
@@ -188,18 +189,24 @@ def thorax_series(config: ThoraxConfig) -> SimulatedSeries:
     return SimulatedSeries(series, _draw_landmarks(mark_rng, scene), scene)
 
 
-def _draw_bumps(rng: np.random.Generator) -> tuple[tuple[float, ...], ...]:
-    """Smooth departures from the mean pattern, small enough never to fold."""
-    return tuple(
-        (
-            float(rng.uniform(-90, 130)),
-            float(rng.uniform(-120, 120)),
-            float(rng.uniform(28, 45)),
-            *(float(v) for v in rng.normal(0, 0.06, 2)),
-            float(rng.uniform(0, 1)),
-        )
-        for _ in range(7)
-    )
+def _draw_motion(rng: np.random.Generator, anatomy: Anatomy, config: ThoraxConfig) -> Motion:
+    """The mean pattern with smooth local departures, made weaker where the deepest breath would squeeze tissue too far."""
+    size = 7
+    places = np.stack((rng.uniform(-90, 130, size), rng.uniform(-120, 120, size), rng.uniform(28, 45, size)), axis=1)
+    weights, lags = rng.normal(0, 0.06, (size, 2)), rng.uniform(0, 1, (size, 1))
+    deepest = DEEPEST_BREATH * config.breathing_depth_mm
+    extremes = [
+        FrameState(deepest, deepest, squeeze * config.cardiac_amplitude_mm, rocking * config.cardiac_amplitude_mm, 0.0)
+        for squeeze, rocking in ((0, 0), (1, 0.35), (0, -0.35))
+    ]
+    axis = np.linspace(-200, 200, 81)
+    lattice = np.stack(np.meshgrid(axis, axis, indexing="ij"), axis=-1)
+    for strength in (1.0, 0.7, 0.45, 0.2, 0.0):
+        bumps = np.concatenate((places, weights * strength, lags), axis=1)
+        motion = Motion(anatomy.wall_half_width_mm, anatomy.heart_mm, tuple(tuple(map(float, bump)) for bump in bumps))
+        if all(np.linalg.det(motion.jacobian(lattice, state)).min() > _SMALLEST_JACOBIAN for state in extremes):
+            break
+    return motion
 
 
 def _draw_sensitivity(rng: np.random.Generator, grid: Grid, strength: float) -> FloatArray:

@@ -19,7 +19,7 @@ MethodName = Literal["r2n2", "fit", "bspline"]
 class Config(BaseModel):
     """Base of every settings model."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, use_attribute_docstrings=True)
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
@@ -53,10 +53,10 @@ class Config(BaseModel):
 def _explain(model: type[BaseModel], problem: Any) -> str:
     place = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        known: list[str] = list(model.model_fields)
+        fields = model.model_fields
         for part in place[:-1]:
-            field = model.model_fields[part].annotation
-            known = list(getattr(field, "model_fields", {}))
+            fields = getattr(fields[part].annotation, "model_fields", {}) if part in fields else {}
+        known = list(fields)
         near = difflib.get_close_matches(place[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(known)}"
         return f"unknown setting {'.'.join(place)!r}: {hint}"

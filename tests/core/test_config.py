@@ -1,0 +1,135 @@
+"""Settings: defaults of the paper, strictness, messages that help."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from r2n2.config import BSplineConfig, Config, FitConfig, NetworkConfig, RegistrationConfig
+from r2n2.errors import ArgumentError
+
+
+def test_the_papers_numbers_are_the_defaults() -> None:
+    network, spline, registration = NetworkConfig(), BSplineConfig(), RegistrationConfig()
+    assert network.channels == (32, 64, 128, 256)
+    assert (network.sigma_max, network.working_size, network.keep_probability) == (0.3, 256, 0.5)
+    assert not network.force_channels
+    assert (spline.control_points, spline.iterations, spline.learning_rate, spline.regularisation) == (34, 250, 1e-3, 0.01)
+    assert (registration.steps, registration.reference) == (25, "auto")
+
+
+def _keys(model: type[Config], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    keys: list[tuple[str, ...]] = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Config):
+            keys.extend(_keys(field.annotation, (*prefix, name)))
+        else:
+            keys.append((*prefix, name))
+    return keys
+
+
+def _nested(path: tuple[str, ...], value: Any) -> dict[str, Any]:
+    for part in reversed(path):
+        value = {part: value}
+    return value  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("path", _keys(RegistrationConfig), ids=".".join)
+def test_a_slip_of_the_pen_in_any_key_is_an_error_that_names_the_right_one(path: tuple[str, ...]) -> None:
+    with pytest.raises(ArgumentError, match="unknown setting") as caught:
+        RegistrationConfig.parse(_nested((*path[:-1], path[-1] + "x"), 1))
+    assert f"did you mean {path[-1]!r}?" in str(caught.value)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("path", _keys(RegistrationConfig), ids=".".join)
+def test_a_wrong_type_under_any_key_is_an_error_that_names_it(path: tuple[str, ...]) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        RegistrationConfig.parse(_nested(path, {"no": "such"}))
+    assert str(caught.value).startswith(".".join(path))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "steps: .*greater than or equal to 1, got 0"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"method": "elastix"}, "method: .*'r2n2', 'fit' or 'bspline', got 'elastix'"),
+        ({"reference": "first"}, "reference"),
+        ({"network": {"working_size": 100}}, r"network\.working_size: .*multiple of 8"),
+        ({"network": {"sigma_max": 0}}, r"network\.sigma_max"),
+        ({"network": {"channels": [1, 2, 3]}}, r"network\.channels"),
+        ({"fit": {"regularisation": -0.1}}, r"fit\.regularisation"),
+        ({"fit": {"regularisation": float("nan")}}, r"fit\.regularisation"),
+        ({"fit": {"clamp": float("inf")}}, r"fit\.clamp: .*finite"),
+        ({"bspline": {"learning_rate": float("inf")}}, r"bspline\.learning_rate: .*finite"),
+        ({"bspline": {"control_points": 3}}, r"bspline\.control_points"),
+    ],
+)
+def test_a_value_out_of_range_is_an_error_that_says_what_came(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        RegistrationConfig.parse(values)
+
+
+def test_every_mistake_is_named_at_once() -> None:
+    with pytest.raises(ArgumentError, match=r"steps: .*; .*'fit\.regularization': did you mean 'regularisation'"):
+        RegistrationConfig.parse({"steps": -1, "fit": {"regularization": 0.1}})
+
+
+def test_a_key_like_no_other_lists_the_known_ones() -> None:
+    with pytest.raises(ArgumentError, match="known settings: control_points, iterations, learning_rate, regularisation"):
+        RegistrationConfig.parse({"bspline": {"qqqq": 1}})
+
+
+class _Inner(Config):
+    depth: int = 1
+
+
+class _Middle(Config):
+    inner: _Inner = _Inner()
+
+
+class _Outer(Config):
+    middle: _Middle = _Middle()
+
+
+def test_a_slip_deep_inside_is_named_with_its_place() -> None:
+    with pytest.raises(ArgumentError, match=r"unknown setting 'middle\.inner\.deptth': did you mean 'depth'"):
+        _Outer.parse({"middle": {"inner": {"deptth": 2}}})
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        RegistrationConfig().steps = 3  # type: ignore[misc]
+
+
+def test_settings_from_toml(tmp_path: Path) -> None:
+    file = tmp_path / "é.toml"
+    file.write_text('method = "bspline"\nreference = 3\n[fit]\nclamp = 3.0\n[network]\nchannels = [2, 3, 4, 6]\n', encoding="utf-8")
+    assert RegistrationConfig.from_toml(file) == RegistrationConfig(
+        method="bspline", reference=3, fit=FitConfig(clamp=3.0), network=NetworkConfig(channels=(2, 3, 4, 6))
+    )
+
+
+@pytest.mark.parametrize("content", [b"method = ", b"\xff\xfe", b"[fit"])
+def test_what_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "broken.toml"
+    file.write_bytes(content)
+    with pytest.raises(ArgumentError, match=r"broken\.toml: not a TOML file"):
+        RegistrationConfig.from_toml(file)
+
+
+def test_settings_survive_json() -> None:
+    config = RegistrationConfig(method="bspline", reference=2, fit=FitConfig(clamp=1.5))
+    assert RegistrationConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_every_setting_is_explained() -> None:
+    for model in (NetworkConfig, FitConfig, BSplineConfig, RegistrationConfig):
+        fields = {
+            n: f for n, f in model.model_fields.items() if not (isinstance(f.annotation, type) and issubclass(f.annotation, Config))
+        }
+        assert all(field.description for field in fields.values()), [n for n, f in fields.items() if not f.description]

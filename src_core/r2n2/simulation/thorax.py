@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
-from r2n2.simulation.anatomy import Anatomy, draw_anatomy
+from r2n2.simulation.anatomy import Anatomy, draw_anatomy, wall_mm
 from r2n2.simulation.breathing import DEEPEST_BREATH, Breathing, draw_breathing
 from r2n2.simulation.material import Label, Material, draw_material
 from r2n2.simulation.motion import FrameState, Motion
@@ -25,6 +25,7 @@ _ADULT_MM = (330.0, 350.0)  # what of an adult's chest a frame must show
 _SIDE_MM = 384.0
 _MARGIN_MM = 42.0  # tissue that moves into view
 _SMALLEST_JACOBIAN = 0.45  # of the pull-back to end-expiration
+_FROM_WALL_MM = 28.0  # distance that landmarks keep from the chest wall
 _WHITE = 1000.0  # grey value of blood without coil sensitivity
 
 
@@ -226,10 +227,11 @@ def _draw_landmarks(rng: np.random.Generator, scene: _Scene) -> LandmarkSet:
     anywhere = scene.to_anatomical(rng.uniform(0.12, 0.88, (40 * config.landmarks + 40, 2)) * np.array(scene.grid.shape))
     inside = scene.sample(material.labels[None], anywhere[None], nearest=True)[0, 0]
     spare = anywhere[(inside == Label.LUNG) | (inside == Label.LIVER) | (inside == Label.HEART)]
-    places = [
-        scene.to_index(scene.motion.position_of(np.concatenate((material.candidates, spare)), scene.state(t)))
-        for t in range(config.frames)
-    ]
+    marks = np.concatenate((material.candidates, spare))
+    # Where tissue slides along the chest wall no person would find a point again, and no pixel grid can hold the field.
+    wall = wall_mm(marks[:, 0], scene.motion.wall_half_width_mm)
+    marks = marks[np.abs(marks[:, 1]) < wall - _FROM_WALL_MM]
+    places = [scene.to_index(scene.motion.position_of(marks, scene.state(t))) for t in range(config.frames)]
     tracks = np.stack(places)
     limit = np.array(scene.grid.shape) - 1
     visible = ((tracks >= 2) & (tracks <= limit - 2)).all(axis=(0, 2))

@@ -45,5 +45,7 @@ def warp_pixels(image: NDArray[Any], transform: Transform, *, nearest: bool = Fa
         return warped >= 0.5
     if image.dtype.kind in "iu":
         limits = np.iinfo(image.dtype)
-        return np.clip(np.rint(warped), limits.min, limits.max).astype(image.dtype)
+        # The largest 64-bit integers are no float64: the next one up would wrap to the other end of the range.
+        top = float(limits.max) if int(float(limits.max)) <= limits.max else np.nextafter(float(limits.max), 0)
+        return np.clip(np.rint(warped), limits.min, top).astype(image.dtype)
     return warped.astype(image.dtype)

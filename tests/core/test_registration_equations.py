@@ -1,0 +1,215 @@
+"""Derivatives and normal equations of the Gaussian fit against automatic differentiation, and where new Gaussians are put."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from r2n2.geometry import Grid
+from r2n2.registration.normal_equations import data_equations, regulariser_equations, solve_damped
+from r2n2.registration.proposal import propose
+from r2n2.registration.whitened import WhitenedGaussians
+from r2n2.similarity import diffusion
+from r2n2.transform import GaussianSequence, normalised_lattice
+
+GRIDS = {2: Grid((9, 9), (1.5, 1.5)), 3: Grid((5, 5, 5))}
+WIDE_RANGE = (1e-3, 1e3)
+
+
+def _model(ndim: int, batch: int = 2, count: int = 3, seed: int = 0) -> WhitenedGaussians:
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(batch, count, *shape, generator=generator, dtype=torch.float64) - 0.5
+
+    factors = 4 * torch.eye(ndim, dtype=torch.float64) + 2 * uniform(ndim, ndim)
+    return WhitenedGaussians(1.4 * uniform(ndim), factors, 0.4 * uniform(ndim))
+
+
+def _positions(ndim: int, count: int = 11) -> Tensor:
+    return 2 * torch.rand(ndim, count, generator=torch.Generator().manual_seed(9), dtype=torch.float64) - 1
+
+
+def _displacement(model: WhitenedGaussians, change: Tensor, positions: Tensor) -> Tensor:
+    """Displacement after a small change (B, K q), differentiable: A <- exp(T) A, c <- c + A^-1 d, v <- v + dv."""
+    ndim = model.ndim
+    parts = change.unflatten(1, (len(model), model.freedom))
+    amplitude, move, shape = parts.split((ndim, ndim, model.freedom - 2 * ndim), dim=-1)
+    rows, columns = torch.triu_indices(ndim, ndim)
+    upper = torch.zeros(*shape.shape[:-1], ndim, ndim, dtype=shape.dtype).index_put(
+        (torch.arange(len(shape))[:, None, None], torch.arange(len(model))[None, :, None], rows, columns), shape
+    )
+    symmetric = upper + upper.mT - torch.diag_embed(upper.diagonal(dim1=-2, dim2=-1))
+    factors = torch.linalg.matrix_exp(symmetric) @ model.factors
+    centres = model.centres + torch.linalg.solve(model.factors, move.unsqueeze(-1)).squeeze(-1)
+    whitened = factors @ (positions - centres.unsqueeze(-1))
+    return (model.amplitudes + amplitude).mT @ torch.exp(-0.5 * whitened.square().sum(2))
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_whitened_gaussians_are_the_sequences_they_came_from(ndim: int) -> None:
+    model, positions = _model(ndim), _positions(ndim)
+    sequences = model.sequences(GRIDS[ndim])
+    field = model.displacement(positions)
+    for row, sequence in enumerate(sequences):
+        torch.testing.assert_close(sequence.displacement_at(positions.mT).mT, field[row], rtol=1e-6, atol=1e-9)
+    back = WhitenedGaussians.from_sequences(sequences, positions)
+    torch.testing.assert_close(back.displacement(positions), field, rtol=1e-6, atol=1e-9)
+
+
+def test_a_shorter_sequence_is_filled_up_with_gaussians_of_no_amplitude() -> None:
+    long = _model(2, batch=1).sequences(GRIDS[2])[0]
+    short = long.select(slice(0, 1))
+    model = WhitenedGaussians.from_sequences((short, long, GaussianSequence.identity(GRIDS[2])), long.centres)
+    assert len(model) == 3
+    expected = [s.displacement_at(_positions(2).mT).mT for s in (short, long)]
+    torch.testing.assert_close(model.displacement(_positions(2))[:2], torch.stack(expected))
+    assert not model.displacement(_positions(2))[2].any()
+    assert model.factors.isfinite().all()
+
+
+def test_joined_and_chosen_pairs() -> None:
+    first, second = _model(2, seed=1), _model(2, seed=2)
+    positions = _positions(2)
+    torch.testing.assert_close(
+        first.joined(second).displacement(positions), first.displacement(positions) + second.displacement(positions)
+    )
+    mixed = first.where(torch.tensor([True, False]), second).displacement(positions)
+    torch.testing.assert_close(mixed, torch.stack((first.displacement(positions)[0], second.displacement(positions)[1])))
+    none = WhitenedGaussians.none(2, positions, 2)
+    assert (len(none), len(none.joined(first))) == (0, 3)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_derivatives_equal_automatic_differentiation(ndim: int) -> None:
+    model, positions = _model(ndim), _positions(ndim)
+    assert model.freedom == {2: 7, 3: 12}[ndim]
+    change = torch.zeros(2, 3 * model.freedom, dtype=torch.float64)
+    automatic = torch.autograd.functional.jacobian(lambda c: _displacement(model, c, positions), change)
+    parts = model.derivatives(positions)
+    for pair in range(2):
+        jacobian = automatic[pair][:, :, pair].unflatten(-1, (3, model.freedom))  # (ndim, P, K, q)
+        for axis in range(ndim):
+            torch.testing.assert_close(jacobian[axis, :, :, axis].mT, parts[pair, :, 0])
+        along = torch.einsum("kqp,kd->dpkq", parts[pair, :, 1:], model.amplitudes[pair])
+        torch.testing.assert_close(jacobian[..., ndim:], along, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_a_small_change_does_what_the_derivatives_say(ndim: int) -> None:
+    model, positions = _model(ndim), _positions(ndim)
+    step = 1e-5
+    for k in range(model.freedom):
+        change = torch.zeros(2, 3, model.freedom, dtype=torch.float64)
+        change[:, 1, k] = step
+        up, down = (model.changed(s * change, WIDE_RANGE, 2.0).displacement(positions) for s in (1, -1))
+        measured = (up - down) / (2 * step)
+        part = model.derivatives(positions)[:, 1, max(0, k - ndim + 1)]
+        direction = torch.eye(ndim).double()[k].expand(2, ndim) if k < ndim else model.amplitudes[:, 1]
+        torch.testing.assert_close(measured, direction[:, :, None] * part[:, None], rtol=1e-6, atol=1e-8)
+
+
+def test_a_change_is_kept_sensible() -> None:
+    model = _model(2)
+    moved = model.changed(torch.full((2, 3, 7), 50.0).double(), (0.1, 0.5), 1.1)
+    assert moved.centres.abs().max() <= 1.1
+    sigmas = 1 / torch.linalg.svdvals(moved.factors)
+    assert sigmas.min() >= 0.1 - 1e-9
+    assert sigmas.max() <= 0.5 + 1e-9
+    far = model.centres + torch.linalg.solve(model.factors, torch.full((2, 3, 2, 1), 0.5).double()).squeeze(-1)
+    torch.testing.assert_close(moved.centres, far.clamp(-1.1, 1.1))
+
+
+def _slope_residual_weight(ndim: int, count: int = 11) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(4)
+    slope = torch.randn(2, ndim, count, generator=generator, dtype=torch.float64)
+    residual = torch.randn(2, 1, count, generator=generator, dtype=torch.float64)
+    return slope, residual, torch.rand(2, 1, count, generator=generator, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_data_equations_are_gauss_newton(ndim: int) -> None:
+    model, positions = _model(ndim), _positions(ndim)
+    slope, residual, weight = _slope_residual_weight(ndim)
+    matrix, vector = data_equations(model, positions, slope, residual, weight)
+    start = model.displacement(positions)
+
+    def weighted(change: Tensor) -> Tensor:
+        new = residual + (slope * (_displacement(model, change, positions) - start)).sum(1, keepdim=True)
+        return weight.sqrt() * new
+
+    change = torch.zeros(2, 3 * model.freedom, dtype=torch.float64)
+    jacobian = torch.autograd.functional.jacobian(weighted, change)
+    for pair in range(2):
+        mine = jacobian[pair, 0, :, pair]
+        torch.testing.assert_close(matrix[pair], mine.mT @ mine, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(vector[pair], mine.mT @ weighted(change)[pair, 0], rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_regulariser_equations_are_gauss_newton_of_the_diffusion(ndim: int) -> None:
+    model, grid = _model(ndim), GRIDS[ndim]
+    positions = normalised_lattice(grid, model.centres).flatten(1)
+    matrix, vector = regulariser_equations(model, positions, grid)
+
+    def field(change: Tensor) -> Tensor:
+        return _displacement(model, change, positions).unflatten(2, grid.shape)
+
+    change = torch.zeros(2, 3 * model.freedom, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(0.5 * diffusion(field(change), grid).sum(), change)
+    torch.testing.assert_close(vector, gradient, rtol=1e-6, atol=1e-9)
+    # The diffusion is quadratic in the field: J' H J by its own Hessian on the field's Jacobian.
+    jacobian = torch.autograd.functional.jacobian(field, change)
+    for pair in range(2):
+        mine = jacobian[pair, ..., pair, :].movedim(-1, 0)  # (K q, ndim, *shape)
+        squares = 0.5 * diffusion(mine, grid)
+        sums = 0.5 * diffusion((mine[:, None] + mine[None]).flatten(0, 1), grid).unflatten(0, (len(mine), len(mine)))
+        torch.testing.assert_close(matrix[pair], sums - squares[:, None] - squares[None], rtol=1e-6, atol=1e-9)
+
+
+def test_a_damped_step_solves_its_equations_and_leaves_hopeless_ones_alone() -> None:
+    generator = torch.Generator().manual_seed(0)
+    root = torch.randn(3, 6, 6, generator=generator, dtype=torch.float64)
+    matrix, vector = root @ root.mT + torch.eye(6), torch.randn(3, 6, generator=generator, dtype=torch.float64)
+    change = solve_damped(matrix, vector, torch.zeros(3).double())
+    torch.testing.assert_close((matrix @ change.unsqueeze(-1)).squeeze(-1), -vector, rtol=1e-3, atol=1e-3)
+    shorter = solve_damped(matrix, vector, torch.full((3,), 100.0).double())
+    assert (shorter.norm(dim=1) < 0.1 * change.norm(dim=1)).all()
+    matrix[1] = math.nan
+    matrix[2] = 0
+    broken = solve_damped(matrix, vector * torch.tensor([[1.0], [1.0], [0.0]]), torch.full((3,), 0.1).double())
+    assert broken[0].any()
+    assert not broken[1:].any()
+
+
+@pytest.mark.parametrize(("ndim", "size"), [(2, 41), (3, 21)])
+@pytest.mark.parametrize("sigma", [0.15, 0.3])
+def test_a_new_gaussian_is_put_on_a_single_displaced_blob(ndim: int, size: int, sigma: float) -> None:
+    grid = Grid((size,) * ndim)
+    lattice = normalised_lattice(grid, torch.zeros(0, dtype=torch.float64)).flatten(1)
+    centre = torch.tensor([0.3, -0.4, 0.2][:ndim], dtype=torch.float64)
+    generator = torch.Generator().manual_seed(1)
+    slope = torch.randn(1, ndim, size**ndim, generator=generator, dtype=torch.float64)
+    bump = torch.exp(-0.5 * ((lattice - centre[:, None]) / sigma).square().sum(0))
+    # A displacement v bump explains this residual exactly.
+    residual = -(slope * torch.arange(1.0, ndim + 1).double().view(1, -1, 1)).sum(1, keepdim=True) * 0.05 * bump
+    weight = torch.full_like(residual, 1 / size**ndim)
+    found = propose(grid, residual, slope, weight, count=1, sigmas=(0.08, 0.15, 0.3), regularisation=1e-6)
+    assert (found.centres[0, 0] - centre).abs().max() < 2.1 * 2 / (size - 1)
+    torch.testing.assert_close(found.factors[0, 0], torch.eye(ndim, dtype=torch.float64) / sigma)
+    assert not found.amplitudes.any()
+
+
+def test_two_blobs_get_one_gaussian_each_and_pairs_do_not_mix() -> None:
+    grid = Grid((41, 41))
+    lattice = normalised_lattice(grid, torch.zeros(0, dtype=torch.float64)).flatten(1)
+    places = torch.tensor([[-0.5, 0.5], [0.4, -0.3]], dtype=torch.float64)
+    bumps = [torch.exp(-0.5 * ((lattice - c[:, None]) / 0.15).square().sum(0)) for c in places]
+    slope = torch.randn(2, 2, 41 * 41, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    residual = torch.stack((bumps[0] + 0.6 * bumps[1], bumps[1]))[:, None] * slope.sum(1, keepdim=True) * 0.05
+    found = propose(grid, residual, slope, torch.ones_like(residual), count=2, sigmas=(0.15,), regularisation=0.0)
+    torch.testing.assert_close(found.centres[0], places, rtol=0, atol=0.12)
+    torch.testing.assert_close(found.centres[1, 0], places[1], rtol=0, atol=0.12)

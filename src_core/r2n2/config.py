@@ -81,9 +81,9 @@ class NetworkConfig(Config):
 class FitConfig(Config):
     """Gaussians fitted to a pair, coarse to fine."""
 
-    regularisation: float = Field(default=0.1, ge=0)
+    regularisation: float = Field(default=0.05, ge=0)
     """Weight of the diffusion of the displacement (mean squared gradient) against the mean squared difference."""
-    sizes: tuple[int, int, int] = (32, 64, 128)
+    sizes: tuple[int, int, int] = (48, 80, 128)
     """Sides in pixels of the working squares: of the first Gaussians, of the others, of the last steps."""
     coarse_share: float = Field(default=0.2, gt=0, le=1)
     """Share of the Gaussians placed on the coarsest square."""
@@ -97,9 +97,15 @@ class FitConfig(Config):
     """Standard deviations with which a Gaussian may start, normalised."""
     sigma_range: tuple[float, float] = (0.04, 0.6)
     """Smallest and largest standard deviation, normalised."""
-    clamp: float = Field(default=4.0, gt=0)
+    folding_weight: float = Field(default=10.0, ge=0)
+    """Weight of the mean squared shortfall of the Jacobian determinant below ``smallest_jacobian``."""
+    smallest_jacobian: float = Field(default=0.2, ge=0, lt=1)
+    """Jacobian determinant from which on folding is feared."""
+    folding_size: int = Field(default=64, ge=16, le=512)
+    """Side in points of the lattice on which folding is measured."""
+    clamp: float = Field(default=3.0, gt=0)
     """z-scored intensities are clamped to plus and minus this."""
-    pixels_a_step: int = Field(default=2048, ge=256)
+    pixels_a_step: int = Field(default=3200, ge=256)
     """Pixels of the working square that a step's linear model looks at; its result is judged on all of them."""
     longest_step_px: float = Field(default=0.7, gt=0)
     """Largest change of an amplitude in one step, in pixels of the working square."""

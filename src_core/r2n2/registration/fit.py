@@ -1,8 +1,9 @@
 """Registration without training: Gaussians fitted to each pair by damped Gauss-Newton steps, coarse to fine, batched over pairs.
 
-The objective of a pair is the mean squared difference over the valid pixels of the working square plus ``regularisation`` times
-the mean squared gradient of the displacement. Gaussians are added a few at a time where one alone would lower the objective
-most (``proposal``), then all are moved together. A step that does not lower a pair's objective is not taken for that pair.
+The objective of a pair is the mean squared difference over the valid pixels of the working square, plus ``regularisation`` times
+the mean squared gradient of the displacement, plus ``folding_weight`` times a penalty on folding. Gaussians are added a few at a
+time where one alone would lower the objective most (``proposal``), then all are moved together. A step that does not lower a
+pair's objective is not taken for that pair.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Pairs, RegistrationStep
+from r2n2.registration.folding import folding_equations, folding_penalty
 from r2n2.registration.normal_equations import data_equations, regulariser_equations, solve_damped
 from r2n2.registration.proposal import propose
 from r2n2.registration.whitened import WhitenedGaussians
@@ -169,6 +171,8 @@ class _Level:
     order: Tensor
     coarse: Grid
     coarse_positions: Tensor
+    fine: Grid
+    fine_positions: Tensor
 
     @property
     def size(self) -> int:
@@ -182,7 +186,8 @@ class _Level:
         fixed_image = normalise(fixed.images, fixed.valid, clamp=config.clamp)
         moving_image = normalise(moving.images, moving.valid, clamp=config.clamp)
         whole = bool(pairs.moving_valid.all()) and len(set(grid.shape)) == 1 and bool(moving.valid.all())
-        coarse = Grid(grid.shape, grid.spacing, grid.origin, grid.direction).resized((config.regulariser_size,) * grid.ndim)
+        coarse = grid.resized((config.regulariser_size,) * grid.ndim)
+        fine = grid.resized((config.folding_size,) * grid.ndim)
         # A fixed shuffle: each step looks at another part of the pixels, the same in every run.
         order = torch.randperm(math.prod(grid.shape), generator=torch.Generator().manual_seed(0))
         return cls(
@@ -197,6 +202,8 @@ class _Level:
             order.to(fixed_image.device),
             coarse,
             normalised_lattice(coarse, fixed_image).flatten(1),
+            fine,
+            normalised_lattice(fine, fixed_image).flatten(1),
         )
 
     def judge(self, model: WhitenedGaussians, regularisation: float) -> _Judged:
@@ -211,6 +218,8 @@ class _Level:
         similarity = mean_squared_error(self.fixed, warped[:, :1], counted)
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
         objective = similarity + regularisation * diffusion(coarse_field, self.coarse)
+        fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
+        objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
         weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
         return _Judged(objective, residual, warped[:, 1:], weight)
 
@@ -231,6 +240,10 @@ class _Level:
             weight = weight[..., part] * parts
         matrix, vector = data_equations(model, positions, slope, residual, weight)
         regulariser = regulariser_equations(model, self.coarse_positions, self.coarse)
+        folding = folding_equations(model, self.fine_positions, self.fine, self.config.smallest_jacobian)
+        if folding is not None:
+            matrix.add_(folding[0], alpha=self.config.folding_weight)
+            vector.add_(folding[1], alpha=self.config.folding_weight)
         change = solve_damped(
             matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
         ).unflatten(1, (len(model), model.freedom))

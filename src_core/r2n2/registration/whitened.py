@@ -91,7 +91,7 @@ class WhitenedGaussians:
         )
 
     def displacement(self, positions: Tensor) -> Tensor:
-        """(B, ndim, P) at positions (ndim, P), NORMALISED."""
+        """(B, ndim, P) at positions (ndim, P) or (B, ndim, P), NORMALISED."""
         return self.amplitudes.mT @ self._weights(positions)[1]
 
     def derivatives(self, positions: Tensor) -> Tensor:
@@ -100,7 +100,7 @@ class WhitenedGaussians:
         Parameters
         ----------
         positions
-            (ndim, P) NORMALISED.
+            (ndim, P) or (B, ndim, P) NORMALISED.
 
         Returns
         -------
@@ -110,7 +110,7 @@ class WhitenedGaussians:
         whitened, weights = self._weights(positions)
         pairs = [(i, j) for i in range(self.ndim) for j in range(i, self.ndim)]
         batch, count = self.centres.shape[:2]
-        result = weights.new_empty(batch, count, 1 + self.ndim + len(pairs), positions.shape[1])
+        result = weights.new_empty(batch, count, 1 + self.ndim + len(pairs), positions.shape[-1])
         result[:, :, 0] = weights
         for i in range(self.ndim):
             torch.mul(weights, whitened[i], out=result[:, :, 1 + i])
@@ -149,7 +149,8 @@ class WhitenedGaussians:
         )
 
     def _weights(self, positions: Tensor) -> tuple[list[Tensor], Tensor]:
-        offset = [positions[i] - self.centres[..., i, None] for i in range(self.ndim)]
+        positions = positions if positions.ndim == 3 else positions[None]
+        offset = [positions[:, None, i] - self.centres[..., i, None] for i in range(self.ndim)]
         whitened: list[Tensor] = []
         squared: Tensor | None = None
         for i in range(self.ndim):

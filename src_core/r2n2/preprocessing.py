@@ -14,7 +14,7 @@ from torch.nn import functional
 from r2n2.geometry import Grid
 from r2n2.transform import resample
 
-__all__ = ["MAXIMUM_INVALID_SHARE", "Square", "blur", "luminance", "normalise", "to_square"]
+__all__ = ["MAXIMUM_INVALID_SHARE", "Square", "blur", "blur_measured", "luminance", "normalise", "to_square"]
 
 MAXIMUM_INVALID_SHARE = 0.2
 """A frame with a larger share of pixels that are NaN or infinite is refused."""
@@ -22,6 +22,8 @@ MAXIMUM_INVALID_SHARE = 0.2
 _REC_709 = (0.2126, 0.7152, 0.0722)
 # Below this share of the image's range a standard deviation is rounding, not contrast.
 _CONSTANT_TOLERANCE = 1e-6
+# Up to this many pixels along an axis, blurring as a dense matrix product beats torch's convolution on a CPU.
+_CHEAPER_AS_MATRIX = 1024
 
 
 class Square(NamedTuple):
@@ -85,11 +87,39 @@ def blur(images: Tensor, sigmas_px: tuple[float, ...]) -> Tensor:
         kernel = torch.exp(-0.5 * (offsets / sigma).square())
         kernel = kernel / kernel.sum()
         moved = images.movedim(axis + 2, -1)
-        flat = moved.reshape(-1, 1, moved.shape[-1])
-        smooth = functional.conv1d(functional.pad(flat, (radius, radius), mode="replicate"), kernel.view(1, 1, -1))
-        images = smooth.reshape(moved.shape).movedim(-1, axis + 2)
+        count = moved.shape[-1]
+        if count <= _CHEAPER_AS_MATRIX:
+            smooth = moved @ _blur_matrix(kernel, count)
+        else:
+            flat = moved.reshape(-1, 1, count)
+            padded = functional.pad(flat, (radius, radius), mode="replicate")
+            smooth = functional.conv1d(padded, kernel.view(1, 1, -1)).reshape(moved.shape)
+        images = smooth.movedim(-1, axis + 2)
     assert images.ndim == ndim + 2
     return images
+
+
+def _blur_matrix(kernel: Tensor, count: int) -> Tensor:
+    """(count, count) whose column k weighs the pixels that are blurred into pixel k, edges repeated."""
+    radius = len(kernel) // 2
+    columns = torch.arange(count, device=kernel.device).repeat_interleave(len(kernel))
+    rows = (columns + torch.arange(-radius, radius + 1, device=kernel.device).repeat(count)).clamp(0, count - 1)
+    matrix = kernel.new_zeros(count, count)
+    return matrix.index_put_((rows, columns), kernel.repeat(count), accumulate=True)
+
+
+def blur_measured(images: Tensor, valid: Tensor, sigmas_px: tuple[float, ...]) -> Tensor:
+    """Like ``blur``, of the valid pixels alone: each weighs what it would, over the weight of all valid ones in reach.
+
+    Parameters
+    ----------
+    images, valid
+        (B, C, *shape) float and bool; where no valid pixel is in reach the result is 0.
+    """
+    if bool(valid.all()):
+        return blur(images, sigmas_px)
+    weight = blur(valid.to(images.dtype), sigmas_px)
+    return blur(torch.where(valid, images, 0), sigmas_px) / weight.clamp_min(1e-6)
 
 
 def to_square(images: Tensor, valid: Tensor, grid: Grid, size: int) -> Square:
@@ -104,7 +134,7 @@ def to_square(images: Tensor, valid: Tensor, grid: Grid, size: int) -> Square:
     """
     target = grid.enclosing_cube(size)
     ratios = [t / s for t, s in zip(target.spacing, grid.spacing, strict=True)]
-    smooth = blur(images, tuple(0.5 * math.sqrt(r * r - 1) if r > 1 else 0.0 for r in ratios))
+    smooth = blur_measured(images, valid, tuple(0.5 * math.sqrt(r * r - 1) if r > 1 else 0.0 for r in ratios))
     square, inside = resample(smooth, grid, target)
     measured = inside
     if not bool(valid.all()):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid, Space
-from r2n2.preprocessing import blur, luminance, normalise, to_square
+from r2n2.preprocessing import blur, blur_measured, luminance, normalise, to_square
 from r2n2.transform import normalised_lattice
 
 GRID = Grid((31, 47), (1.7, 0.9), (3.0, -8.0), ((0.0, -1.0), (1.0, 0.0)))
@@ -92,6 +92,19 @@ def test_blur_keeps_constants_ramps_inside_and_an_axis_of_no_width() -> None:
     torch.testing.assert_close(
         only_y.sum((2, 4)), blur(noise.sum((2, 4), keepdim=True), (0.0, 1.5, 0.0))[:, :, 0, :, 0], rtol=1e-4, atol=1e-4
     )
+
+
+def test_a_pixel_that_is_not_measured_leaks_into_no_other() -> None:
+    images = torch.full((1, 1, 31, 47), 3.0)
+    valid = torch.ones_like(images, dtype=torch.bool)
+    valid[0, 0, 10:14, 20:26] = False
+    spoilt = torch.where(valid, images, torch.full_like(images, 1e6))
+    torch.testing.assert_close(blur_measured(spoilt, valid, (2.0, 3.5)), images)
+    square = to_square(spoilt, valid, GRID, 32)
+    torch.testing.assert_close(square.images[square.valid], torch.full_like(square.images[square.valid], 3.0))
+    # Where all is measured it is the plain blur.
+    noise = torch.rand(1, 1, 31, 47, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(blur_measured(noise, torch.ones_like(valid), (2.0, 3.5)), blur(noise, (2.0, 3.5)))
 
 
 def test_z_scores_count_valid_pixels_only_and_are_clamped() -> None:

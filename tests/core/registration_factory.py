@@ -35,22 +35,22 @@ def texture(shape: tuple[int, ...], seed: int = 0) -> Tensor:
     return (200 * image / image.max()).float()[0]
 
 
-def motion(grid: Grid, size: float = 0.06, seed: int = 0) -> GaussianSequence:
+def motion(grid: Grid, size: float = 0.06, seed: int = 0, width: float = 0.3) -> GaussianSequence:
     """Two Gaussians near the middle of the frame of about ``size`` each, NORMALISED."""
     generator = torch.Generator().manual_seed(seed)
     ndim = grid.ndim
     extent = torch.tensor(grid.half_extent_mm) / grid.unit_mm
     centres = (torch.rand(2, ndim, generator=generator) - 0.5) * extent
-    sigmas = (0.25 + 0.1 * torch.rand(2, ndim, generator=generator)) * float(extent.min())
+    sigmas = width * (0.83 + 0.33 * torch.rand(2, ndim, generator=generator)) * float(extent.min())
     amplitudes = size * torch.nn.functional.normalize(torch.randn(2, ndim, generator=generator), dim=1)
     angles = torch.rand(2, 1 if ndim == 2 else 3, generator=generator) * math.pi / 2
     return GaussianSequence(centres, sigmas, angles, amplitudes, grid)
 
 
-def moved_pair(grid: Grid = GRID, size: float = 0.06, seed: int = 0) -> tuple[Tensor, Tensor, GaussianSequence]:
+def moved_pair(grid: Grid = GRID, size: float = 0.06, seed: int = 0, width: float = 0.3) -> tuple[Tensor, Tensor, GaussianSequence]:
     """Fixed and moving (1, *shape), and the exact pull-back between them: fixed(x) = moving(x + f(x))."""
     moving = texture(grid.shape, seed)
-    exact = motion(grid, size, seed)
+    exact = motion(grid, size, seed, width)
     return warp_image(moving, exact), moving, exact
 
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from r2n2.config import BSplineConfig
-from r2n2.geometry import Grid
-from r2n2.preprocessing import blur, normalise
+from r2n2.geometry import Grid, Space
+from r2n2.preprocessing import blur_measured, normalise
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.similarity import mean_squared_error, total_variation
 from r2n2.transform import BSplineField, Transform, bspline_basis, bspline_displacement, refine_control_points, resample, warp
@@ -63,7 +63,7 @@ class BSplineMethod:
                     loss.sum().backward()
                 optimiser.step()
                 index += 1
-                yield RegistrationStep(index, total, loss.detach(), partial(_fields, control, pairs.grid))
+                yield RegistrationStep(index, total, loss.detach(), partial(_fields, control.detach().clone(), pairs.grid))
 
     def _loss(
         self,
@@ -94,7 +94,7 @@ def _level(pairs: Pairs, factor: int) -> tuple[Grid, Tensor, Tensor, Tensor, Ten
     sigmas = tuple(0.5 * max(r * r - 1, 0.0) ** 0.5 for r in ratios)
 
     def reduce(images: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        small = resample(blur(images, sigmas), pairs.grid, grid).image
+        small = resample(blur_measured(images, valid, sigmas), pairs.grid, grid).image
         measured = resample(valid.to(images.dtype), pairs.grid, grid).image > 0.99
         return normalise(small, measured), measured
 
@@ -104,7 +104,9 @@ def _level(pairs: Pairs, factor: int) -> tuple[Grid, Tensor, Tensor, Tensor, Ten
 
 
 def _follow(pairs: Pairs, start: Sequence[Transform], counts: tuple[int, ...]) -> Tensor:
-    fields = torch.stack([transform.displacement_field().vectors.to(pairs.moving) for transform in start])
+    fields = torch.stack(
+        [transform.displacement_field().to_space(Space.NORMALISED).vectors.to(pairs.moving) for transform in start]
+    )
     for axis, (size, count) in enumerate(zip(pairs.grid.shape, counts, strict=True)):
         inverse = torch.linalg.pinv(bspline_basis(torch.linspace(0, 1, size).to(fields), count))
         fields = torch.tensordot(fields, inverse, dims=([axis + 2], [1])).movedim(-1, axis + 2)
@@ -112,4 +114,4 @@ def _follow(pairs: Pairs, start: Sequence[Transform], counts: tuple[int, ...]) -
 
 
 def _fields(control: Tensor, grid: Grid) -> tuple[Transform, ...]:
-    return tuple(BSplineField(values, grid) for values in control.detach().clone().cpu())
+    return tuple(BSplineField(values, grid) for values in control.clone().cpu())

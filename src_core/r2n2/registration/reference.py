@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from r2n2.errors import ArgumentError
+from r2n2.preprocessing import MAXIMUM_INVALID_SHARE
 from r2n2.series import ImageSeries
 
 __all__ = ["automatic_reference", "resolve_reference"]
@@ -13,7 +14,7 @@ __all__ = ["automatic_reference", "resolve_reference"]
 def automatic_reference(series: ImageSeries) -> int:
     """The frame whose mean intensity is nearest the mean of the series: a proxy for the mean state of breathing.
 
-    Frames without contrast and frames that cannot be read are not chosen; frames are read one at a time.
+    Frames without contrast, frames with too many invalid pixels and frames that cannot be read are not chosen; frames are read one at a time.
 
     Raises
     ------
@@ -26,8 +27,9 @@ def automatic_reference(series: ImageSeries) -> int:
             frame = series.frame(index).astype(np.float64)
         except (OSError, ValueError, RuntimeError):
             continue
-        values = frame[np.isfinite(frame)]
-        if values.size and values.min() < values.max():
+        finite = np.isfinite(frame)
+        values = frame[finite]
+        if finite.mean() >= 1 - MAXIMUM_INVALID_SHARE and values.min() < values.max():
             means[index] = values.mean()
     if np.isnan(means).all():
         raise ArgumentError("reference: no frame has any contrast, so there is nothing to align; check the series")

@@ -79,7 +79,7 @@ def test_frames_come_to_lie_on_the_reference(method: str) -> None:
     results = _register(series, method=method)
     assert results[0].status is FrameStatus.REFERENCE
     assert _is_identity(results[0])
-    still = GaussianSequence.identity(GRID)
+    still, seen = GaussianSequence.identity(GRID), []
     for k in range(1, 5):
         result = results[k]
         assert (result.frame, result.status, result.message) == (k, FrameStatus.OK, "")
@@ -88,8 +88,9 @@ def test_frames_come_to_lie_on_the_reference(method: str) -> None:
         assert float(error.mean()) < 0.5 * float(make.error_px(still, exact[k]).mean())
         assert result.max_displacement_mm == pytest.approx(float(result.transform.displacement_field().magnitude_mm().max()))
         assert 0 < result.min_jacobian < 1
-        before, after = (np.abs(series.frame(0) - frame).mean() for frame in (series.frame(k), warp_frame(series, result)))
-        assert after < 0.8 * before
+        seen.append([np.abs(series.frame(0) - frame).mean() for frame in (series.frame(k), warp_frame(series, result))])
+    before, after = np.mean(seen, axis=0)
+    assert after < 0.6 * before
 
 
 def test_progress_rises_to_one_and_names_every_frame_once() -> None:

@@ -14,7 +14,8 @@ __all__ = ["automatic_reference", "resolve_reference"]
 def automatic_reference(series: ImageSeries) -> int:
     """The frame whose mean intensity is nearest the mean of the series: a proxy for the mean state of breathing.
 
-    Frames without contrast, frames with too many invalid pixels and frames that cannot be read are not chosen; frames are read one at a time.
+    Frames without contrast, frames with too many invalid pixels and frames that cannot be read are not chosen.
+    Frames are read one at a time.
 
     Raises
     ------

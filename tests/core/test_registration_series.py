@@ -262,6 +262,21 @@ def test_what_left_the_view_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> N
     assert _is_identity(result)
 
 
+@pytest.mark.parametrize(("shift", "status"), [(40, FrameStatus.OK), (75, FrameStatus.FAILED)])
+def test_agreement_of_a_last_strip_is_no_success(monkeypatch: pytest.MonkeyPatch, shift: int, status: FrameStatus) -> None:
+    # What stays in view agrees perfectly, but that is 8 of 83 columns for the larger shift.
+    wide = make.texture((61, 2 * 83), 5).numpy()
+    frames = np.stack([wide[..., shift : shift + 83], wide[..., :83]])
+    pixels = torch.zeros(2, *GRID.shape)
+    pixels[1] = shift
+    _with_stub(monkeypatch, [DisplacementField(pixels, GRID, Space.INDEX)])
+    result = _register(ImageSeries(frames, GRID))[1]
+    assert result.status is status
+    if status is FrameStatus.FAILED:
+        assert "only 10 % of it would stay in view" in result.message
+        assert _is_identity(result)
+
+
 @pytest.mark.parametrize("percent", range(10, 100, 20))
 def test_a_shift_beyond_reach_is_never_called_ok_and_worse(percent: int) -> None:
     wide = make.texture((61, 2 * 83), 5).numpy()

@@ -22,6 +22,8 @@ __all__ = ["BatchResult", "LoadedFrame", "judge", "register_batch", "unregistere
 _FOLDED_PERCENT = 1.0
 # Rounding may lower a correlation that is as good as it can be.
 _SIMILARITY_TOLERANCE = 1e-4
+# A few pixels that stay in view always find something to agree with.
+_SMALLEST_OVERLAP = 0.25
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,6 +93,10 @@ def judge(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss
             similarity=before,
             seconds=seconds,
         )
+    overlap = float(valid.sum() / (frame.valid & reference.valid).sum().clamp_min(1))
+    if overlap < _SMALLEST_OVERLAP:
+        message = f"frame {frame.index}: only {100 * overlap:.0f} % of it would stay in view; it is left as it is"
+        return unregistered(frame.index, grid, FrameStatus.FAILED, message, similarity=before, seconds=seconds)
     if after < before - _SIMILARITY_TOLERANCE:
         message = f"frame {frame.index}: the similarity fell from {before:.4f} to {after:.4f}; it is left as it is"
         return unregistered(frame.index, grid, FrameStatus.WORSE, message, similarity=before, seconds=seconds)

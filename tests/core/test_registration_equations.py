@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
+from r2n2.registration.folding import folding_equations, folding_penalty
 from r2n2.registration.normal_equations import data_equations, regulariser_equations, solve_damped
 from r2n2.registration.proposal import propose
 from r2n2.registration.whitened import WhitenedGaussians
 from r2n2.similarity import diffusion
-from r2n2.transform import GaussianSequence, normalised_lattice
+from r2n2.transform import GaussianSequence, jacobian_determinant, normalised_lattice
 
 GRIDS = {2: Grid((9, 9), (1.5, 1.5)), 3: Grid((5, 5, 5))}
 WIDE_RANGE = (1e-3, 1e3)
@@ -161,13 +162,51 @@ def test_regulariser_equations_are_gauss_newton_of_the_diffusion(ndim: int) -> N
     change = torch.zeros(2, 3 * model.freedom, dtype=torch.float64, requires_grad=True)
     (gradient,) = torch.autograd.grad(0.5 * diffusion(field(change), grid).sum(), change)
     torch.testing.assert_close(vector, gradient, rtol=1e-6, atol=1e-9)
-    # The diffusion is quadratic in the field: J' H J by its own Hessian on the field's Jacobian.
-    jacobian = torch.autograd.functional.jacobian(field, change)
-    for pair in range(2):
-        mine = jacobian[pair, ..., pair, :].movedim(-1, 0)  # (K q, ndim, *shape)
-        squares = 0.5 * diffusion(mine, grid)
-        sums = 0.5 * diffusion((mine[:, None] + mine[None]).flatten(0, 1), grid).unflatten(0, (len(mine), len(mine)))
-        torch.testing.assert_close(matrix[pair], sums - squares[:, None] - squares[None], rtol=1e-6, atol=1e-9)
+    # The diffusion is quadratic in the field, so d' matrix d is the diffusion of the field's derivative along d.
+    torch.testing.assert_close(matrix, matrix.mT)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(5):
+        direction = torch.randn(2, 3 * model.freedom, generator=generator, dtype=torch.float64)
+        step = 1e-6 * direction
+        slope = (field(step) - field(-step)).detach() / 2e-6
+        along = torch.einsum("bi,bij,bj->b", direction, matrix, direction)
+        torch.testing.assert_close(along, diffusion(slope, grid), rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_folding_equations_are_gauss_newton_of_the_penalty(ndim: int) -> None:
+    # Few enough cells that all of them count, and a margin that most fall below.
+    model, grid, margin = _model(ndim), Grid((5,) * ndim), 1.4
+    positions = normalised_lattice(grid, model.centres).flatten(1)
+
+    def penalty(change: Tensor) -> Tensor:
+        return folding_penalty(_displacement(model, change, positions).unflatten(2, grid.shape), grid, margin)
+
+    change = torch.zeros(2, 3 * model.freedom, dtype=torch.float64, requires_grad=True)
+    assert (penalty(change) > 0).all()
+    (gradient,) = torch.autograd.grad(0.5 * penalty(change).sum(), change)
+    field = model.displacement(positions).unflatten(2, grid.shape)
+    found = folding_equations(model, field, positions, grid, margin)
+    assert found is not None
+    matrix, vector = found
+    torch.testing.assert_close(vector, gradient, rtol=1e-6, atol=1e-9)
+    # J' J is half the Hessian of the penalty less the curvature of the determinant; along any direction d, d' J' J d is the
+    # squared change of the shortfall.
+    direction = torch.randn(2, 3 * model.freedom, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    step = 1e-6
+    shortfall = [
+        (margin - _determinants(_displacement(model, s * step * direction, positions).unflatten(2, grid.shape), grid))
+        for s in (1, -1)
+    ]
+    falling = _determinants(field, grid) < margin
+    expected = (((shortfall[0] - shortfall[1]) / (2 * step)).square() * falling).flatten(1).mean(1)
+    torch.testing.assert_close(torch.einsum("bi,bij,bj->b", direction, matrix, direction), expected, rtol=1e-4, atol=1e-6)
+    assert folding_equations(model, field, positions, grid, -50.0) is None
+
+
+def _determinants(displacement: Tensor, grid: Grid) -> Tensor:
+    """By forward differences at the first corner of every cell: the first of the ways of ``jacobian_determinant``."""
+    return jacobian_determinant(displacement, grid)[:, 0]
 
 
 def test_a_damped_step_solves_its_equations_and_leaves_hopeless_ones_alone() -> None:

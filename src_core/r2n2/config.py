@@ -101,11 +101,11 @@ class FitConfig(Config):
     """Weight of the mean squared shortfall of the Jacobian determinant below ``smallest_jacobian``."""
     smallest_jacobian: float = Field(default=0.2, ge=0, lt=1)
     """Jacobian determinant from which on folding is feared."""
-    folding_size: int = Field(default=64, ge=16, le=512)
+    folding_size: int = Field(default=48, ge=16, le=512)
     """Side in points of the lattice on which folding is measured."""
     clamp: float = Field(default=3.0, gt=0)
     """z-scored intensities are clamped to plus and minus this."""
-    pixels_a_step: int = Field(default=3200, ge=256)
+    pixels_a_step: int = Field(default=2560, ge=256)
     """Pixels of the working square that a step's linear model looks at; its result is judged on all of them."""
     longest_step_px: float = Field(default=0.7, gt=0)
     """Largest change of an amplitude in one step, in pixels of the working square."""

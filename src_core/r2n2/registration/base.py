@@ -37,6 +37,11 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.moving)
 
+    def distinct_fixed(self) -> tuple[Tensor, Tensor]:
+        """``fixed`` and ``fixed_valid`` without repetition: of one image where all pairs share it by ``expand``."""
+        shared = self.fixed.stride(0) == 0 and self.fixed_valid.stride(0) == 0
+        return (self.fixed[:1], self.fixed_valid[:1]) if shared else (self.fixed, self.fixed_valid)
+
 
 @dataclass(frozen=True, eq=False)
 class RegistrationStep:

@@ -154,6 +154,8 @@ class _Judged:
     """(B, ndim, P) of the moving image at the warped positions"""
     weight: Tensor
     """(B, 1, P): 1 / number of valid pixels, 0 where not valid"""
+    fine_field: Tensor
+    """(B, ndim, *shape) displacement on the lattice on which folding is measured"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,7 +182,7 @@ class _Level:
 
     @classmethod
     def build(cls, pairs: Pairs, size: int, config: FitConfig) -> _Level:
-        fixed = to_square(pairs.fixed, pairs.fixed_valid, pairs.grid, size)
+        fixed = to_square(*pairs.distinct_fixed(), pairs.grid, size)
         moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size)
         grid = fixed.grid
         fixed_image = normalise(fixed.images, fixed.valid, clamp=config.clamp)
@@ -221,7 +223,7 @@ class _Level:
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
         weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
-        return _Judged(objective, residual, warped[:, 1:], weight)
+        return _Judged(objective, residual, warped[:, 1:], weight, fine_field)
 
     def force_gradient(self, current: _Judged) -> Tensor:
         """Mean of both images' gradients: the linear model then holds over twice the distance (efficient second order)."""
@@ -240,7 +242,7 @@ class _Level:
             weight = weight[..., part] * parts
         matrix, vector = data_equations(model, positions, slope, residual, weight)
         regulariser = regulariser_equations(model, self.coarse_positions, self.coarse)
-        folding = folding_equations(model, self.fine_positions, self.fine, self.config.smallest_jacobian)
+        folding = folding_equations(model, current.fine_field, self.fine_positions, self.fine, self.config.smallest_jacobian)
         if folding is not None:
             matrix.add_(folding[0], alpha=self.config.folding_weight)
             vector.add_(folding[1], alpha=self.config.folding_weight)
@@ -265,6 +267,7 @@ def _choose(better: Tensor, new: _Judged, old: _Judged) -> _Judged:
         torch.where(chosen, new.residual, old.residual),
         torch.where(chosen, new.gradient, old.gradient),
         torch.where(chosen, new.weight, old.weight),
+        torch.where(better.view(-1, *[1] * (new.fine_field.ndim - 1)), new.fine_field, old.fine_field),
     )
 
 

@@ -22,16 +22,20 @@ def folding_penalty(displacement: Tensor, grid: Grid, margin: float) -> Tensor:
     return _shortfall(displacement, grid, margin).square().flatten(1).mean(1)
 
 
-def folding_equations(model: WhitenedGaussians, positions: Tensor, grid: Grid, margin: float) -> tuple[Tensor, Tensor] | None:
+def folding_equations(
+    model: WhitenedGaussians, displacement: Tensor, positions: Tensor, grid: Grid, margin: float
+) -> tuple[Tensor, Tensor] | None:
     """Matrix (B, N, N) and right side (B, N) of the penalty, N = K q; None where nothing is near folding.
 
     Parameters
     ----------
+    displacement
+        (B, ndim, *grid.shape) of the model, NORMALISED.
     positions
         (ndim, P) of the lattice ``grid``, NORMALISED.
     """
     ndim = grid.ndim
-    shortfall = _shortfall(model.displacement(positions).unflatten(2, grid.shape), grid, margin)
+    shortfall = _shortfall(displacement, grid, margin)
     cells = shortfall[0].numel()
     worst, place = shortfall.flatten(1).topk(min(_PLACES, cells), dim=1)
     if not bool((worst > 0).any()):

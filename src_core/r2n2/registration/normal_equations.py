@@ -36,15 +36,8 @@ def data_equations(
     tuple of Tensor
         (B, K q, K q) and (B, K q), q = ``model.freedom``.
     """
-    ndim = model.ndim
     root = weight.sqrt()
-    slope = slope * root
-    along = model.amplitudes @ slope
-    parts = model.derivatives(positions)
-    jacobian = parts.new_empty(*parts.shape[:2], model.freedom, parts.shape[3])
-    torch.mul(slope[:, None], parts[:, :, :1], out=jacobian[:, :, :ndim])
-    torch.mul(along[:, :, None], parts[:, :, 1:], out=jacobian[:, :, ndim:])
-    jacobian = jacobian.flatten(1, 2)
+    jacobian = model.projected(positions, slope * root).flatten(1, 2)
     return jacobian @ jacobian.mT, (jacobian @ (residual * root).mT).squeeze(-1)
 
 

@@ -132,6 +132,18 @@ def test_every_step_keeps_a_valid_transform_of_its_own() -> None:
     assert errors[-1] < 0.5 * errors[0]
 
 
+def test_a_result_can_be_edited_and_used_by_autograd() -> None:
+    step = _fit(make.pairs_of(make.moved_pair()[:2]))[-1]
+    found = _sequence(step)
+    factor = torch.ones(1, requires_grad=True)
+    replace(found, amplitudes=factor * found.amplitudes).displacement_field().vectors.sum().backward()
+    assert factor.grad is not None
+    assert not any(getattr(found, name).is_inference() for name in NAMES)
+    found.amplitudes[0] += 1
+    found.centres[0] = 0
+    assert not torch.equal(_sequence(step).amplitudes, found.amplitudes)
+
+
 def test_stopping_in_the_middle_keeps_what_was_found() -> None:
     fixed, moving, _ = make.moved_pair()
     whole = _fit(make.pairs_of((fixed, moving)))

@@ -178,11 +178,11 @@ class WhitenedGaussians:
         return WhitenedGaussians(centres.clamp(-reach, reach), factors, self.amplitudes + amplitude)
 
     def sequences(self, grid: Grid) -> tuple[GaussianSequence, ...]:
-        """As one GaussianSequence a pair, on ``grid``."""
+        """As one GaussianSequence a pair, on ``grid``; copies, that a person can edit and autograd can use."""
         _, precision, axes = torch.linalg.svd(self.factors)
         orientation = orientation_of_axes(axes)
         return tuple(
-            GaussianSequence(self.centres[row], 1 / precision[row], orientation[row], self.amplitudes[row], grid)
+            GaussianSequence(self.centres[row].clone(), 1 / precision[row], orientation[row], self.amplitudes[row].clone(), grid)
             for row in range(len(self.centres))
         )
 

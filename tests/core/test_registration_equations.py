@@ -252,3 +252,22 @@ def test_two_blobs_get_one_gaussian_each_and_pairs_do_not_mix() -> None:
     found = propose(grid, residual, slope, torch.ones_like(residual), count=2, sigmas=(0.15,), regularisation=0.0)
     torch.testing.assert_close(found.centres[0], places, rtol=0, atol=0.12)
     torch.testing.assert_close(found.centres[1, 0], places[1], rtol=0, atol=0.12)
+
+
+def test_the_place_lowers_the_objective_most_of_all_places() -> None:
+    # Edges of very different strength: a strong one with a small residual beside a weak one with a large residual.
+    grid = Grid((31, 31))
+    lattice = normalised_lattice(grid, torch.zeros(0, dtype=torch.float64)).flatten(1)
+    generator = torch.Generator().manual_seed(2)
+    weak, strong = (torch.exp(-0.5 * ((lattice - c) / 0.12).square().sum(0)) for c in (-0.25, 0.2))
+    slope = torch.randn(1, 2, 31 * 31, generator=generator, dtype=torch.float64) * (weak + 30 * strong)
+    residual = slope.sum(1, keepdim=True) * (weak + 0.02 * strong)
+    weight = torch.full_like(residual, 1 / 31**2)
+    found = propose(grid, residual, slope, weight, count=1, sigmas=(0.15,), regularisation=1e-4)
+    bumps = torch.exp(-0.5 * (lattice[:, :, None] - lattice[:, None]).square().sum(0) / 0.15**2)
+    force = torch.einsum("cp,ip->ci", bumps, (slope * residual * weight)[0])
+    stiffness = torch.einsum("cp,ip,jp->cij", bumps.square(), slope[0], slope[0] * weight[0])
+    stiffness = stiffness + 1e-4 * math.pi / 4 * torch.eye(2, dtype=torch.float64)
+    gain = 0.5 * (force * torch.linalg.solve(stiffness, force.unsqueeze(-1)).squeeze(-1)).sum(1)
+    place = int((lattice - found.centres[0, 0][:, None]).square().sum(0).argmin())
+    assert float(gain[place]) > 0.98 * float(gain.max())

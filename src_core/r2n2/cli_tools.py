@@ -55,7 +55,7 @@ def _print_result(folder: Path) -> None:
         times = manifest.input.times_s
         if times is not None:
             print(f"  times {times[0]:g} to {times[-1]:g} s" + (f", from {tag}" if tag else ""))
-        print(print(f"  method {manifest.settings.method}, reference {manifest.reference}, device {manifest.device}"))
+        print(f"  method {manifest.settings.method}, reference {manifest.reference}, device {manifest.device}")
         for note in manifest.input.notes:
             print(f"  note: {note}")
 

@@ -18,7 +18,9 @@ def run(*arguments: str) -> tuple[float, float]:
     import time
 
     began = time.perf_counter()
-    child = subprocess.Popen([sys.executable, "-m", "r2n2.cli", *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    program = str(Path(sys.executable).with_name("r2n2"))
+    program = str(Path(sys.executable).with_name("r2n2"))
+    child = subprocess.Popen([program, *arguments], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(child.pid, 0)
     if status != 0:
         raise SystemExit(f"r2n2 {' '.join(arguments)} ended with status {status}")

@@ -40,19 +40,8 @@ PATIENTS = (Patient("SCD0000101", "SC-HF-I-1", 18, 7), Patient("SCD0000301", "SC
 
 
 def register(source: Path, target: Path, method: str, *options: str) -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "r2n2.cli",
-        "register",
-        str(source),
-        "-o",
-        str(target),
-        "--method",
-        method,
-        "--overwrite",
-        "--quiet",
-    ]
+    program = str(Path(sys.executable).with_name("r2n2"))
+    command = [program, "register", str(source), "-o", str(target), "--method", method, "--overwrite", "--quiet"]
     outcome = subprocess.run([*command, *options], check=False, stdout=subprocess.DEVNULL)
     if outcome.returncode not in (0, 3):
         raise SystemExit(f"{' '.join(command)} ended with {outcome.returncode}")

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from r2n2.errors import ArgumentError
 
@@ -111,6 +111,17 @@ class FitConfig(Config):
     """Largest change of an amplitude in one step, in pixels of the working square."""
     regulariser_size: int = Field(default=24, ge=8, le=256)
     """Side in points of the lattice on which the diffusion is measured."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        low, high = self.sigma_range
+        if not 0 < low < high:
+            raise ValueError("sigma_range must be a smaller and a larger positive number")
+        if not self.proposed_sigmas or min(self.proposed_sigmas) <= 0:
+            raise ValueError("proposed_sigmas must hold at least one positive number")
+        if not 16 <= self.sizes[0] <= self.sizes[1] <= self.sizes[2]:
+            raise ValueError("sizes must not fall and be at least 16")
+        return self
 
 
 class BSplineConfig(Config):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -18,6 +18,7 @@ from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.geometry import Grid, Space
 from r2n2.registration import (
+    FitMethod,
     FrameResult,
     FrameStatus,
     Pairs,
@@ -419,3 +420,23 @@ def test_too_little_memory_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(series_module, "build_method", lambda config: Hungry([], []))
     with pytest.raises(ResourceError, match="smaller --batch-size"):
         _register(make.moving_series(3)[0])
+
+
+def test_a_batch_that_raises_is_done_again_frame_by_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row 35: what one frame does to a method does not cost the others their result."""
+    series, _ = make.moving_series()
+    bad = torch.from_numpy(series.frame(2).astype("float32"))
+    register = FitMethod.register
+
+    def moody(self: FitMethod, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
+        for step in register(self, pairs, start=start):
+            if any(torch.equal(image, bad) for image in pairs.moving):
+                raise RuntimeError("singular matrix")
+            yield step
+
+    monkeypatch.setattr(FitMethod, "register", moody)
+    results = _register(series)
+    assert results[2].status is FrameStatus.FAILED
+    assert "frame 2" in results[2].message
+    assert "singular matrix" in results[2].message
+    assert all(results[k].status is FrameStatus.OK for k in range(1, len(series)) if k != 2)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.preprocessing import luminance
-from r2n2.registration.base import Pairs, RegistrationStep
+from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.batch import BatchResult, LoadedFrame, judge, register_batch, unregistered
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
@@ -96,28 +96,52 @@ def register_series(series: ImageSeries, config: RegistrationConfig | None = Non
         loaded = [_load(series, k) for k in batch]
         refused = [frame for frame in loaded if isinstance(frame, FrameResult)]
         frames = [frame for frame in loaded if isinstance(frame, LoadedFrame)]
-        outcome = BatchResult()
+        results = refused
         if frames:
-            start = _nearest(anchors, frames)
-            try:
-                for share in register_batch(method, reference, frames, series.grid, device, start, outcome):
-                    if share < 1:
-                        yield SeriesProgress(index, done, total, (done + share * len(batch)) / total, ())
-            except torch.OutOfMemoryError as error:
-                raise ResourceError(
-                    f"memory: {len(frames)} frames at once do not fit; choose a smaller --batch-size or --device cpu"
-                ) from error
-        results = sorted([*refused, *_judged(reference, frames, outcome)], key=lambda result: result.frame)
+            work = _register(method, reference, frames, series.grid, device, _nearest(anchors, frames))
+            while True:
+                try:
+                    share = next(work)
+                except StopIteration as end:
+                    results = sorted([*refused, *end.value], key=lambda result: result.frame)
+                    break
+                if share < 1:
+                    yield SeriesProgress(index, done, total, (done + share * len(batch)) / total, ())
         done += len(batch)
         yield SeriesProgress(index, done, total, done / total, tuple(results))
         if config.warm_start:
             anchors.update({r.frame: r.transform for r in results if r.status is FrameStatus.OK})
 
 
-def _judged(reference: LoadedFrame, frames: list[LoadedFrame], outcome: BatchResult) -> list[FrameResult]:
-    share = outcome.seconds / max(len(frames), 1)
-    triples = zip(frames, outcome.transforms, outcome.loss, strict=True)
-    return [judge(reference, frame, transform, loss, share) for frame, transform, loss in triples]
+def _register(
+    method: Method,
+    reference: LoadedFrame,
+    frames: list[LoadedFrame],
+    grid: Grid,
+    device: torch.device,
+    start: tuple[Transform, ...] | None,
+) -> Generator[float, None, list[FrameResult]]:
+    """Register a batch, yielding the share done; where the batch fails, each frame alone, so that one cannot stop the others."""
+    outcome = BatchResult()
+    try:
+        yield from register_batch(method, reference, frames, grid, device, start, outcome)
+        share = outcome.seconds / len(frames)
+        triples = zip(frames, outcome.transforms, outcome.loss, strict=True)
+        return [judge(reference, frame, transform, loss, share) for frame, transform, loss in triples]
+    except torch.OutOfMemoryError as error:
+        raise ResourceError(
+            f"memory: {len(frames)} frames at once do not fit; choose a smaller --batch-size or --device cpu"
+        ) from error
+    except R2N2Error:
+        raise
+    except (RuntimeError, ValueError) as error:
+        if len(frames) == 1:
+            message = f"frame {frames[0].index}: the registration failed ({error}); it is left as it is"
+            return [unregistered(frames[0].index, grid, FrameStatus.FAILED, message)]
+    results: list[FrameResult] = []
+    for k, frame in enumerate(frames):
+        results += yield from _register(method, reference, [frame], grid, device, None if start is None else (start[k],))
+    return results
 
 
 def _load(series: ImageSeries, index: int) -> LoadedFrame | FrameResult:

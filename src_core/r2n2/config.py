@@ -81,17 +81,17 @@ class NetworkConfig(Config):
 class FitConfig(Config):
     """Gaussians fitted to a pair, coarse to fine."""
 
-    regularisation: float = Field(default=0.05, ge=0)
+    regularisation: float = Field(default=0.005, ge=0)
     """Weight of the diffusion of the displacement (mean squared gradient) against the mean squared difference."""
-    sizes: tuple[int, int, int] = (48, 80, 128)
+    sizes: tuple[int, int, int] = (48, 96, 192)
     """Sides in pixels of the working squares: of the first Gaussians, of the others, of the last steps."""
     coarse_share: float = Field(default=0.2, gt=0, le=1)
     """Share of the Gaussians placed on the coarsest square."""
     rounds: int = Field(default=4, ge=1, le=50)
     """Rounds in which the other Gaussians are added."""
-    steps_a_round: int = Field(default=4, ge=1, le=200)
+    steps_a_round: int = Field(default=5, ge=1, le=200)
     """Steps of all Gaussians together after each round."""
-    final_steps: int = Field(default=6, ge=1, le=200)
+    final_steps: int = Field(default=10, ge=1, le=200)
     """Steps on the finest square."""
     proposed_sigmas: tuple[float, ...] = (0.3, 0.17, 0.1)
     """Standard deviations with which a Gaussian may start, normalised."""
@@ -109,6 +109,8 @@ class FitConfig(Config):
     """Pixels of the working square that a step's linear model looks at; its result is judged on all of them."""
     longest_step_px: float = Field(default=0.7, gt=0)
     """Largest change of an amplitude in one step, in pixels of the working square."""
+    field_size: int = Field(default=96, ge=16, le=2048)
+    """Largest side in points of the lattice on which a step's displacement is summed; larger squares interpolate it."""
     regulariser_size: int = Field(default=24, ge=8, le=256)
     """Side in points of the lattice on which the diffusion is measured."""
 

@@ -271,3 +271,29 @@ def test_the_place_lowers_the_objective_most_of_all_places() -> None:
     gain = 0.5 * (force * torch.linalg.solve(stiffness, force.unsqueeze(-1)).squeeze(-1)).sum(1)
     place = int((lattice - found.centres[0, 0][:, None]).square().sum(0).argmin())
     assert float(gain[place]) > 0.98 * float(gain.max())
+
+
+def test_the_most_telling_gaussians_come_first_and_the_sum_stays() -> None:
+    """A wide and a narrow Gaussian and one that half cancels: told by what each adds to the whole."""
+    grid = Grid((24, 24)).enclosing_cube(24)
+    centres = torch.tensor([[[0.5, 0.5], [-0.3, -0.2], [0.5, 0.45]]], dtype=torch.float64)
+    sigmas = torch.tensor([0.08, 0.4, 0.1], dtype=torch.float64)
+    factors = torch.eye(2, dtype=torch.float64) / sigmas[None, :, None, None]
+    amplitudes = torch.tensor([[[0.02, 0.0], [0.1, 0.05], [-0.01, 0.0]]], dtype=torch.float64)
+    model = WhitenedGaussians(centres, factors, amplitudes)
+    positions = normalised_lattice(grid, centres).flatten(1)
+    told = model.told_by_importance(positions)
+    torch.testing.assert_close(told.displacement(positions), model.displacement(positions))
+    whole = model.displacement(positions)
+    gaps = [
+        float(
+            (
+                whole - WhitenedGaussians(told.centres[:, :k], told.factors[:, :k], told.amplitudes[:, :k]).displacement(positions)
+            ).norm()
+        )
+        for k in range(4)
+    ]
+    assert told.centres[0, 0].tolist() == [-0.3, -0.2]
+    assert told.centres[0, 1].tolist() == [0.5, 0.5]
+    assert gaps[1] < 0.05 * gaps[0]
+    assert gaps[3] == pytest.approx(0, abs=1e-12)

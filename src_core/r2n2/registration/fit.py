@@ -15,6 +15,7 @@ from functools import partial
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from r2n2.config import FitConfig
 from r2n2.errors import ArgumentError
@@ -31,6 +32,7 @@ from r2n2.transform import GaussianSequence, Transform, normalised_lattice, samp
 __all__ = ["FitMethod", "Round", "plan_rounds"]
 
 _FIRST_DAMPING, _SMALLEST_DAMPING, _LARGEST_DAMPING = 1e-2, 1e-5, 1e3
+_ORDER_SIZE = 24
 _REACH = 1.1  # a centre may lie a little outside the square
 
 
@@ -124,6 +126,7 @@ class FitMethod:
 
 
 def _sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
+    model = model.told_by_importance(normalised_lattice(pairs.grid.enclosing_cube(_ORDER_SIZE), pairs.moving).flatten(1))
     return tuple(
         GaussianSequence(s.centres.cpu(), s.sigmas.cpu(), s.orientation.cpu(), s.amplitudes.cpu(), s.grid)
         for s in model.sequences(pairs.grid)
@@ -209,8 +212,8 @@ class _Level:
         )
 
     def judge(self, model: WhitenedGaussians, regularisation: float) -> _Judged:
-        displacement = model.displacement(self.positions)
-        places = (self.positions + displacement).unflatten(2, self.grid.shape)
+        displacement = self._displacement(model)
+        places = self.positions.unflatten(1, self.grid.shape) + displacement
         warped, valid = sample_normalised(self.moving, places, self.grid)
         valid = valid & self.fixed_valid
         if self.moving_valid is not None:
@@ -224,6 +227,18 @@ class _Level:
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
         weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
         return _Judged(objective, residual, warped[:, 1:], weight, fine_field)
+
+    def _displacement(self, model: WhitenedGaussians) -> Tensor:
+        """On the working square, (B, ndim, *shape); on a large one interpolated from a smaller lattice, to 1 % of an amplitude.
+
+        The narrowest Gaussian allowed spans two points of that lattice. Results never hold an interpolated displacement.
+        """
+        if self.size <= self.config.field_size:
+            return model.displacement(self.positions).unflatten(2, self.grid.shape)
+        lattice = normalised_lattice(self.grid.resized((self.config.field_size,) * self.grid.ndim), self.positions)
+        field = model.displacement(lattice.flatten(1)).unflatten(2, lattice.shape[1:])
+        mode = "bicubic" if self.grid.ndim == 2 else "trilinear"
+        return functional.interpolate(field, self.grid.shape, mode=mode, align_corners=True)
 
     def force_gradient(self, current: _Judged) -> Tensor:
         """Mean of both images' gradients: the linear model then holds over twice the distance (efficient second order)."""

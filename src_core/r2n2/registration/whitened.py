@@ -177,6 +177,32 @@ class WhitenedGaussians:
         factors = precision.clamp(1 / sigma_range[1], 1 / sigma_range[0]).unsqueeze(-1) * axes
         return WhitenedGaussians(centres.clamp(-reach, reach), factors, self.amplitudes + amplitude)
 
+    def told_by_importance(self, positions: Tensor) -> WhitenedGaussians:
+        """The same sums in the order in which they are best told: each next Gaussian brings the partial sum nearest the whole.
+
+        Parameters
+        ----------
+        positions
+            (ndim, P) NORMALISED, where partial sums and the whole are compared by their mean squared difference.
+        """
+        weights = self._weights(positions)[1]
+        inner = (weights @ weights.mT) * (self.amplitudes @ self.amplitudes.mT)
+        # |f - s - g|^2 = |f - s|^2 - 2 <f - s, g> + <g, g>, with f the whole, s the sum so far and g the next.
+        own, missing = inner.diagonal(dim1=1, dim2=2), inner.sum(2)
+        rows = torch.arange(len(own), device=own.device)
+        told = torch.zeros_like(own, dtype=torch.bool)
+        order = []
+        for _ in range(len(self)):
+            best = (2 * missing - own).masked_fill(told, -torch.inf).argmax(1)
+            told = told.index_put((rows, best), torch.ones_like(best, dtype=torch.bool))
+            missing = missing - inner[rows, :, best]
+            order.append(best)
+        if not order:
+            return self
+        ranks = torch.stack(order, 1)
+        at = (rows[:, None], ranks)
+        return WhitenedGaussians(self.centres[at], self.factors[at], self.amplitudes[at])
+
     def sequences(self, grid: Grid) -> tuple[GaussianSequence, ...]:
         """As one GaussianSequence a pair, on ``grid``; copies, that a person can edit and autograd can use."""
         _, precision, axes = torch.linalg.svd(self.factors)

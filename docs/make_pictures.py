@@ -20,11 +20,13 @@ IMAGES = Path(__file__).with_name("images")
 
 
 def save(name: str, uri: str) -> None:
+    """Write the picture of a data URI."""
     IMAGES.mkdir(exist_ok=True)
     (IMAGES / name).write_bytes(base64.b64decode(uri.partition(",")[2]))
 
 
 def main() -> None:
+    """Simulate, register, draw."""
     truth = thorax_series(ThoraxConfig(seed=3))
     config = RegistrationConfig()
     with tempfile.TemporaryDirectory() as folder:

@@ -38,7 +38,15 @@ def data_equations(
     """
     root = weight.sqrt()
     jacobian = model.projected(positions, slope * root).flatten(1, 2)
-    return jacobian @ jacobian.mT, (jacobian @ (residual * root).mT).squeeze(-1)
+    return _times_own_transpose(jacobian), (jacobian @ (residual * root).mT).squeeze(-1)
+
+
+def _times_own_transpose(rows: Tensor) -> Tensor:
+    """Product (B, N, N) of rows (B, N, P) with their transpose; it is symmetric, so a quarter of the work is left out."""
+    half = rows.shape[1] // 2
+    upper = rows[:, :half] @ rows.mT
+    lower = rows[:, half:] @ rows[:, half:].mT
+    return torch.cat((upper, torch.cat((upper[:, :, half:].mT, lower), 2)), 1)
 
 
 def regulariser_equations(model: WhitenedGaussians, positions: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:

@@ -103,6 +103,8 @@ class FitConfig(Config):
     """Jacobian determinant from which on folding is feared."""
     folding_size: int = Field(default=48, ge=16, le=512)
     """Side in points of the lattice on which folding is measured."""
+    outlier: float = Field(default=3.0, gt=0)
+    """Difference of z-scored intensities from which on a pixel counts less and less."""
     clamp: float = Field(default=3.0, gt=0)
     """z-scored intensities are clamped to plus and minus this."""
     pixels_a_step: int = Field(default=2560, ge=256)

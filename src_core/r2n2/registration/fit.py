@@ -26,13 +26,15 @@ from r2n2.registration.folding import folding_equations, folding_penalty
 from r2n2.registration.normal_equations import data_equations, regulariser_equations, solve_damped
 from r2n2.registration.proposal import propose
 from r2n2.registration.whitened import WhitenedGaussians
-from r2n2.similarity import diffusion, mean_squared_error
+from r2n2.similarity import diffusion
 from r2n2.transform import GaussianSequence, Transform, normalised_lattice, sample_normalised
 
 __all__ = ["FitMethod", "Round", "plan_rounds"]
 
 _FIRST_DAMPING, _SMALLEST_DAMPING, _LARGEST_DAMPING = 1e-2, 1e-5, 1e3
 _ORDER_SIZE = 24
+_ALIGNED = 0.1  # an aligned pixel counts as much as one with this squared difference: it holds what is right in place
+_GOLDEN = 0.618033988749895  # multiples of it fill the interval evenly: each step looks at other pixels
 _REACH = 1.1  # a centre may lie a little outside the square
 
 
@@ -220,13 +222,15 @@ class _Level:
             valid = valid & (sample_normalised(self.moving_valid, places, self.grid).image > 0.99)
         warped, counted = warped.flatten(2), valid.flatten(2)
         residual = (warped[:, :1] - self.fixed) * counted
-        similarity = mean_squared_error(self.fixed, warped[:, :1], counted)
+        weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
+        square = residual.square()
+        doubt = 1 + square / self.config.outlier**2
+        similarity = (weight * square / doubt).sum((1, 2))
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
         objective = similarity + regularisation * diffusion(coarse_field, self.coarse)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
-        weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
-        return _Judged(objective, residual, warped[:, 1:], weight, fine_field)
+        return _Judged(objective, residual, warped[:, 1:], weight / doubt.square(), fine_field)
 
     def _displacement(self, model: WhitenedGaussians) -> Tensor:
         """On the working square, (B, ndim, *shape); on a large one interpolated from a smaller lattice, to 1 % of an amplitude.
@@ -250,11 +254,10 @@ class _Level:
         """One damped step, taken by the pairs whose objective it lowers."""
         slope = self.force_gradient(current)
         positions, residual, weight = self.positions, current.residual, current.weight
-        parts = positions.shape[1] // self.config.pixels_a_step
-        if parts > 1:
-            part = self.order[step % parts :: parts]
-            positions, slope, residual = positions[:, part], slope[..., part], residual[..., part]
-            weight = weight[..., part] * parts
+        if positions.shape[1] > self.config.pixels_a_step:
+            part, weight = self._sample(slope, residual, weight, step)
+            positions = positions[:, part].movedim(0, 1)
+            slope, residual = (v.gather(2, part[:, None].expand(-1, v.shape[1], -1)) for v in (slope, residual))
         matrix, vector = data_equations(model, positions, slope, residual, weight)
         regulariser = regulariser_equations(model, self.coarse_positions, self.coarse)
         folding = folding_equations(model, current.fine_field, self.fine_positions, self.fine, self.config.smallest_jacobian)
@@ -273,6 +276,20 @@ class _Level:
         better = judged.objective < current.objective
         damping = torch.where(better, damping * 0.3, damping * 5).clamp(_SMALLEST_DAMPING, _LARGEST_DAMPING)
         return tried.where(better, model), _choose(better, judged, current), damping
+
+    def _sample(self, slope: Tensor, residual: Tensor, weight: Tensor, step: int) -> tuple[Tensor, Tensor]:
+        """Pixels (B, M) for a step's linear model and their weights (B, 1, M), so that sums over them are right on average.
+
+        Half of the chance is even; the other half goes to pixels with a slope and a difference to be made smaller. Each pair's
+        choice depends on that pair alone: evenly spaced places of its summed chances, the pixels in a fixed shuffled order.
+        """
+        count, total = self.config.pixels_a_step, slope.shape[2]
+        telling = (slope.square().sum(1) * (residual.square() + _ALIGNED)[:, 0] * weight[:, 0]).sqrt()
+        chance = 0.5 / total + 0.5 * telling / telling.sum(1, keepdim=True).clamp_min(torch.finfo(telling.dtype).tiny)
+        summed = chance[:, self.order].cumsum(1, dtype=torch.float64)
+        places = (torch.arange(count, device=summed.device, dtype=summed.dtype) + (step * _GOLDEN) % 1) / count
+        part = self.order[torch.searchsorted(summed, places * summed[:, -1:]).clamp_max(total - 1)]
+        return part, (weight[:, 0].gather(1, part) / (count * chance.gather(1, part))).unsqueeze(1)
 
 
 def _choose(better: Tensor, new: _Judged, old: _Judged) -> _Judged:

@@ -1,9 +1,9 @@
 """Registration without training: Gaussians fitted to each pair by damped Gauss-Newton steps, coarse to fine, batched over pairs.
 
-The objective of a pair is the mean squared difference over the valid pixels of the working square, plus ``regularisation`` times
-the mean squared gradient of the displacement, plus ``folding_weight`` times a penalty on folding. Gaussians are added a few at a
-time where one alone would lower the objective most (``proposal``), then all are moved together. A step that does not lower a
-pair's objective is not taken for that pair.
+The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, r the difference of
+z-scored intensities, plus ``regularisation`` times the mean squared gradient of the displacement, plus ``folding_weight`` times a
+penalty on folding. Gaussians are added a few at a time where one alone would lower the objective most (``proposal``), then all are
+moved together. A step that does not lower a pair's objective is not taken for that pair.
 """
 
 from __future__ import annotations
@@ -195,7 +195,7 @@ class _Level:
         whole = bool(pairs.moving_valid.all()) and len(set(grid.shape)) == 1 and bool(moving.valid.all())
         coarse = grid.resized((config.regulariser_size,) * grid.ndim)
         fine = grid.resized((config.folding_size,) * grid.ndim)
-        # A fixed shuffle: each step looks at another part of the pixels, the same in every run.
+        # A fixed shuffle, the same in every run: neighbours along it lie anywhere in the image.
         order = torch.randperm(math.prod(grid.shape), generator=torch.Generator().manual_seed(0))
         return cls(
             config,

@@ -45,7 +45,6 @@ class Round:
     size: int
     add: int
     steps: int
-    regularisation: float
 
 
 def plan_rounds(config: FitConfig, gaussians: int, present: int) -> tuple[Round, ...]:
@@ -57,10 +56,10 @@ def plan_rounds(config: FitConfig, gaussians: int, present: int) -> tuple[Round,
         rest = missing - first
         shares = [rest // config.rounds + (k < rest % config.rounds) for k in range(config.rounds)]
         sizes = [(config.sizes[0], first), *((config.sizes[1], share) for share in shares if share)]
-        rounds = [Round(size, add, config.steps_a_round, config.regularisation) for size, add in sizes]
+        rounds = [Round(size, add, config.steps_a_round) for size, add in sizes]
     if present:
-        rounds.append(Round(config.sizes[1], 0, config.steps_a_round, config.regularisation))
-    rounds.append(Round(config.sizes[2], 0, config.final_steps, config.regularisation))
+        rounds.append(Round(config.sizes[1], 0, config.steps_a_round))
+    rounds.append(Round(config.sizes[2], 0, config.final_steps))
     return tuple(rounds)
 
 
@@ -107,7 +106,7 @@ class FitMethod:
             with torch.inference_mode():
                 if level is None or level.size != plan.size:
                     level = _Level.build(pairs, plan.size, self._config)
-                current = level.judge(model, plan.regularisation)
+                current = level.judge(model)
                 if plan.add:
                     new = propose(
                         level.grid,
@@ -116,13 +115,13 @@ class FitMethod:
                         current.weight,
                         count=plan.add,
                         sigmas=self._config.proposed_sigmas,
-                        regularisation=plan.regularisation,
+                        regularisation=self._config.regularisation,
                     )
                     model = model.joined(new)
             damping = current.objective.new_full((len(pairs),), _FIRST_DAMPING)
             for step in range(plan.steps):
                 with torch.inference_mode():
-                    model, current, damping = level.improve(model, current, damping, plan.regularisation, step)
+                    model, current, damping = level.improve(model, current, damping, step)
                 index += 1
                 yield RegistrationStep(index, total, current.objective.clone(), partial(_sequences, model, pairs))
 
@@ -213,7 +212,7 @@ class _Level:
             normalised_lattice(fine, fixed_image).flatten(1),
         )
 
-    def judge(self, model: WhitenedGaussians, regularisation: float) -> _Judged:
+    def judge(self, model: WhitenedGaussians) -> _Judged:
         displacement = self._displacement(model)
         places = self.positions.unflatten(1, self.grid.shape) + displacement
         warped, valid = sample_normalised(self.moving, places, self.grid)
@@ -227,7 +226,7 @@ class _Level:
         doubt = 1 + square / self.config.outlier**2
         similarity = (weight * square / doubt).sum((1, 2))
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
-        objective = similarity + regularisation * diffusion(coarse_field, self.coarse)
+        objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
         return _Judged(objective, residual, warped[:, 1:], weight / doubt.square(), fine_field)
@@ -249,7 +248,7 @@ class _Level:
         return 0.5 * (current.gradient + self.fixed_gradient)
 
     def improve(
-        self, model: WhitenedGaussians, current: _Judged, damping: Tensor, regularisation: float, step: int
+        self, model: WhitenedGaussians, current: _Judged, damping: Tensor, step: int
     ) -> tuple[WhitenedGaussians, _Judged, Tensor]:
         """One damped step, taken by the pairs whose objective it lowers."""
         slope = self.force_gradient(current)
@@ -259,6 +258,7 @@ class _Level:
             positions = positions[:, part].movedim(0, 1)
             slope, residual = (v.gather(2, part[:, None].expand(-1, v.shape[1], -1)) for v in (slope, residual))
         matrix, vector = data_equations(model, positions, slope, residual, weight)
+        regularisation = self.config.regularisation
         regulariser = regulariser_equations(model, self.coarse_positions, self.coarse)
         folding = folding_equations(model, current.fine_field, self.fine_positions, self.fine, self.config.smallest_jacobian)
         if folding is not None:
@@ -272,7 +272,7 @@ class _Level:
         longest = change[..., : model.ndim].norm(dim=-1).amax(1) / pixel
         change = change / longest.clamp_min(1)[:, None, None]
         tried = model.changed(change, self.config.sigma_range, _REACH)
-        judged = self.judge(tried, regularisation)
+        judged = self.judge(tried)
         better = judged.objective < current.objective
         damping = torch.where(better, damping * 0.3, damping * 5).clamp(_SMALLEST_DAMPING, _LARGEST_DAMPING)
         return tried.where(better, model), _choose(better, judged, current), damping

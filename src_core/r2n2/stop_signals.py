@@ -26,6 +26,11 @@ class StopRequest:
         self._patient = False
         self._asked: int | None = None
 
+    @property
+    def asked(self) -> bool:
+        """Whether to stop, for operations that have something to save before they ``check``."""
+        return self._asked is not None
+
     def check(self) -> None:
         """End here if asked to.
 

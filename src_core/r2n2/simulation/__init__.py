@@ -1,8 +1,57 @@
 """Simulated series and pairs whose motion is known exactly: input of the demonstration, truth of tests, data for training."""
 
-from r2n2.simulation.gaussian_motion import random_gaussian_motion, synthetic_pair
-from r2n2.simulation.material import Label
-from r2n2.simulation.settings import ThoraxConfig
-from r2n2.simulation.thorax import SimulatedSeries, thorax_series
+from __future__ import annotations
 
-__all__ = ["Label", "SimulatedSeries", "ThoraxConfig", "random_gaussian_motion", "synthetic_pair", "thorax_series"]
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from r2n2.simulation.engine import PairEngine, SimulatedBatch
+    from r2n2.simulation.engine_config import AppearanceConfig, EngineConfig, MotionConfig
+    from r2n2.simulation.gaussian_motion import random_gaussian_motion, synthetic_pair
+    from r2n2.simulation.material import Label
+    from r2n2.simulation.settings import ThoraxConfig
+    from r2n2.simulation.slices import RealPair, RealSlice
+    from r2n2.simulation.stock import thorax_pairs
+    from r2n2.simulation.thorax import SimulatedSeries, thorax_series
+
+__all__ = [
+    "AppearanceConfig",
+    "EngineConfig",
+    "Label",
+    "MotionConfig",
+    "PairEngine",
+    "RealPair",
+    "RealSlice",
+    "SimulatedBatch",
+    "SimulatedSeries",
+    "ThoraxConfig",
+    "random_gaussian_motion",
+    "synthetic_pair",
+    "thorax_pairs",
+    "thorax_series",
+]
+
+# Found when asked for: the engine must import where the thorax's drawing tools are not installed.
+_PLACES = {
+    "AppearanceConfig": "engine_config",
+    "EngineConfig": "engine_config",
+    "Label": "material",
+    "MotionConfig": "engine_config",
+    "PairEngine": "engine",
+    "RealPair": "slices",
+    "RealSlice": "slices",
+    "SimulatedBatch": "engine",
+    "SimulatedSeries": "thorax",
+    "ThoraxConfig": "settings",
+    "random_gaussian_motion": "gaussian_motion",
+    "synthetic_pair": "gaussian_motion",
+    "thorax_pairs": "stock",
+    "thorax_series": "thorax",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"r2n2.simulation.{_PLACES[name]}"), name)

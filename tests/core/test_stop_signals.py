@@ -16,15 +16,20 @@ from r2n2.stop_signals import Interrupted, StopRequest, stop_signals
 def test_a_patient_step_is_finished_first(number: int, code: int) -> None:
     before = signal.getsignal(number)
     done = []
-    with stop_signals() as stop, pytest.raises(Interrupted) as caught:
-        for step in range(5):
-            with stop.patiently():
-                assert not stop.asked
-                if step == 2:
-                    signal.raise_signal(number)
-                    assert stop.asked
-                done.append(step)
-            stop.check()
+
+    def work() -> None:
+        with stop_signals() as stop:
+            for step in range(5):
+                with stop.patiently():
+                    assert not stop.asked
+                    if step == 2:
+                        signal.raise_signal(number)
+                        assert stop.asked
+                    done.append(step)
+                stop.check()
+
+    with pytest.raises(Interrupted) as caught:
+        work()
     assert done == [0, 1, 2]
     assert caught.value.exit_code == code
     assert signal.getsignal(number) is before

@@ -67,13 +67,22 @@ def _vessels(rng: np.random.Generator, size: int) -> Tensor:
         start = root if rng.uniform() < 0.6 else rng.uniform(-1, 1, 2)
         angle, length = rng.uniform(0, 2 * math.pi), rng.uniform(0.2, 1.2)
         cos, sin = math.cos(angle), math.sin(angle)
-        dy, dx = y - start[0], x - start[1]
+        # Only the window that the vessel can reach is worked on.
+        ends = (float(start[0]) + length * cos, float(start[1]) + length * sin)
+        window = tuple(_window(size, float(a), b, 0.1 + 0.3 * length) for a, b in zip(start, ends, strict=True))
+        dy, dx = y[window] - start[0], x[window] - start[1]
         along, across = cos * dy + sin * dx, cos * dx - sin * dy
         share = (along / length).clamp(0, 1)
         wave, phase = rng.uniform(3, 9), rng.uniform(0, 2 * math.pi)
-        centre = rng.normal(0, 0.25) * length * share.square() + rng.uniform(0, 0.06) * torch.sin(wave * share + phase)
+        centre = rng.uniform(-0.3, 0.3) * length * share.square() + rng.uniform(0, 0.06) * torch.sin(wave * share + phase)
         radius = rng.uniform(0.008, 0.035) * (1 - 0.7 * share)
         beyond = (along - share * length).abs()
         distance = torch.maximum((across - centre).abs(), beyond)
-        cover = torch.maximum(cover, ((radius - distance) / soft + 0.5).clamp(0, 1))
+        cover[window] = torch.maximum(cover[window], ((radius - distance) / soft + 0.5).clamp(0, 1))
     return cover
+
+
+def _window(size: int, start: float, end: float, margin: float) -> slice:
+    """Pixels along one axis of the canvas between two places and a margin beyond."""
+    low, high = ((place + _EXTENT) / (2 * _EXTENT) * (size - 1) for place in (min(start, end) - margin, max(start, end) + margin))
+    return slice(max(0, math.floor(low)), max(0, math.ceil(high) + 1))

@@ -85,8 +85,8 @@ class PairEngine:
         self._seed = seed
         self._slices = [prepare_slice(item) for item in slices]
         self._pairs = [prepare_pair(item) for item in pairs]
-        self._slice_shares = _shares([item.source for item in slices])
-        self._pair_shares = _shares([item.source for item in pairs])
+        self._slice_shares = _shares([item.patient for item in slices])
+        self._pair_shares = _shares([item.patient for item in pairs])
 
     def batch(self, first: int, count: int, size: int) -> SimulatedBatch:
         """Samples number ``first`` to ``first + count - 1`` on squares of ``size`` x ``size`` pixels.
@@ -100,18 +100,18 @@ class PairEngine:
             raise ValueError(
                 f"PairEngine.batch: first must be at least 0, count 1 and size 8 pixels, got {first}, {count} and {size}"
             )
-        samples = [self._sample(number, size) for number in range(first, first + count)]
-        images = torch.stack([sample.images for sample in samples])
-        valid = torch.stack([sample.valid for sample in samples])
-        return SimulatedBatch(
-            fixed=images[:, :1].contiguous(),
-            moving=images[:, 1:].contiguous(),
-            fixed_valid=valid[:, :1].contiguous(),
-            moving_valid=valid[:, 1:].contiguous(),
-            displacement=torch.stack([sample.displacement for sample in samples]),
-            has_truth=torch.tensor([sample.has_truth for sample in samples]),
-            kinds=tuple(sample.kind for sample in samples),
-        )
+        fixed, moving = torch.empty(2, count, 1, size, size)
+        fixed_valid, moving_valid = torch.empty(2, count, 1, size, size, dtype=torch.bool)
+        displacement = torch.empty(count, 2, size, size)
+        has_truth, kinds = torch.empty(count, dtype=torch.bool), []
+        for k in range(count):
+            sample = self._sample(first + k, size)
+            fixed[k, 0], moving[k, 0] = sample.images
+            fixed_valid[k, 0], moving_valid[k, 0] = sample.valid
+            displacement[k] = sample.displacement
+            has_truth[k] = sample.has_truth
+            kinds.append(sample.kind)
+        return SimulatedBatch(fixed, moving, fixed_valid, moving_valid, displacement, has_truth, tuple(kinds))
 
     def _sample(self, number: int, size: int) -> _Sample:
         rng = np.random.default_rng([self._seed, number])
@@ -152,8 +152,8 @@ class PairEngine:
         return _Sample(images, valid, torch.zeros(2, size, size), False, "real pair")
 
 
-def _shares(sources: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """Probability of each item: a source of many slices is seen more often than one of few, but not in proportion."""
-    counts = Counter(sources)
-    weights = np.array([counts[source] ** -0.5 for source in sources])
+def _shares(patients: Sequence[str]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Probability of each item: a patient with many slices is seen more often than one with few, but not in proportion."""
+    counts = Counter(patients)
+    weights = np.array([counts[patient] ** -0.5 for patient in patients])
     return weights / weights.sum() if len(weights) else weights

@@ -112,7 +112,7 @@ class AppearanceConfig(Config):
     blur: _Share = 0.15
     """One image is slightly less sharp."""
     blur_px: _Range = (0.3, 0.8)
-    """Range of the blur's standard deviation in pixels of the square."""
+    """Range of the blur's standard deviation in pixels of the square, at most 0.8."""
     noise: _Share = 0.75
     """Rician (one half) or Gaussian noise, independent in both images."""
     noise_strength: _Range = (0.003, 0.06)
@@ -122,6 +122,8 @@ class AppearanceConfig(Config):
     def _check(self) -> Self:
         for name in ("gamma_range", "texture_strength", "bias_strength", "blur_px", "noise_strength"):
             _check_rising(name, getattr(self, name))
+        if self.blur_px[1] > 0.8:
+            raise ValueError(f"blur_px must be at most 0.8 pixels, got {self.blur_px}")
         return self
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -24,27 +25,33 @@ def draw_motion(rng: np.random.Generator, size: int, config: MotionConfig) -> tu
     names = [str(name) for name in rng.choice(list(KINDS), count, p=weights / weights.sum())]
     total = torch.zeros(2, size, size)
     for name in names:
-        motion = without_folding(KINDS[name](rng, size, config), config.smallest_jacobian)
-        total = total + motion * log_uniform(rng, config.factor)
+        total += KINDS[name](rng, size, config) * log_uniform(rng, config.factor)
     return without_folding(total, config.smallest_jacobian), "+".join(names)
 
 
 def without_folding(displacement: Tensor, smallest: float) -> Tensor:
     """The displacement (2, n, n), or the largest part of it whose determinants are all at least ``smallest``."""
-    trace, product = _invariants(displacement)
-    # 1 + s trace + s^2 product falls to ``smallest`` first at the smaller positive root s.
     spare = 1 - smallest
-    root = (trace.square() - 4 * spare * product).clamp_min(0).sqrt()
-    reached = (trace.square() >= 4 * spare * product) & (root > trace)
-    scale = torch.where(reached, 2 * spare / (root - trace).clamp_min(1e-12), torch.inf)
-    largest = float(scale.min())
-    return displacement if largest >= 1 else displacement * (0.999 * largest)
+    along_y, along_x = _slopes(displacement)
+    steepest = max(float(slope.abs().max()) for slope in (along_y, along_x))
+    # No determinant is below 1 - 2 g - 2 g^2 for slopes up to g: most motions need no closer look.
+    if 2 * steepest + 2 * steepest**2 <= spare:
+        return displacement
+    invariants = list(_invariants(along_y, along_x))
+    if all(float((trace + product).min()) >= -spare for trace, product in invariants):
+        return displacement
+    inverse_scale = 1.0
+    for trace, product in invariants:
+        # 1 + s trace + s^2 product falls to ``smallest`` first at the smaller positive root s; where there is none, the
+        # number below is not a number or not positive.
+        root = (trace.square() - 4 * spare * product).sqrt_()
+        inverse_scale = max(inverse_scale, float((root - trace).nan_to_num_(0).max()) / (2 * spare))
+    return displacement * (0.999 / inverse_scale)
 
 
 def determinants(displacement: Tensor) -> Tensor:
     """Jacobian determinants (4, n-1, n-1) of x -> x + f(x): at the corners of every cell, from the differences along its edges."""
-    trace, product = _invariants(displacement)
-    return 1 + trace + product
+    return torch.stack([1 + trace + product for trace, product in _invariants(*_slopes(displacement))])
 
 
 def central_determinant(displacement: Tensor) -> Tensor:
@@ -54,19 +61,20 @@ def central_determinant(displacement: Tensor) -> Tensor:
     return (1 + along_y[0]) * (1 + along_x[1]) - along_y[1] * along_x[0]
 
 
-def _invariants(displacement: Tensor) -> tuple[Tensor, Tensor]:
+def _slopes(displacement: Tensor) -> tuple[Tensor, Tensor]:
+    """Differences (2, n-1, n) along y and (2, n, n-1) along x, per unit of length."""
     per_unit = (displacement.shape[-1] - 1) / 2
-    along_y = displacement.diff(dim=1) * per_unit
-    along_x = displacement.diff(dim=2) * per_unit
-    left, right, top, bottom = along_y[:, :, :-1], along_y[:, :, 1:], along_x[:, :-1], along_x[:, 1:]
-    corners = [(left, top), (left, bottom), (right, top), (right, bottom)]
-    trace = torch.stack([dy[0] + dx[1] for dy, dx in corners])
-    product = torch.stack([dy[0] * dx[1] - dy[1] * dx[0] for dy, dx in corners])
-    return trace, product
+    return displacement.diff(dim=1) * per_unit, displacement.diff(dim=2) * per_unit
+
+
+def _invariants(along_y: Tensor, along_x: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Trace and determinant (n-1, n-1) of the displacement's gradient at each corner of every cell."""
+    for dy in (along_y[:, :, :-1], along_y[:, :, 1:]):
+        for dx in (along_x[:, :-1], along_x[:, 1:]):
+            yield dy[0] + dx[1], dy[0] * dx[1] - dy[1] * dx[0]
 
 
 def _gaussians(rng: np.random.Generator, size: int, config: MotionConfig) -> Tensor:
-    y, x = square_lattice(size)
     count = int(rng.integers(config.gaussian_count[0], config.gaussian_count[1] + 1))
     low, high = (math.log(s) for s in config.gaussian_sigma)
     wide = np.exp(rng.uniform(low, high, count))
@@ -75,13 +83,21 @@ def _gaussians(rng: np.random.Generator, size: int, config: MotionConfig) -> Ten
     # A Gaussian longer than its width would fold alone, and then all others would be weakened with it.
     length = np.minimum(config.gaussian_amplitude * rng.uniform(0.05, 1, count), narrow)
     centre = rng.uniform(-0.9, 0.9, (2, count))
-    cy, cx, cos, sin, a, b = (
-        torch.from_numpy(v).float().view(-1, 1, 1) for v in (*centre, np.cos(turn), np.sin(turn), 1 / wide, 1 / narrow)
-    )
-    dy, dx = y - cy, x - cx
-    weight = torch.exp(-0.5 * (((cos * dy + sin * dx) * a).square() + ((cos * dx - sin * dy) * b).square()))
+    cos, sin, a, b = np.cos(turn), np.sin(turn), wide**-2.0, narrow**-2.0
+    yy, xx, yx = a * cos**2 + b * sin**2, a * sin**2 + b * cos**2, (a - b) * cos * sin
+    cy, cx = centre
+    # The exponent is a polynomial of the position: one product with its powers, for all Gaussians.
+    factors = (yy, 2 * yx, xx, -2 * (yy * cy + yx * cx), -2 * (xx * cx + yx * cy), yy * cy**2 + 2 * yx * cy * cx + xx * cx**2)
+    exponent = torch.from_numpy(-0.5 * np.stack(factors, axis=1)).float() @ _powers(size)
     amplitude = torch.from_numpy(np.stack((length * np.cos(direction), length * np.sin(direction)))).float()
-    return (amplitude @ weight.flatten(1)).view(2, size, size)
+    return (amplitude @ exponent.exp_()).view(2, size, size)
+
+
+@functools.lru_cache(maxsize=8)
+def _powers(size: int) -> Tensor:
+    """(6, size * size): y y, y x, x x, y, x, 1."""
+    y, x = square_lattice(size)
+    return torch.stack((y * y, y * x, x * x, y, x, torch.ones_like(y))).flatten(1)
 
 
 def _breathing(rng: np.random.Generator, size: int, config: MotionConfig) -> Tensor:
@@ -94,8 +110,8 @@ def _breathing(rng: np.random.Generator, size: int, config: MotionConfig) -> Ten
     below = along - rng.uniform(-0.4, 0.6) - dome
     above_reach, below_reach = rng.uniform(0.25, 1.0), rng.uniform(0.4, 1.5)
     power = rng.uniform(1.3, 2.2)
-    distance = torch.where(below < 0, below / -above_reach, below / below_reach)
-    profile = torch.exp(-((distance.square() + 0.01) ** (power / 2)))
+    distance = below.clamp_min(0) / below_reach - below.clamp_max(0) / above_reach
+    profile = torch.exp(-torch.exp(0.5 * power * torch.log(distance.square() + 0.01)))
     lift = profile * (1 + 0.25 * random_field(rng, size, int(rng.integers(4, 7)))[0])
     spread = rng.uniform(0, 0.4) * across * torch.exp(-(((along - rng.uniform(-0.5, 0.5)) / 0.6) ** 2))
     inside = _within_wall(rng, along, across, sharp=rng.uniform() < config.sliding_share, size=size)
@@ -125,7 +141,7 @@ def _cardiac(rng: np.random.Generator, size: int, config: MotionConfig) -> Tenso
     # Uniform in the cavity, half as strong at the outer wall, then fading.
     steep = rng.uniform(2.5, 5.0)
     weight = 1 / (1 + far**steep)
-    strength = config.cardiac_contraction * rng.uniform(0.1, 1.0) * (1 if rng.uniform() < 0.6 else -1)
+    strength = config.cardiac_contraction * rng.uniform(0.3, 1.0) * (1 if rng.uniform() < 0.6 else -1)
     uneven, side = rng.uniform(0, 0.4) / radius, rng.uniform(0, 2 * math.pi)
     radial = -strength * (1 + uneven * (math.cos(side) * dy + math.sin(side) * dx) * weight) * weight
     twist = rng.normal(0, 0.08) * weight

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
-from r2n2.preprocessing import blur
-from r2n2.simulation.lattice import random_field, square_lattice
+from r2n2.simulation.lattice import random_field, soften, square_lattice
 from r2n2.simulation.slices import Pyramid
 
 __all__ = ["draw_patchwork"]
@@ -24,15 +23,15 @@ def draw_patchwork(rng: np.random.Generator, size: int) -> Pyramid:
     y, x = y + bend[0], x + bend[1]
     draw = (_regions, _blobs)[int(rng.integers(0, 2))]
     image = draw(rng, y, x)
-    for _ in range(int(rng.integers(0, 9))):
+    for _ in range(int(rng.integers(0, 7))):
         cover = _ellipse(rng, y, x, size)
         image = image + (rng.uniform(0, 1) - image) * cover
     if rng.uniform() < 0.5:
         outline = _ellipse(rng, y, x, size, large=True)
         image = image * outline + rng.uniform(0, 0.2) * (1 - outline)
     image = image * (1 + rng.uniform(0, 0.15) * random_field(rng, size, int(rng.integers(8, 40)))[0])
-    image = blur(image[None, None], (rng.uniform(0.6, 1.4),) * 2)
-    return Pyramid((image,), (Grid((size, size)),), masked=False)
+    image = soften(image, rng.uniform(0.4, 0.8))
+    return Pyramid((image[None, None],), (Grid((size, size)),), masked=False)
 
 
 def _regions(rng: np.random.Generator, y: Tensor, x: Tensor) -> Tensor:

@@ -76,6 +76,21 @@ class NetworkConfig(Config):
     """Side in pixels of the square that the network sees."""
     keep_probability: float = Field(default=0.5, gt=0, le=1)
     """p of the multiplicative Gaussian noise N(1, sqrt((1 - p) / p)), in training only."""
+    evidence_sizes: tuple[int, ...] = ()
+    """Sides in pixels of the squares on which the images are compared to solve each amplitude by least squares; the network then
+    sees where Gaussians would help and gives place, shape and a correction. Empty: the network alone gives all, as in the paper."""
+    sigma_min: float = Field(default=0.0, ge=0, lt=2)
+    """Smallest standard deviation; if positive, standard deviations are spread evenly in the logarithm up to ``sigma_max``."""
+    located_features: bool = False
+    """Let the shape be decided from the features at the chosen place, too."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min must be smaller than sigma_max ({self.sigma_max}), got {self.sigma_min}")
+        if any(not 16 <= size <= 1024 for size in self.evidence_sizes):
+            raise ValueError(f"evidence_sizes must each be 16 to 1024, got {self.evidence_sizes}")
+        return self
 
 
 class FitConfig(Config):

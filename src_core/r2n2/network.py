@@ -17,14 +17,18 @@ import torch
 from torch import Generator, Tensor, nn
 
 from r2n2.config import NetworkConfig
+from r2n2.evidence import GAIN_SIGMAS, Evidence, solve_amplitude, without_folding
+from r2n2.geometry import Grid
 from r2n2.network_blocks import CONVOLUTIONS, GatedRegistrationUnit, ParameterHead, UnitOutput
 from r2n2.transform.gaussians import gaussian_displacement, precision_matrix
+from r2n2.transform.warp import sample_normalised
 
 __all__ = ["R2N2", "GaussianParameters", "State", "coordinate_lattice", "force_channels"]
 
 SIZE_MULTIPLE = 8
 _LEVELS = 3
 _FORCE_FLOOR = 0.02
+_CORRECTION = 0.5  # largest correction of a solved amplitude, NORMALISED
 
 State: TypeAlias = tuple[Tensor, ...]
 """One (B, C, *shape) tensor a level, at 1/2, 1/4 and 1/8 of the working size."""
@@ -104,13 +108,20 @@ class R2N2(nn.Module):
             raise ValueError(f"R2N2: channels must be at least 1, the last at least 2, got {channels}")
         self.config = config
         self.ndim = ndim
+        if config.evidence_sizes and ndim != 2:
+            raise ValueError(f"R2N2: evidence is for 2D images, got ndim {ndim}; leave evidence_sizes empty")
         inputs = 2 + ndim + (1 + ndim if config.force_channels else 0)
         self.entry = CONVOLUTIONS[ndim](inputs, channels[0], 7, stride=2, padding=3)
+        scales = len(config.evidence_sizes)
+        self.evidence_entry: nn.Module | None = None
+        if scales:
+            self.evidence_entry = CONVOLUTIONS[ndim](scales * (len(GAIN_SIGMAS) + ndim) + 1, channels[0], 3, padding=1)
         self.levels = nn.ModuleList(
             GatedRegistrationUnit(here, below, ndim, config.keep_probability) for here, below in itertools.pairwise(channels)
         )
-        self._widths = (ndim, ndim, 1 if ndim == 2 else 3)
-        self.parameter_head = ParameterHead(channels[-1], sum(self._widths), ndim)
+        self._widths = (ndim, ndim, 1 if ndim == 2 else 3, *((scales, 1) if scales else ()))
+        located = sum(channels[:-1]) + ndim if config.located_features else 0
+        self.parameter_head = ParameterHead(channels[-1], sum(self._widths), ndim, located)
 
     def initial_state(
         self, batch: int, size: int, device: torch.device | str | None = None, dtype: torch.dtype | None = None
@@ -137,7 +148,13 @@ class R2N2(nn.Module):
         )
 
     def step(
-        self, fixed: Tensor, warped: Tensor, state: State, *, generator: Generator | None = None
+        self,
+        fixed: Tensor,
+        warped: Tensor,
+        state: State,
+        *,
+        evidence: Evidence | None = None,
+        generator: Generator | None = None,
     ) -> tuple[GaussianParameters, State]:
         """The next local deformation.
 
@@ -148,20 +165,30 @@ class R2N2(nn.Module):
             (cube) whose side is a multiple of 8.
         state
             From ``initial_state`` or the step before.
+        evidence
+            Of fixed and warped image, where the settings name ``evidence_sizes``; else None.
         generator
             Source of the noise in training mode, on the device of the images; torch's default if None.
 
         Raises
         ------
         ValueError
-            If the shapes of images or state do not fit.
+            If the shapes of images or state do not fit, or evidence lacks or is not asked for.
         """
         self._check_images(fixed, warped, state)
-        lattice = coordinate_lattice(fixed.shape[-1], self.ndim, fixed)
+        if (evidence is None) != (self.evidence_entry is None):
+            raise ValueError(
+                f"R2N2.step: settings with evidence_sizes {self.config.evidence_sizes} "
+                f"{'take no' if self.evidence_entry is None else 'need'} evidence; see r2n2.registration.unroll"
+            )
+        full = lattice = coordinate_lattice(fixed.shape[-1], self.ndim, fixed)
         inputs = [fixed, warped, lattice.expand(len(fixed), *lattice.shape)]
         if self.config.force_channels:
             inputs.append(force_channels(fixed, warped))
-        features = torch.tanh(self.entry(torch.cat(inputs, dim=1)))
+        features = self.entry(torch.cat(inputs, dim=1))
+        if self.evidence_entry is not None and evidence is not None:
+            features = features + self.evidence_entry(evidence.channels)
+        features = torch.tanh(features)
         done: list[UnitOutput] = []
         for level, level_state in zip(self.levels, state, strict=True):
             # Pixel i of a level is where the strided convolutions are centred: pixel 2 i of the level above. Spreading
@@ -169,19 +196,30 @@ class R2N2(nn.Module):
             lattice = lattice[(slice(None), *(slice(None, None, 2),) * self.ndim)]
             done.append(level(features, level_state, lattice, generator))
             features = done[-1].features
-        parameters = self._in_range(self.parameter_head(features).to(fixed.dtype), _weighted_position(done))
+        centres = _weighted_position(done)
+        located = None
+        if self.config.located_features:
+            located = torch.cat([_at_place(unit.located, centres, fixed.shape[-1]) for unit in done] + [centres], dim=1)
+        parameters = self._in_range(self.parameter_head(features, located).to(fixed.dtype), centres, evidence, full)
         return parameters, tuple(unit.state for unit in done)
 
-    def _in_range(self, values: Tensor, centres: Tensor) -> GaussianParameters:
-        """The output ranges of equation (18)."""
-        sigmas, amplitudes, orientation = values.split(self._widths, dim=1)
+    def _in_range(self, values: Tensor, centres: Tensor, evidence: Evidence | None, lattice: Tensor) -> GaussianParameters:
+        """The output ranges of equation (18); with evidence, the amplitude is solved for and the network corrects it."""
+        sigmas, amplitudes, orientation, *weighing = values.split(self._widths, dim=1)
         angles = torch.sigmoid(orientation) * torch.pi
-        return GaussianParameters(
-            centres=centres,
-            sigmas=torch.sigmoid(sigmas) * self.config.sigma_max,
-            orientation=angles if self.ndim == 2 else angles - torch.pi / 2,
-            amplitudes=torch.tanh(amplitudes),
-        )
+        if self.ndim == 3:
+            angles = angles - torch.pi / 2
+        low, high = self.config.sigma_min, self.config.sigma_max
+        sigmas = torch.sigmoid(sigmas)
+        sigmas = low * (high / low) ** sigmas if low > 0 else sigmas * high
+        amplitudes = torch.tanh(amplitudes)
+        if evidence is not None:
+            mixture, caution = weighing
+            solved = solve_amplitude(
+                evidence.moments, lattice, centres, sigmas, angles, mixture.softmax(dim=1), torch.exp(caution.clamp(-8, 8))
+            )
+            amplitudes = without_folding(solved + _CORRECTION * amplitudes, sigmas, angles)
+        return GaussianParameters(centres, sigmas, angles, amplitudes)
 
     def _level_shapes(self, size: int) -> tuple[tuple[int, ...], ...]:
         return tuple((size >> (level + 1),) * self.ndim for level in range(_LEVELS))
@@ -207,6 +245,17 @@ class R2N2(nn.Module):
                 f"R2N2.step: for images of shape {tuple(fixed.shape)} the state must have shapes {wanted}, "
                 f"got {[tuple(part.shape) for part in state]}; start from initial_state"
             )
+
+
+def _at_place(features: Tensor, centres: Tensor, size: int) -> Tensor:
+    """Features (B, C, h, w) at the chosen places, (B, C)."""
+    stride = size // features.shape[-1]
+    # Pixel i of a level is pixel i * stride of the square.
+    index = (centres + 1) * ((size - 1) / (2 * stride))
+    place = index * (2 / (features.shape[-1] - 1)) - 1
+    grid = Grid(tuple(features.shape[2:]))
+    positions = place.view(*place.shape, *[1] * (features.ndim - 2))
+    return sample_normalised(features, positions.to(features.dtype), grid).image.flatten(1)
 
 
 def _weighted_position(levels: list[UnitOutput]) -> Tensor:

@@ -151,23 +151,25 @@ class ParameterHead(nn.Module):
     take up on one working size but not on two.
     """
 
-    def __init__(self, channels: int, outputs: int, ndim: int) -> None:
+    def __init__(self, channels: int, outputs: int, ndim: int, located: int = 0) -> None:
         super().__init__()
         convolution = CONVOLUTIONS[ndim]
         self.halves = (channels // 2, channels - channels // 2)
         self.shared = convolution(channels, channels, 3, padding=1)
         self.content = convolution(self.halves[0], self.halves[1], 3, padding=1)
-        self.hidden = nn.Linear(self.halves[1], _HIDDEN_FEATURES)
+        self.hidden = nn.Linear(self.halves[1] + located, _HIDDEN_FEATURES)
         self.output = nn.Linear(_HIDDEN_FEATURES, outputs)
         nn.init.zeros_(self.output.weight)
         nn.init.zeros_(self.output.bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, C, *shape) to (B, outputs)."""
+    def forward(self, features: Tensor, located: Tensor | None = None) -> Tensor:
+        """(B, C, *shape), and (B, located) features of the chosen place if there are any, to (B, outputs)."""
         content, attention = self.shared(features).split(self.halves, dim=1)
         # The softmax is the second half's activation: after a tanh no pixel could weigh more than e^2 times another.
         content = torch.tanh(self.content(torch.tanh(content)))
         pooled = (content * spatial_softmax(attention)).flatten(2).sum(dim=2)
+        if located is not None:
+            pooled = torch.cat((pooled, located), dim=1)
         return self.output(torch.tanh(self.hidden(pooled)))
 
 
@@ -182,6 +184,8 @@ class UnitOutput(NamedTuple):
     """(B, ndim)."""
     certainty: Tensor
     """(B, 1)."""
+    located: Tensor
+    """(B, C, *shape), what the position was read from."""
 
 
 class GatedRegistrationUnit(nn.Module):
@@ -203,4 +207,4 @@ class GatedRegistrationUnit(nn.Module):
         handed_on = multiplicative_noise(state, self.keep_probability, generator) if self.training else state
         features = features + handed_on
         position, certainty = self.position(features, coordinates)
-        return UnitOutput(torch.tanh(self.down(features)), state, position, certainty)
+        return UnitOutput(torch.tanh(self.down(features)), state, position, certainty, features)

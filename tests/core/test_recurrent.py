@@ -12,6 +12,7 @@ from torch import Tensor
 
 from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError
+from r2n2.evidence import Evidence
 from r2n2.geometry import Grid, Space
 from r2n2.network import R2N2, GaussianParameters, State
 from r2n2.preprocessing import normalise, to_square
@@ -74,7 +75,13 @@ class _Scripted(R2N2):
         self.eval()
 
     def step(
-        self, fixed: Tensor, warped: Tensor, state: State, *, generator: torch.Generator | None = None
+        self,
+        fixed: Tensor,
+        warped: Tensor,
+        state: State,
+        *,
+        evidence: Evidence | None = None,
+        generator: torch.Generator | None = None,
     ) -> tuple[GaussianParameters, State]:
         self.seen.append((fixed.clone(), warped.clone()))
         return self.script[len(self.seen) - 1], state

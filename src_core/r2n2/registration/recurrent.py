@@ -10,39 +10,25 @@ from torch import Tensor
 
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
-from r2n2.network import R2N2, GaussianParameters, State
-from r2n2.preprocessing import Square, normalise, to_square
+from r2n2.network import R2N2, GaussianParameters
 from r2n2.registration.base import Pairs, RegistrationStep
+from r2n2.registration.unroll import Comparison, Progress, Squares, advance, begin, compare, kept_where, prepare
 from r2n2.similarity import mean_squared_error
-from r2n2.transform import GaussianSequence, Transform, normalised_lattice, warp
+from r2n2.transform import GaussianSequence, Transform
 
 __all__ = ["RecurrentMethod"]
-
-# A pixel of the moving square counts where at least this share of its interpolation weight is measured.
-_MEASURED = 0.99
 
 
 @dataclass(frozen=True, eq=False)
 class _Sequence:
     """Where a batch stands after some steps; replaced, never changed, so that earlier steps stay available."""
 
-    warped: Tensor
-    displacement: Tensor
-    state: State
+    progress: Progress
+    seen: Comparison
     steps: tuple[GaussianParameters, ...]
     taken: tuple[int, ...]
     """Steps that count for each pair: all, or those before its displacement stopped being finite."""
     loss: Tensor
-
-
-@dataclass(frozen=True, eq=False)
-class _Squares:
-    """A batch as the network sees it."""
-
-    fixed: Tensor
-    moving: Square
-    valid: Tensor
-    lattice: Tensor
 
 
 class RecurrentMethod:
@@ -98,7 +84,7 @@ class RecurrentMethod:
         beginnings = _check_start(pairs, start)
         # Entered anew for every step: around a yield it would switch off gradients in the caller, too.
         with torch.inference_mode():
-            squares = self._prepare(pairs)
+            squares = prepare(self._network.config, pairs, self._network.entry.weight)
             sequence = self._begin(squares, beginnings)
         for index in range(1, self._steps + 1):
             with torch.inference_mode():
@@ -107,39 +93,30 @@ class RecurrentMethod:
             loss = sequence.loss.to(pairs.fixed.device, copy=True)
             yield RegistrationStep(index, self._steps, loss, transforms)
 
-    def _prepare(self, pairs: Pairs) -> _Squares:
-        weight = self._network.entry.weight
-        size = self._network.config.working_size
+    def _begin(self, squares: Squares, beginnings: tuple[GaussianSequence, ...]) -> _Sequence:
+        start = None
+        if any(len(sequence.centres) for sequence in beginnings):
+            start = tuple(
+                torch.stack([_on_square(sequence, scale.grid, scale.moving) for sequence in beginnings]) for scale in squares.scales
+            )
+        progress = begin(self._network, squares, start)
+        seen = compare(squares, progress.displacements)
+        return _Sequence(progress, seen, (), (0,) * len(squares), _loss(seen))
 
-        def square(images: Tensor, valid: Tensor) -> Square:
-            whole = to_square(images.to(weight.device, weight.dtype), valid.to(weight.device), pairs.grid, size)
-            return whole._replace(images=normalise(whole.images, whole.valid))
-
-        fixed, moving = square(pairs.fixed, pairs.fixed_valid), square(pairs.moving, pairs.moving_valid)
-        return _Squares(fixed.images, moving, fixed.valid, normalised_lattice(moving.grid, fixed.images))
-
-    def _begin(self, squares: _Squares, beginnings: tuple[GaussianSequence, ...]) -> _Sequence:
-        fixed, grid = squares.fixed, squares.moving.grid
-        displacement = torch.stack([_on_square(start, grid, fixed) for start in beginnings])
-        warped, loss = _judge(squares, displacement)
-        state = self._network.initial_state(len(fixed), fixed.shape[-1])
-        return _Sequence(warped, displacement, state, (), (0,) * len(fixed), loss)
-
-    def _advance(self, squares: _Squares, before: _Sequence) -> _Sequence:
-        parameters, state = self._network.step(squares.fixed, before.warped, before.state)
-        displacement = before.displacement + parameters.displacement(squares.lattice)
-        numbers = torch.cat((displacement.flatten(1), *parameters), dim=1)
+    def _advance(self, squares: Squares, before: _Sequence) -> _Sequence:
+        parameters, progress = advance(self._network, squares, before.progress, before.seen)
+        numbers = torch.cat((progress.displacements[squares.working].flatten(1), *parameters), dim=1)
         # A sigma that underflows to 0 is as useless as a number that is not finite.
         usable = numbers.isfinite().all(dim=1) & (parameters.sigmas > 0).all(dim=1)
         done = len(before.steps)
         taken = tuple(
             done + 1 if good and count == done else count for good, count in zip(usable.tolist(), before.taken, strict=True)
         )
-        alive = torch.tensor([count == done + 1 for count in taken], device=displacement.device)
-        displacement = torch.where(alive.view(-1, *[1] * (displacement.ndim - 1)), displacement, before.displacement)
-        warped, loss = _judge(squares, displacement)
-        loss = torch.where(alive, loss, torch.full_like(loss, float("nan")))
-        return _Sequence(warped, displacement, state, (*before.steps, parameters), taken, loss)
+        alive = torch.tensor([count == done + 1 for count in taken], device=numbers.device)
+        progress = kept_where(alive, progress, before.progress)
+        seen = compare(squares, progress.displacements)
+        loss = torch.where(alive, _loss(seen), torch.full_like(before.loss, float("nan")))
+        return _Sequence(progress, seen, (*before.steps, parameters), taken, loss)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,13 +143,9 @@ class _Result:
         return GaussianSequence(joined("centres"), joined("sigmas"), joined("orientation"), joined("amplitudes"), self.pairs.grid)
 
 
-def _judge(squares: _Squares, displacement: Tensor) -> tuple[Tensor, Tensor]:
-    """The moving images warped by a displacement of the square, and the error (B,) where both images are measured."""
-    moving = squares.moving
-    both = torch.cat((moving.images, moving.valid.to(displacement.dtype)), dim=1)
-    resampled = warp(both, displacement, moving.grid)
-    warped, measured = resampled.image.split(1, dim=1)
-    return warped, mean_squared_error(squares.fixed, warped, squares.valid & resampled.valid & (measured > _MEASURED))
+def _loss(seen: Comparison) -> Tensor:
+    """The error (B,) where both images are measured."""
+    return mean_squared_error(seen.fixed, seen.warped, seen.valid)
 
 
 def _on_square(start: GaussianSequence, grid: Grid, like: Tensor) -> Tensor:

@@ -1,0 +1,151 @@
+"""What two images say about the next Gaussian: the least-squares problem of its amplitude, at every place and on several scales.
+
+For a Gaussian w(x) = exp(-1/2 (x-c)' S^-1 (x-c)) with amplitude v, the squared difference of the images after the next step is, to
+first order, smallest where Q v = -N, with N = sum w r g and Q = sum w^2 g g'; r is warped minus fixed image, g the mean gradient of
+the two. Both sums need r g and g g' alone, the *moments*, which are gathered once a step on the working lattice, whatever the size
+of the images they come from. The network then gives place and shape, and the amplitude follows from the images.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from r2n2.transform.gaussians import precision_matrix
+
+__all__ = ["GAIN_SIGMAS", "Evidence", "Pooling", "gather", "solve_amplitude", "telling_channels"]
+
+GAIN_SIGMAS = (0.25, 0.12, 0.06)
+"""Standard deviations, NORMALISED, of the round Gaussians whose gain the network is shown."""
+
+ROUGHNESS = 0.005
+"""Weight of the mean squared gradient of one Gaussian: what keeps an amplitude small where nothing is to be seen."""
+
+_OUTLIER = 3.0
+_STEEPEST = 1.4
+# Of a step's steepness |S^-1/2 v|: one Gaussian alone folds from exp(1/2) = 1.65 on.
+
+
+class Evidence(NamedTuple):
+    """Moments of fixed and warped images."""
+
+    moments: Tensor
+    """(B, L, 5, n, n): force y, x and stiffness yy, yx, xx of L scales; their sum over the lattice is the mean over the image."""
+    channels: Tensor
+    """(B, 5 L + 1, n / 2, n / 2): gains, forces and the overall gain, what the network sees of the moments."""
+
+
+class Pooling(NamedTuple):
+    """Constant matrices that gather one scale's pixels on the working lattice and look at it."""
+
+    matrices: tuple[Tensor, ...]
+    """(n, m) a scale: the share of every pixel that each point of the lattice is given; columns sum to 1."""
+    windows: tuple[Tensor, ...]
+    """(n / 2, n) a width of ``GAIN_SIGMAS``: a Gaussian about every second point of the lattice."""
+
+    @classmethod
+    def build(cls, sizes: tuple[int, ...], working_size: int, like: Tensor) -> Pooling:
+        """For images of ``sizes`` pixels a side and a lattice of ``working_size``."""
+        axis = torch.linspace(-1, 1, working_size, dtype=like.dtype, device=like.device)
+        distance = axis[::2, None] - axis[None]
+        windows = tuple(torch.exp(-0.5 * (distance / sigma).square()) for sigma in GAIN_SIGMAS)
+        return cls(tuple(_sharing(size, working_size, like) for size in sizes), windows)
+
+
+def _sharing(size: int, lattice: int, like: Tensor) -> Tensor:
+    """(lattice, size): pixels at linspace(-1, 1, size) shared linearly between the nearest points of the lattice."""
+    pixels = torch.linspace(-1, 1, size, dtype=like.dtype, device=like.device)
+    points = torch.linspace(-1, 1, lattice, dtype=like.dtype, device=like.device)
+    reach = 2 / (min(size, lattice) - 1)
+    weight = (1 - (points[:, None] - pixels[None]).abs() / reach).clamp_min(0)
+    return weight / weight.sum(0, keepdim=True)
+
+
+def gather(fixed: Tensor, warped: Tensor, counted: Tensor, matrix: Tensor) -> Tensor:
+    """Moments of one scale on the working lattice, (B, 5, n, n).
+
+    Parameters
+    ----------
+    fixed, warped
+        (B, 3, m, m): intensity and its gradient (y, x) per NORMALISED unit.
+    counted
+        (B, 1, m, m) bool, the pixels that count.
+    matrix
+        (n, m) from ``Pooling``.
+    """
+    residual = warped[:, :1] - fixed[:, :1]
+    slope = 0.5 * (warped[:, 1:] + fixed[:, 1:])
+    # A large difference is rather another tissue than a shift: it counts less and less.
+    weight = counted / (1 + residual.square() / _OUTLIER**2).square()
+    weight = weight / counted.sum((2, 3), keepdim=True).clamp_min(1)
+    weighted = slope * weight
+    products = torch.cat((weighted * residual, weighted[:, :1] * slope, weighted[:, 1:] * slope[:, 1:]), dim=1)
+    return matrix @ products @ matrix.mT
+
+
+def telling_channels(moments: Tensor, pooling: Pooling) -> Tensor:
+    """What the network sees of moments (B, L, 5, n, n), (B, 5 L + 1, n / 2, n / 2).
+
+    For every scale: the square root of the gain of the best Gaussian of each width at each place, as a share of the largest; the
+    force over the stiffness of the narrowest. Last, the logarithm of the largest gain.
+    """
+    floor = ROUGHNESS * math.pi / 4
+    gains, local = [], None
+    for sigma, window in zip(GAIN_SIGMAS, pooling.windows, strict=True):
+        force = window @ moments[:, :, :2] @ window.mT
+        squared = window.square() @ moments[:, :, 2:] @ window.square().mT
+        velocity = _solve(force, squared, floor)
+        gains.append(-0.5 * (velocity * force).sum(2))
+        local = velocity / sigma
+    assert local is not None
+    gain = torch.stack(gains, 2).clamp_min(0)
+    largest = gain.amax((1, 2, 3, 4), keepdim=True).clamp_min(1e-9)
+    shown = torch.cat(((gain / largest).sqrt(), torch.tanh(local)), 2).flatten(1, 2)
+    overall = (torch.log10(largest) / 4 + 0.5).flatten(1, 2).expand(-1, -1, *shown.shape[2:])
+    return torch.cat((shown, overall), 1)
+
+
+def _solve(force: Tensor, squared: Tensor, floor: Tensor | float) -> Tensor:
+    """-(Q + floor)^-1 N with N (..., 2, a, b) and Q (..., 3, a, b), in closed form."""
+    a, b, d = (part.squeeze(-3) for part in squared.split(1, -3))
+    y, x = (part.squeeze(-3) for part in force.split(1, -3))
+    a, d = a + floor, d + floor
+    determinant = (a * d - b * b).clamp_min(1e-20)
+    return torch.stack(((b * x - d * y) / determinant, (b * y - a * x) / determinant), dim=-3)
+
+
+def solve_amplitude(
+    moments: Tensor, lattice: Tensor, centres: Tensor, sigmas: Tensor, orientation: Tensor, mixture: Tensor, caution: Tensor
+) -> Tensor:
+    """Amplitude (B, 2) of one Gaussian a pair that best explains the difference of the images, differentiable in place and shape.
+
+    Parameters
+    ----------
+    moments, lattice
+        (B, L, 5, n, n) and (2, n, n).
+    centres, sigmas, orientation
+        (B, 2), (B, 2) and (B, 1) as in ``GaussianParameters``.
+    mixture
+        (B, L) weight of every scale, summing to 1.
+    caution
+        (B, 1) factor of the roughness, positive.
+    """
+    offset = lattice.flatten(1)[None] - centres[:, :, None]
+    precision = precision_matrix(sigmas, orientation)
+    weight = torch.exp(-0.5 * (offset * (precision @ offset)).sum(1))
+    flat = moments.flatten(3)
+    force = torch.einsum("blcp,bp,bl->bc", flat[:, :, :2], weight, mixture)
+    squared = torch.einsum("blcp,bp,bl->bc", flat[:, :, 2:], weight.square(), mixture)
+    # Mean over the square of |grad w|^2: pi (s1^2 + s2^2) / (2 s1 s2) of the area 4.
+    rough = ROUGHNESS * math.pi / 8 * (sigmas.square().sum(1) / sigmas.prod(1))[:, None]
+    return _solve(force[:, :, None, None], squared[:, :, None, None], (rough * caution)[:, :, None])[:, :, 0, 0]
+
+
+def without_folding(amplitudes: Tensor, sigmas: Tensor, orientation: Tensor) -> Tensor:
+    """Amplitudes (B, 2) shortened so that no Gaussian alone folds: its steepness |S^-1/2 v| stays below 1.4 < exp(1/2)."""
+    precision = precision_matrix(sigmas, orientation)
+    squared = torch.einsum("bi,bij,bj->b", amplitudes, precision, amplitudes)
+    return amplitudes * torch.rsqrt(1 + squared / _STEEPEST**2)[:, None]

@@ -1,0 +1,1 @@
+"""Training of the network: settings, data, loop, validation and adapting."""

@@ -1,0 +1,125 @@
+"""Some steps of the network on a batch with the loss they earn: the one module that is trained, on one process or many."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from r2n2.config import NetworkConfig
+from r2n2.geometry import Grid
+from r2n2.network import R2N2
+from r2n2.registration.base import Pairs
+from r2n2.registration.unroll import Progress, Squares, advance, begin, compare, prepare
+from r2n2.simulation.engine import SimulatedBatch
+from r2n2.training.objective import Truth, step_loss
+from r2n2.training.settings import TrainingConfig
+from r2n2.transform import resample
+
+__all__ = ["Chunk", "Sequences", "square_pairs"]
+
+
+def square_pairs(batch: SimulatedBatch) -> Pairs:
+    """Simulated squares as pairs on a grid of their own."""
+    size = batch.fixed.shape[-1]
+    return Pairs(batch.fixed, batch.moving, batch.fixed_valid, batch.moving_valid, Grid((size, size)))
+
+
+@dataclass(frozen=True, eq=False)
+class Sequences:
+    """A batch under way; replaced, never changed."""
+
+    first: int
+    """Number of the batch's first sample in the stream of all processes."""
+    squares: Squares
+    truth: Truth
+    known: Tensor
+    """(B,) bool: the true displacement is known."""
+    progress: Progress
+    done: int
+    """Steps taken."""
+    length: int
+    """Steps to take."""
+
+    @classmethod
+    def start(
+        cls, network: R2N2, batch: SimulatedBatch, config: TrainingConfig, settings: NetworkConfig, *, first: int, length: int
+    ) -> Sequences:
+        """A new batch before its first step, on squares of the sizes in ``settings``."""
+        like = network.entry.weight
+        pairs = square_pairs(batch)
+        with torch.no_grad():
+            squares = prepare(settings, pairs, like)
+            seen = squares.seen
+            exact = resample(batch.displacement.to(like), pairs.grid, seen.grid).image
+            known = batch.has_truth.to(like.device)
+            truth = Truth.weigh(exact, known, seen, structure=config.objective.structure)
+            progress = begin(network, squares)
+        return cls(first, squares, truth, known, progress, 0, length)
+
+
+class Chunk(nn.Module):
+    """``forward`` takes steps and returns their mean loss; wrap it for many processes."""
+
+    def __init__(self, network: R2N2, config: TrainingConfig) -> None:
+        super().__init__()
+        self.network = network
+        self.config = config
+
+    def forward(self, sequences: Sequences, steps: int) -> tuple[Tensor, Progress, dict[str, Tensor]]:
+        """Take ``steps`` steps.
+
+        Returns
+        -------
+        tuple
+            Mean loss over steps and batch, where the batch stands, and what to log: numbers without gradient.
+        """
+        config, squares = self.config, sequences.squares
+        progress = sequences.progress
+        losses, error, similarity = [], None, None
+        device = progress.displacements[0].device.type
+        low = config.precision == "bfloat16"
+        # Opened once: entering it anew would cast all weights again.
+        with torch.autocast(device, torch.bfloat16) if low else nullcontext():
+            for step in range(1, steps + 1):
+                shown = progress.displacements if config.through_images else progress.detached().displacements
+                if config.recompute:
+                    progress = checkpoint(self._step, squares, progress, shown, use_reentrant=False)
+                else:
+                    progress = self._step(squares, progress, shown)
+                with torch.autocast(device, enabled=False):
+                    judged = step_loss(
+                        config.objective,
+                        progress.displacements[squares.working],
+                        sequences.truth,
+                        squares.seen,
+                        sequences.known,
+                        last=sequences.done + step == sequences.length,
+                    )
+                losses.append(judged.total)
+                error, similarity = judged.error, judged.similarity
+        loss = torch.stack(losses).mean()
+        assert error is not None
+        assert similarity is not None
+        known = sequences.known
+        logged = {
+            "relative_error": (
+                (error / sequences.truth.scale)[known].mean() if bool(known.any()) else error.new_tensor(float("nan"))
+            ),
+            "similarity": similarity.mean(),
+        }
+        return loss, progress, {name: value.detach() for name, value in logged.items()}
+
+    def _step(self, squares: Squares, progress: Progress, shown: tuple[Tensor, ...]) -> Progress:
+        return advance(self.network, squares, progress, compare(squares, shown))[1]
+
+
+def unwrap(module: Any) -> Chunk:
+    """The chunk inside a wrapper for many processes."""
+    inner = getattr(module, "module", module)
+    assert isinstance(inner, Chunk)
+    return inner

@@ -1,0 +1,216 @@
+"""The training loop: a generator that yields after every update, can be stopped at each, and goes on from a saved state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from r2n2.errors import ArgumentError
+from r2n2.network import R2N2
+from r2n2.simulation.engine import PairEngine
+from r2n2.training.chunk import Chunk, Sequences
+from r2n2.training.settings import OptimiserConfig, Stage, TrainingConfig
+
+__all__ = ["Trainer", "TrainingStep", "build_network", "learning_rate", "stage_at"]
+
+_PATIENCE = 5
+# Updates in a row without a finite loss before the weights go back to the last good ones.
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What one update did."""
+
+    update: int
+    """Updates done, from 1."""
+    updates: int
+    """Updates planned."""
+    sample: int
+    """Position in the stream of samples."""
+    loss: float
+    """NaN where the update was skipped."""
+    logged: dict[str, float]
+    learning_rate: float
+    gradient_norm: float
+    skipped: int
+    """Updates skipped since the beginning because a number was not finite."""
+    rolled_back: int
+    """Times the weights went back to the last good ones."""
+
+
+def stage_at(stages: tuple[Stage, ...], update: int) -> Stage:
+    """The stage that update number ``update`` (from 0) belongs to; the last from its end on."""
+    for stage in stages:
+        if update < stage.updates:
+            return stage
+        update -= stage.updates
+    return stages[-1]
+
+
+def learning_rate(config: OptimiserConfig, update: int, updates: int) -> float:
+    """Step size of update number ``update`` (from 0) of ``updates``."""
+    rate = config.learning_rate
+    if config.warmup:
+        rate *= min(1.0, (update + 1) / config.warmup)
+    if config.decay == "cosine":
+        share = min(1.0, update / max(1, updates))
+        rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
+    return rate
+
+
+def build_network(config: TrainingConfig) -> R2N2:
+    """The network before training, drawn from the run's seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        return R2N2(config.network)
+
+
+class Trainer:
+    """Owns weights, optimiser and the batches under way; ``run`` makes updates.
+
+    Parameters
+    ----------
+    network
+        Trained in place.
+    engine
+        Stream of samples, numbered.
+    config
+        Settings.
+    rank, world
+        Which of how many processes; each takes its own part of every batch.
+    wrap
+        Makes the module that is called of the chunk; DistributedDataParallel for many processes.
+    """
+
+    def __init__(
+        self,
+        network: R2N2,
+        engine: PairEngine,
+        config: TrainingConfig,
+        *,
+        rank: int = 0,
+        world: int = 1,
+        wrap: Callable[[Chunk], torch.nn.Module] | None = None,
+    ) -> None:
+        if not 0 <= rank < world:
+            raise ArgumentError(f"rank: must be 0 to {world - 1} of {world} processes, got {rank}")
+        self.config = config
+        self.network = network.train()
+        self.chunk = Chunk(network, config)
+        self._called = wrap(self.chunk) if wrap else self.chunk
+        self._engine = engine
+        self._rank, self._world = rank, world
+        optimiser = config.optimiser
+        self.optimiser = torch.optim.AdamW(
+            network.parameters(), lr=optimiser.learning_rate, amsgrad=optimiser.amsgrad, weight_decay=optimiser.weight_decay
+        )
+        self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.update = 0
+        self.sample = 0
+        self.skipped = 0
+        self.rolled_back = 0
+        self.groups: list[Sequences | None] = [None] * config.groups
+        self._failures = 0
+        self._good: tuple[dict[str, Tensor], dict[str, object]] | None = None
+        torch.manual_seed(config.seed + 1 + rank)
+
+    @property
+    def updates(self) -> int:
+        """How many updates the stages ask for."""
+        return sum(stage.updates for stage in self.config.stages)
+
+    def run(self) -> Iterator[TrainingStep]:
+        """Make updates until the stages are done, yielding after each."""
+        while self.update < self.updates:
+            yield self.make_update()
+
+    def make_update(self) -> TrainingStep:
+        """One chunk of one batch and one step of the optimiser."""
+        config = self.config
+        stage = stage_at(config.stages, self.update)
+        number = self.update % config.groups
+        sequences = self._under_way(number, stage)
+        steps = min(config.chunk or sequences.length, sequences.length - sequences.done)
+        rate = learning_rate(config.optimiser, self.update, self.updates)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        self.optimiser.zero_grad(set_to_none=True)
+        loss, progress, logged = self._called(sequences, steps)
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip)
+        finite = bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))
+        self.update += 1
+        if finite:
+            self.optimiser.step()
+            self._failures = 0
+            self._follow()
+            going_on = replace(sequences, progress=progress.detached(), done=sequences.done + steps)
+            self.groups[number] = going_on if going_on.done < going_on.length else None
+        else:
+            self._skip(number)
+        values = {name: float(value) for name, value in logged.items()}
+        return TrainingStep(
+            self.update, self.updates, self.sample, float(loss.detach()), values, rate, float(norm), self.skipped, self.rolled_back
+        )
+
+    def remember(self) -> None:
+        """Take the present weights as the good ones that a failure goes back to."""
+        state = self.optimiser.state_dict()
+        kept = {
+            key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in entry.items()} for key, entry in state["state"].items()
+        }
+        self._good = (
+            {name: value.detach().clone() for name, value in self.network.state_dict().items()},
+            {"state": kept, "param_groups": state["param_groups"]},
+        )
+
+    def averaged(self) -> R2N2:
+        """The network to validate and to save: the running mean of the weights where there is one."""
+        network = R2N2(self.network.config, self.network.ndim)
+        network.load_state_dict(self.average if self.config.optimiser.averaging else self.network.state_dict())
+        return network.to(self.network.entry.weight.device).eval()
+
+    def _under_way(self, number: int, stage: Stage) -> Sequences:
+        present = self.groups[number]
+        if present is not None:
+            return present
+        # The first batches are of different lengths, so that from then on they are at different places of their sequences.
+        length = stage.steps
+        if self.update < self.config.groups and self.config.chunk:
+            share = (number + 1) / self.config.groups
+            length = max(self.config.chunk, self.config.chunk * round(share * stage.steps / self.config.chunk))
+        first = self.sample
+        self.sample += self.config.batch * self._world
+        return self.begin(first, length, stage.working_size)
+
+    def begin(self, first: int, length: int, working_size: int) -> Sequences:
+        """The batch whose first sample (of all processes) has number ``first``."""
+        config = self.config
+        batch = self._engine.batch(first + self._rank * config.batch, config.batch, config.data_size)
+        settings = self.network.config.model_copy(update={"working_size": working_size})
+        return Sequences.start(self.network, batch, config, settings, first=first, length=length)
+
+    def _follow(self) -> None:
+        decay = self.config.optimiser.averaging
+        if not decay:
+            return
+        # Early on the mean forgets faster, or it would stay near the first random weights for long.
+        decay = min(decay, (1 + self.update) / (10 + self.update))
+        for name, value in self.network.state_dict().items():
+            self.average[name].lerp_(value.detach(), 1 - decay)
+
+    def _skip(self, number: int) -> None:
+        self.skipped += 1
+        self._failures += 1
+        self.groups[number] = None
+        if self._failures >= _PATIENCE and self._good is not None:
+            weights, optimiser = self._good
+            self.network.load_state_dict(weights)
+            self.optimiser.load_state_dict(optimiser)
+            self.groups = [None] * self.config.groups
+            self._failures = 0
+            self.rolled_back += 1

@@ -1,0 +1,106 @@
+"""What a step of the network is judged by: the truth where it is known, likeness of the images, and smoothness of the field."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from r2n2.registration.unroll import Scale
+from r2n2.similarity import diffusion, local_correlation_loss, mean_squared_error, total_variation
+from r2n2.training.settings import ObjectiveConfig
+
+__all__ = ["StepLoss", "Truth", "end_point_error", "step_loss"]
+
+_FLOOR = 0.02
+# NORMALISED: displacements below are judged in absolute terms, or pairs that hardly move would outweigh all others.
+
+
+class Truth(NamedTuple):
+    """The exact displacement of a batch, and how much each place counts."""
+
+    displacement: Tensor
+    """(B, ndim, *shape) NORMALISED."""
+    weight: Tensor
+    """(B, 1, *shape) summing to 1 a pair; 0 for a pair without truth."""
+    scale: Tensor
+    """(B,) what an error is compared with: the mean length of the displacement plus a floor."""
+
+    @classmethod
+    def weigh(cls, displacement: Tensor, known: Tensor, scale: Scale, *, structure: float) -> Truth:
+        """Places count where both images show them, and the more the more there is to see.
+
+        Parameters
+        ----------
+        displacement
+            (B, ndim, *shape) on the lattice of ``scale``.
+        known
+            (B,) bool, pairs whose displacement is known.
+        structure
+            Share of the weight that goes by the squared gradient of the fixed image; the rest is even.
+        """
+        _, valid = scale.sample(displacement)
+        axes = tuple(range(2, displacement.ndim))
+        image = scale.fixed[:, :1]
+        slopes = torch.cat(torch.gradient(image, dim=axes), 1).square().sum(1, keepdim=True)
+        pool = torch.nn.functional.avg_pool2d if len(axes) == 2 else torch.nn.functional.avg_pool3d
+        telling = pool(slopes, 5, stride=1, padding=2).sqrt().expand_as(valid) * valid
+        even = valid / valid.sum(axes, keepdim=True).clamp_min(1)
+        telling = telling / telling.sum(axes, keepdim=True).clamp_min(1e-6)
+        chosen = known.view(-1, *[1] * (valid.ndim - 1))
+        weight = ((1 - structure) * even + structure * telling) * chosen
+        length = (displacement.square().sum(1, keepdim=True).sqrt() * weight).flatten(1).sum(1)
+        return cls(displacement, weight, length + _FLOOR)
+
+
+def end_point_error(displacement: Tensor, truth: Truth) -> Tensor:
+    """Weighted mean distance to the truth, (B,), NORMALISED; 0 for a pair without truth."""
+    error = (displacement - truth.displacement).square().sum(1, keepdim=True)
+    # Rounded where it is 0, so that it has a slope there.
+    return ((error + 1e-8).sqrt() * truth.weight).flatten(1).sum(1)
+
+
+class StepLoss(NamedTuple):
+    """Loss of one step and what it is made of, each (B,)."""
+
+    total: Tensor
+    error: Tensor
+    similarity: Tensor
+
+
+def step_loss(config: ObjectiveConfig, displacement: Tensor, truth: Truth, scale: Scale, known: Tensor, *, last: bool) -> StepLoss:
+    """Judge the displacement (B, ndim, *shape) on the lattice of ``scale`` that a step has reached.
+
+    Parameters
+    ----------
+    last
+        Whether it is the last of a sequence: the paper's regulariser is of the final field (equation 6).
+    """
+    error = end_point_error(displacement, truth)
+    total = config.supervised * error / truth.scale
+    wanted = torch.where(known, config.similarity_with_truth, config.similarity)
+    similarity = torch.zeros_like(total)
+    if bool((wanted > 0).any()):
+        warped, valid = scale.sample(displacement)
+        fixed = scale.fixed[:, :1].expand_as(valid)
+        measure = mean_squared_error if config.measure == "mse" else local_correlation_loss
+        similarity = measure(fixed, warped[:, :1], valid)
+        total = total + wanted * similarity
+    rough = torch.zeros_like(total)
+    if config.total_variation and last:
+        rough = rough + config.total_variation * total_variation(displacement, scale.grid)
+    if config.diffusion:
+        rough = rough + config.diffusion * diffusion(displacement, scale.grid)
+    if config.folding:
+        rough = rough + config.folding * _folding(displacement, scale)
+    return StepLoss(total + torch.where(known, config.roughness_with_truth * rough, rough), error, similarity)
+
+
+def _folding(displacement: Tensor, scale: Scale) -> Tensor:
+    """Mean squared shortfall of the Jacobian determinant below 0.2, (B,), by forward differences; 2D."""
+    step = scale.grid.spacing[0] / scale.grid.unit_mm
+    along_y = displacement.diff(dim=2)[..., :, :-1] / step
+    along_x = displacement.diff(dim=3)[..., :-1, :] / step
+    determinant = (1 + along_y[:, 0]) * (1 + along_x[:, 1]) - along_y[:, 1] * along_x[:, 0]
+    return (0.2 - determinant).clamp_min(0).square().flatten(1).mean(1)

@@ -69,15 +69,17 @@ def _vessels(rng: np.random.Generator, size: int) -> Tensor:
         cos, sin = math.cos(angle), math.sin(angle)
         # Only the window that the vessel can reach is worked on.
         ends = (float(start[0]) + length * cos, float(start[1]) + length * sin)
-        window = tuple(_window(size, float(a), b, 0.1 + 0.3 * length) for a, b in zip(start, ends, strict=True))
+        window = tuple(_window(size, float(a), b, 0.2 + 0.3 * length) for a, b in zip(start, ends, strict=True))
         dy, dx = y[window] - start[0], x[window] - start[1]
         along, across = cos * dy + sin * dx, cos * dx - sin * dy
         share = (along / length).clamp(0, 1)
         wave, phase = rng.uniform(3, 9), rng.uniform(0, 2 * math.pi)
-        centre = rng.uniform(-0.3, 0.3) * length * share.square() + rng.uniform(0, 0.06) * torch.sin(wave * share + phase)
+        centre = rng.uniform(-0.3, 0.3) * length * share.square() + rng.uniform(0, 0.08) * (
+            torch.sin(wave * share + phase) - math.sin(phase)
+        )
         radius = rng.uniform(0.008, 0.035) * (1 - 0.7 * share)
         beyond = (along - share * length).abs()
-        distance = torch.maximum((across - centre).abs(), beyond)
+        distance = ((across - centre).square() + beyond.square()).sqrt()
         cover[window] = torch.maximum(cover[window], ((radius - distance) / soft + 0.5).clamp(0, 1))
     return cover
 

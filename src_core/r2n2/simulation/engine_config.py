@@ -38,7 +38,7 @@ class MotionConfig(Config):
     """Share of samples that do not move."""
     sum_share: _Share = 0.2
     """Share of the moving samples with the sum of two motions."""
-    factor: _Range = (0.15, 1.0)
+    factor: _Range = (0.25, 1.0)
     """Every motion is multiplied by a number from this range, even in its logarithm."""
     gaussian_count: tuple[int, int] = (1, 8)
     """Fewest and most Gaussians."""
@@ -46,11 +46,11 @@ class MotionConfig(Config):
     """Range of the standard deviations."""
     gaussian_amplitude: float = Field(default=0.15, ge=0, le=1)
     """Longest displacement of one Gaussian."""
-    breathing_amplitude: _Range = (0.02, 0.2)
+    breathing_amplitude: _Range = (0.03, 0.2)
     """Range of the largest displacement of a breath."""
     sliding_share: _Share = 0.35
     """Share of breaths that slide along the chest wall."""
-    cardiac_radius: _Range = (0.08, 0.35)
+    cardiac_radius: _Range = (0.1, 0.4)
     """Range of the ring's outer radius."""
     cardiac_contraction: float = Field(default=0.45, ge=0, le=0.5)
     """Largest change of the inner radius, relative to it."""

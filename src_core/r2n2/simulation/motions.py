@@ -38,15 +38,16 @@ def without_folding(displacement: Tensor, smallest: float) -> Tensor:
     if 2 * steepest + 2 * steepest**2 <= spare:
         return displacement
     invariants = list(_invariants(along_y, along_x))
-    if all(float((trace + product).min()) >= -spare for trace, product in invariants):
+    # The trace tells a map that is turned over along both axes, whose determinant is positive again, from a good one.
+    if all(float((trace + product).min()) >= -spare and float(trace.min()) >= -2 * spare for trace, product in invariants):
         return displacement
-    inverse_scale = 1.0
+    inverse_scale = 0.0
     for trace, product in invariants:
         # 1 + s trace + s^2 product falls to ``smallest`` first at the smaller positive root s; where there is none, the
         # number below is not a number or not positive.
         root = (trace.square() - 4 * spare * product).sqrt_()
         inverse_scale = max(inverse_scale, float((root - trace).nan_to_num_(0).max()) / (2 * spare))
-    return displacement * (0.999 / inverse_scale)
+    return displacement if inverse_scale <= 1 else displacement * (0.999 / inverse_scale)
 
 
 def determinants(displacement: Tensor) -> Tensor:
@@ -139,14 +140,14 @@ def _cardiac(rng: np.random.Generator, size: int, config: MotionConfig) -> Tenso
     cos, sin = math.cos(turn), math.sin(turn)
     far = (((cos * dy + sin * dx) / radius).square() + ((cos * dx - sin * dy) / (ratio * radius)).square()) ** 0.5
     # Uniform in the cavity, half as strong at the outer wall, then fading.
-    steep = rng.uniform(2.5, 5.0)
+    steep = rng.uniform(3.0, 6.0)
     weight = 1 / (1 + far**steep)
     strength = config.cardiac_contraction * rng.uniform(0.3, 1.0) * (1 if rng.uniform() < 0.6 else -1)
     uneven, side = rng.uniform(0, 0.4) / radius, rng.uniform(0, 2 * math.pi)
     radial = -strength * (1 + uneven * (math.cos(side) * dy + math.sin(side) * dx) * weight) * weight
     twist = rng.normal(0, 0.08) * weight
     push = rng.normal(0, 0.06, 2) * radius
-    still = rng.uniform(0, 0.004) * random_field(rng, size, 5, 2)
+    still = rng.uniform(0, 0.1) * abs(strength) * radius * random_field(rng, size, 5, 2)
     return still + torch.stack((radial * dy - twist * dx + push[0] * weight, radial * dx + twist * dy + push[1] * weight))
 
 

@@ -151,11 +151,12 @@ def test_no_real_image_is_needed() -> None:
         assert (images.flatten(1).std(dim=1) > 0.005).all()
 
 
-def test_fine_detail_of_a_large_source_does_not_turn_into_structure() -> None:
-    rows = torch.arange(512) % 2
-    stripes = rows[:, None].expand(512, 512).float()[None]
+@pytest.mark.parametrize(("side", "size"), [(512, 100), (200, 60)], ids=["reduced when prepared", "reduced for a small square"])
+def test_fine_detail_of_a_large_source_does_not_turn_into_structure(side: int, size: int) -> None:
+    rows = (torch.arange(side) % 2).float()
+    stripes = rows[:, None].expand(side, side)[None].contiguous()
     config = EngineConfig(synthetic_share=0, motion=MotionConfig(none_share=1), appearance=PLAIN, **STRAIGHT)
-    batch = PairEngine([RealSlice(stripes.contiguous(), None, (1.0, 1.0), "a", "stripes")], [], config, seed=1).batch(0, 1, 100)
+    batch = PairEngine([RealSlice(stripes, None, (1.0, 1.0), "a", "stripes")], [], config, seed=1).batch(0, 1, size)
     assert batch.moving[..., 5:-5, :].std() < 0.02
 
 

@@ -117,6 +117,9 @@ def _breathing(rng: np.random.Generator, size: int, config: MotionConfig) -> Ten
     spread = rng.uniform(0, 0.4) * across * torch.exp(-(((along - rng.uniform(-0.5, 0.5)) / 0.6) ** 2))
     inside = _within_wall(rng, along, across, sharp=rng.uniform() < config.sliding_share, size=size)
     amplitude = log_uniform(rng, config.breathing_amplitude) * (1 if rng.uniform() < 0.5 else -1)
+    if rng.uniform() < 0.3:
+        # The spine, still between the lungs.
+        inside = inside * torch.sigmoid(((across - rng.uniform(-0.1, 0.1)).abs() - rng.uniform(0.05, 0.2)) / rng.uniform(0.03, 0.1))
     outside = rng.uniform(0, 0.15)
     lift = lift * (outside + (1 - outside) * inside) * amplitude
     spread = spread * inside * amplitude

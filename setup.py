@@ -19,6 +19,7 @@ PACKAGE_DIR = {
     "r2n2.io": "src_core/r2n2/io",
     "r2n2.registration": "src_core/r2n2/registration",
     "r2n2.simulation": "src_core/r2n2/simulation",
+    "r2n2.training": "src_core/r2n2/training",
     "r2n2.transform": "src_core/r2n2/transform",
     "r2n2.resources": "resources",
     "r2n2.resources.icons": "resources/icons",

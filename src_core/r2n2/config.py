@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -49,6 +51,33 @@ class Config(BaseModel):
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ArgumentError(f"{path}: not a TOML file ({error}); correct it and try again") from None
 
+    def to_toml(self) -> str:
+        """The settings as TOML, from which ``from_toml`` gives an equal model; what is None is left out."""
+        return "\n".join(_toml_lines(self.model_dump(mode="json"), "")) + "\n"
+
+
+def _toml_lines(values: dict[str, Any], place: str) -> Iterator[str]:
+    """Plain values first, then the tables below, each under its whole name."""
+    for key, value in values.items():
+        if value is not None and not _is_table(value):
+            yield f"{key} = {_toml_value(value)}"
+    for key, value in values.items():
+        if not _is_table(value):
+            continue
+        name = f"{place}{key}"
+        for table in value if isinstance(value, list) else [value]:
+            yield f"\n[[{name}]]" if isinstance(value, list) else f"\n[{name}]"
+            yield from _toml_lines(table, f"{name}.")
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value))
+
+
+def _toml_value(value: Any) -> str:
+    """A value as TOML writes it: texts, numbers and lists are written as in JSON."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
     place = [str(part) for part in problem["loc"]]
@@ -77,17 +106,12 @@ class NetworkConfig(Config):
     keep_probability: float = Field(default=0.5, gt=0, le=1)
     """p of the multiplicative Gaussian noise N(1, sqrt((1 - p) / p)), in training only."""
     evidence_sizes: tuple[int, ...] = ()
-    """Sides in pixels of the squares on which the images are compared to solve each amplitude by least squares; the network then
-    sees where Gaussians would help and gives place, shape and a correction. Empty: the network alone gives all, as in the paper."""
-    sigma_min: float = Field(default=0.0, ge=0, lt=2)
-    """Smallest standard deviation; if positive, standard deviations are spread evenly in the logarithm up to ``sigma_max``."""
-    located_features: bool = False
-    """Let the shape be decided from the features at the chosen place, too."""
+    """Sides in pixels of the squares on which the images are compared. The network then sees by how much Gaussians of some widths
+    would help at every place, chooses among them, corrects their shape, and the amplitude follows by least squares.
+    Empty: the network alone gives all, as in the paper."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.sigma_min >= self.sigma_max:
-            raise ValueError(f"sigma_min must be smaller than sigma_max ({self.sigma_max}), got {self.sigma_min}")
         if any(not 16 <= size <= 1024 for size in self.evidence_sizes):
             raise ValueError(f"evidence_sizes must each be 16 to 1024, got {self.evidence_sizes}")
         return self

@@ -16,26 +16,35 @@ from torch import Tensor
 
 from r2n2.transform.gaussians import precision_matrix
 
-__all__ = ["GAIN_SIGMAS", "Evidence", "Pooling", "gather", "solve_amplitude", "telling_channels"]
+__all__ = ["WIDTHS", "Evidence", "Pooling", "gather", "look", "solve_amplitude", "without_folding"]
 
-GAIN_SIGMAS = (0.25, 0.12, 0.06)
-"""Standard deviations, NORMALISED, of the round Gaussians whose gain the network is shown."""
+WIDTHS = (0.3, 0.17, 0.1, 0.06)
+"""Standard deviations, NORMALISED, of the round Gaussians that are tried at every place."""
 
 ROUGHNESS = 0.005
 """Weight of the mean squared gradient of one Gaussian: what keeps an amplitude small where nothing is to be seen."""
 
 _OUTLIER = 3.0
-_STEEPEST = 1.4
 # Of a step's steepness |S^-1/2 v|: one Gaussian alone folds from exp(1/2) = 1.65 on.
+_STEEPEST = 1.4
 
 
 class Evidence(NamedTuple):
-    """Moments of fixed and warped images."""
+    """What fixed and warped images say, on L scales and for K widths."""
 
     moments: Tensor
-    """(B, L, 5, n, n): force y, x and stiffness yy, yx, xx of L scales; their sum over the lattice is the mean over the image."""
+    """(B, L, 5, n, n): force y, x and stiffness yy, yx, xx; their sum over the lattice is the mean over the image."""
+    gains: Tensor
+    """(B, L, K, n / 2, n / 2): by how much the best Gaussian of a width at a place would lower the squared difference."""
+    amplitudes: Tensor
+    """(B, L, K, 2, n / 2, n / 2): that Gaussian's amplitude."""
     channels: Tensor
-    """(B, 5 L + 1, n / 2, n / 2): gains, forces and the overall gain, what the network sees of the moments."""
+    """(B, L (K + 2) + 1, n / 2, n / 2): what the network sees of it."""
+
+    @staticmethod
+    def channel_count(scales: int) -> int:
+        """How many channels evidence of so many scales has."""
+        return scales * (len(WIDTHS) + 2) + 1
 
 
 class Pooling(NamedTuple):
@@ -44,15 +53,20 @@ class Pooling(NamedTuple):
     matrices: tuple[Tensor, ...]
     """(n, m) a scale: the share of every pixel that each point of the lattice is given; columns sum to 1."""
     windows: tuple[Tensor, ...]
-    """(n / 2, n) a width of ``GAIN_SIGMAS``: a Gaussian about every second point of the lattice."""
+    """(n / 2, n) a width of ``WIDTHS``: a Gaussian about every second point of the lattice."""
 
     @classmethod
     def build(cls, sizes: tuple[int, ...], working_size: int, like: Tensor) -> Pooling:
         """For images of ``sizes`` pixels a side and a lattice of ``working_size``."""
         axis = torch.linspace(-1, 1, working_size, dtype=like.dtype, device=like.device)
         distance = axis[::2, None] - axis[None]
-        windows = tuple(torch.exp(-0.5 * (distance / sigma).square()) for sigma in GAIN_SIGMAS)
+        windows = tuple(torch.exp(-0.5 * (distance / sigma).square()) for sigma in WIDTHS)
         return cls(tuple(_sharing(size, working_size, like) for size in sizes), windows)
+
+    def windowed(self, maps: Tensor, *, squared: bool = False) -> Tensor:
+        """Sums (..., K, C, n / 2, n / 2) of maps (..., C, n, n) under Gaussians of every width about every second point."""
+        windows = [window.square() if squared else window for window in self.windows]
+        return torch.stack([window @ maps @ window.mT for window in windows], dim=-4)
 
 
 def _sharing(size: int, lattice: int, like: Tensor) -> Tensor:
@@ -86,26 +100,24 @@ def gather(fixed: Tensor, warped: Tensor, counted: Tensor, matrix: Tensor) -> Te
     return matrix @ products @ matrix.mT
 
 
-def telling_channels(moments: Tensor, pooling: Pooling) -> Tensor:
-    """What the network sees of moments (B, L, 5, n, n), (B, 5 L + 1, n / 2, n / 2).
+def look(moments: Tensor, pooling: Pooling) -> Evidence:
+    """Evidence of moments (B, L, 5, n, n).
 
-    For every scale: the square root of the gain of the best Gaussian of each width at each place, as a share of the largest; the
-    force over the stiffness of the narrowest. Last, the logarithm of the largest gain.
+    The channels are, for every scale, the square root of the gain of each width at each place as a share of the largest, and the
+    amplitude of the narrowest; last, the logarithm of the largest gain.
     """
-    floor = ROUGHNESS * math.pi / 4
-    gains, local = [], None
-    for sigma, window in zip(GAIN_SIGMAS, pooling.windows, strict=True):
-        force = window @ moments[:, :, :2] @ window.mT
-        squared = window.square() @ moments[:, :, 2:] @ window.square().mT
-        velocity = _solve(force, squared, floor)
-        gains.append(-0.5 * (velocity * force).sum(2))
-        local = velocity / sigma
-    assert local is not None
-    gain = torch.stack(gains, 2).clamp_min(0)
-    largest = gain.amax((1, 2, 3, 4), keepdim=True).clamp_min(1e-9)
-    shown = torch.cat(((gain / largest).sqrt(), torch.tanh(local)), 2).flatten(1, 2)
+    force = pooling.windowed(moments[:, :, :2])
+    squared = pooling.windowed(moments[:, :, 2:], squared=True)
+    amplitudes = _solve(force, squared, ROUGHNESS * math.pi / 4)
+    gains = -0.5 * (amplitudes * force).sum(-3)
+    widths = moments.new_tensor(WIDTHS)[:, None, None, None]
+    steepness = amplitudes.square().sum(-3, keepdim=True) / widths.square()
+    amplitudes = amplitudes * torch.rsqrt(1 + steepness / _STEEPEST**2)
+    largest = gains.amax((1, 2, 3, 4), keepdim=True).clamp_min(1e-9)
+    local = torch.tanh(amplitudes[:, :, -1] / WIDTHS[-1])
+    shown = torch.cat(((gains / largest).clamp_min(0).sqrt(), local), 2).flatten(1, 2)
     overall = (torch.log10(largest) / 4 + 0.5).flatten(1, 2).expand(-1, -1, *shown.shape[2:])
-    return torch.cat((shown, overall), 1)
+    return Evidence(moments, gains, amplitudes, torch.cat((shown, overall), 1))
 
 
 def _solve(force: Tensor, squared: Tensor, floor: Tensor | float) -> Tensor:

@@ -16,19 +16,20 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Generator, Tensor, nn
 
+from r2n2.choosing import PlaceChooser, features_at
 from r2n2.config import NetworkConfig
-from r2n2.evidence import GAIN_SIGMAS, Evidence, solve_amplitude, without_folding
-from r2n2.geometry import Grid
-from r2n2.network_blocks import CONVOLUTIONS, GatedRegistrationUnit, ParameterHead, UnitOutput
+from r2n2.evidence import Evidence, solve_amplitude, without_folding
+from r2n2.network_blocks import CONVOLUTIONS, GatedRegistrationUnit, ParameterHead, PositionHead, UnitOutput
 from r2n2.transform.gaussians import gaussian_displacement, precision_matrix
-from r2n2.transform.warp import sample_normalised
 
 __all__ = ["R2N2", "GaussianParameters", "State", "coordinate_lattice", "force_channels"]
 
 SIZE_MULTIPLE = 8
 _LEVELS = 3
 _FORCE_FLOOR = 0.02
-_CORRECTION = 0.5  # largest correction of a solved amplitude, NORMALISED
+_CORRECTION = 0.5  # largest correction of a solved amplitude, in widths of its Gaussian
+_WIDER = 0.7  # logarithm of the largest factor between a chosen width and a standard deviation
+_PREFERENCE = 2.0  # how much the scale on which a place was chosen counts more than the others at first
 
 State: TypeAlias = tuple[Tensor, ...]
 """One (B, C, *shape) tensor a level, at 1/2, 1/4 and 1/8 of the working size."""
@@ -114,13 +115,16 @@ class R2N2(nn.Module):
         self.entry = CONVOLUTIONS[ndim](inputs, channels[0], 7, stride=2, padding=3)
         scales = len(config.evidence_sizes)
         self.evidence_entry: nn.Module | None = None
+        self.chooser: PlaceChooser | None = None
         if scales:
-            self.evidence_entry = CONVOLUTIONS[ndim](scales * (len(GAIN_SIGMAS) + ndim) + 1, channels[0], 3, padding=1)
+            self.evidence_entry = CONVOLUTIONS[ndim](Evidence.channel_count(scales), channels[0], 3, padding=1)
+            self.chooser = PlaceChooser(channels[:-1], scales)
         self.levels = nn.ModuleList(
-            GatedRegistrationUnit(here, below, ndim, config.keep_probability) for here, below in itertools.pairwise(channels)
+            GatedRegistrationUnit(here, below, ndim, config.keep_probability, positioned=not scales)
+            for here, below in itertools.pairwise(channels)
         )
         self._widths = (ndim, ndim, 1 if ndim == 2 else 3, *((scales, 1) if scales else ()))
-        located = sum(channels[:-1]) + ndim if config.located_features else 0
+        located = sum(channels[:-1]) + self.chooser.described if self.chooser is not None else 0
         self.parameter_head = ParameterHead(channels[-1], sum(self._widths), ndim, located)
 
     def initial_state(
@@ -156,6 +160,18 @@ class R2N2(nn.Module):
         evidence: Evidence | None = None,
         generator: Generator | None = None,
     ) -> tuple[GaussianParameters, State]:
+        """The next local deformation: ``scored_step`` without the scores."""
+        return self.scored_step(fixed, warped, state, evidence=evidence, generator=generator)[:2]
+
+    def scored_step(
+        self,
+        fixed: Tensor,
+        warped: Tensor,
+        state: State,
+        *,
+        evidence: Evidence | None = None,
+        generator: Generator | None = None,
+    ) -> tuple[GaussianParameters, State, Tensor | None]:
         """The next local deformation.
 
         Parameters
@@ -169,6 +185,11 @@ class R2N2(nn.Module):
             Of fixed and warped image, where the settings name ``evidence_sizes``; else None.
         generator
             Source of the noise in training mode, on the device of the images; torch's default if None.
+
+        Returns
+        -------
+        tuple
+            The deformation, the next state and, with evidence, the score (B, L, K, n / 2, n / 2) of every place and width.
 
         Raises
         ------
@@ -190,36 +211,42 @@ class R2N2(nn.Module):
             features = features + self.evidence_entry(evidence.channels)
         features = torch.tanh(features)
         done: list[UnitOutput] = []
+        lattices: list[Tensor] = []
         for level, level_state in zip(self.levels, state, strict=True):
             # Pixel i of a level is where the strided convolutions are centred: pixel 2 i of the level above. Spreading
             # the level over [-1, 1] would move it, by up to 0.2 on the last level of 64 pixels.
             lattice = lattice[(slice(None), *(slice(None, None, 2),) * self.ndim)]
-            done.append(level(features, level_state, lattice, generator))
+            done.append(level(features, level_state, generator))
             features = done[-1].features
-        centres = _weighted_position(done)
-        located = None
-        if self.config.located_features:
-            located = torch.cat([_at_place(unit.located, centres, fixed.shape[-1]) for unit in done] + [centres], dim=1)
-        parameters = self._in_range(self.parameter_head(features, located).to(fixed.dtype), centres, evidence, full)
-        return parameters, tuple(unit.state for unit in done)
-
-    def _in_range(self, values: Tensor, centres: Tensor, evidence: Evidence | None, lattice: Tensor) -> GaussianParameters:
-        """The output ranges of equation (18); with evidence, the amplitude is solved for and the network corrects it."""
-        sigmas, amplitudes, orientation, *weighing = values.split(self._widths, dim=1)
-        angles = torch.sigmoid(orientation) * torch.pi
-        if self.ndim == 3:
-            angles = angles - torch.pi / 2
-        low, high = self.config.sigma_min, self.config.sigma_max
-        sigmas = torch.sigmoid(sigmas)
-        sigmas = low * (high / low) ** sigmas if low > 0 else sigmas * high
-        amplitudes = torch.tanh(amplitudes)
-        if evidence is not None:
-            mixture, caution = weighing
-            solved = solve_amplitude(
-                evidence.moments, lattice, centres, sigmas, angles, mixture.softmax(dim=1), torch.exp(caution.clamp(-8, 8))
+            lattices.append(lattice)
+        states = tuple(unit.state for unit in done)
+        here = [unit.here for unit in done]
+        if self.chooser is None or evidence is None:
+            centres = _weighted_position(
+                [_position_head(level)(maps, place) for level, maps, place in zip(self.levels, here, lattices, strict=True)]
             )
-            amplitudes = without_folding(solved + _CORRECTION * amplitudes, sigmas, angles)
-        return GaussianParameters(centres, sigmas, angles, amplitudes)
+            return self._in_range(self.parameter_head(features).to(fixed.dtype), centres), states, None
+        chosen = self.chooser(here, evidence, lattices[0])
+        located = [features_at(maps, chosen.centres, fixed.shape[-1]) for maps in here]
+        values = self.parameter_head(features, torch.cat((*located, chosen.description), dim=1)).to(fixed.dtype)
+        sigmas, amplitudes, orientation, mixture, caution = values.split(self._widths, dim=1)
+        sigmas = chosen.widths * torch.exp(_WIDER * torch.tanh(sigmas))
+        angles = torch.sigmoid(orientation) * torch.pi
+        weights = (mixture + _PREFERENCE * chosen.scales).softmax(dim=1)
+        solved = solve_amplitude(evidence.moments, full, chosen.centres, sigmas, angles, weights, torch.exp(caution.clamp(-8, 8)))
+        amplitudes = without_folding(solved + _CORRECTION * chosen.widths * torch.tanh(amplitudes), sigmas, angles)
+        return GaussianParameters(chosen.centres, sigmas, angles, amplitudes), states, chosen.scores
+
+    def _in_range(self, values: Tensor, centres: Tensor) -> GaussianParameters:
+        """The output ranges of equation (18)."""
+        sigmas, amplitudes, orientation = values.split(self._widths, dim=1)
+        angles = torch.sigmoid(orientation) * torch.pi
+        return GaussianParameters(
+            centres=centres,
+            sigmas=torch.sigmoid(sigmas) * self.config.sigma_max,
+            orientation=angles if self.ndim == 2 else angles - torch.pi / 2,
+            amplitudes=torch.tanh(amplitudes),
+        )
 
     def _level_shapes(self, size: int) -> tuple[tuple[int, ...], ...]:
         return tuple((size >> (level + 1),) * self.ndim for level in range(_LEVELS))
@@ -247,19 +274,14 @@ class R2N2(nn.Module):
             )
 
 
-def _at_place(features: Tensor, centres: Tensor, size: int) -> Tensor:
-    """Features (B, C, h, w) at the chosen places, (B, C)."""
-    stride = size // features.shape[-1]
-    # Pixel i of a level is pixel i * stride of the square.
-    index = (centres + 1) * ((size - 1) / (2 * stride))
-    place = index * (2 / (features.shape[-1] - 1)) - 1
-    grid = Grid(tuple(features.shape[2:]))
-    positions = place.view(*place.shape, *[1] * (features.ndim - 2))
-    return sample_normalised(features, positions.to(features.dtype), grid).image.flatten(1)
+def _position_head(level: nn.Module) -> PositionHead:
+    head = level.position
+    assert isinstance(head, PositionHead)
+    return head
 
 
-def _weighted_position(levels: list[UnitOutput]) -> Tensor:
+def _weighted_position(found: list[tuple[Tensor, Tensor]]) -> Tensor:
     """Mean of the levels' positions, weighted by their certainty (equation 16), (B, ndim)."""
-    certainty = torch.cat([level.certainty for level in levels], dim=1)
-    positions = torch.stack([level.position for level in levels], dim=1)
+    certainty = torch.cat([weight for _, weight in found], dim=1)
+    positions = torch.stack([position for position, _ in found], dim=1)
     return (positions * certainty[..., None]).sum(dim=1) / certainty.sum(dim=1, keepdim=True)

@@ -180,31 +180,34 @@ class UnitOutput(NamedTuple):
     """(B, C_next, *half the shape), for the next level."""
     state: Tensor
     """(B, C, *shape)."""
-    position: Tensor
-    """(B, ndim)."""
-    certainty: Tensor
-    """(B, 1)."""
-    located: Tensor
-    """(B, C, *shape), what the position was read from."""
+    here: Tensor
+    """(B, C, *shape), from which the position is read."""
 
 
 class GatedRegistrationUnit(nn.Module):
-    """GR2U of one level (figure 4c): residual blocks, C-GRU with a skip connection, position, and half the resolution."""
+    """GR2U of one level (figure 4c): residual blocks, C-GRU with a skip connection, position, and half the resolution.
 
-    def __init__(self, channels: int, next_channels: int, ndim: int, keep_probability: float) -> None:
+    Parameters
+    ----------
+    channels, next_channels, ndim, keep_probability
+        Of this level and the next; axes; p of the noise.
+    positioned
+        Whether the level has the paper's position net; without, the position is chosen elsewhere.
+    """
+
+    def __init__(self, channels: int, next_channels: int, ndim: int, keep_probability: float, *, positioned: bool = True) -> None:
         super().__init__()
         self.residual = nn.Sequential(*(ResidualBlock(channels, ndim) for _ in range(3)))
         self.recurrent = ConvGRU(channels, ndim, keep_probability)
-        self.position = PositionHead(channels, ndim)
+        self.position = PositionHead(channels, ndim) if positioned else None
         self.down = CONVOLUTIONS[ndim](channels, next_channels, 3, stride=2, padding=1)
         self.keep_probability = keep_probability
 
-    def forward(self, features: Tensor, state: Tensor, coordinates: Tensor, generator: Generator | None = None) -> UnitOutput:
-        """One step of the level from features and state (B, C, *shape) and coordinates (ndim, *shape)."""
+    def forward(self, features: Tensor, state: Tensor, generator: Generator | None = None) -> UnitOutput:
+        """One step of the level from features and state (B, C, *shape)."""
         features = self.residual(features)
         state = self.recurrent(features, state, generator)
         # The noise is on what the C-GRU hands on; the state stays clean, or it would grow with every step of a sequence.
         handed_on = multiplicative_noise(state, self.keep_probability, generator) if self.training else state
         features = features + handed_on
-        position, certainty = self.position(features, coordinates)
-        return UnitOutput(torch.tanh(self.down(features)), state, position, certainty, features)
+        return UnitOutput(torch.tanh(self.down(features)), state, features)

@@ -19,7 +19,7 @@ FILES = sorted(CORE.rglob("*.py"))
 LEVELS = [
     {"errors", "config", "geometry", "resources", "folder_lock", "stop_signals"},
     {"series", "transform"},
-    {"io", "preprocessing", "similarity", "simulation", "network_blocks", "evidence", "network", "sequence_file", "run_manifest"},
+    {"io", "preprocessing", "similarity", "simulation", "network_blocks", "evidence", "choosing", "network", "sequence_file", "run_manifest"},
     {"checkpoint", "registration"},
     {"training"},
     {"evaluation", "evaluation_table"},

@@ -74,7 +74,7 @@ class _Scripted(R2N2):
         self.seen: list[tuple[Tensor, Tensor]] = []
         self.eval()
 
-    def step(
+    def scored_step(
         self,
         fixed: Tensor,
         warped: Tensor,
@@ -82,9 +82,9 @@ class _Scripted(R2N2):
         *,
         evidence: Evidence | None = None,
         generator: torch.Generator | None = None,
-    ) -> tuple[GaussianParameters, State]:
+    ) -> tuple[GaussianParameters, State, None]:
         self.seen.append((fixed.clone(), warped.clone()))
-        return self.script[len(self.seen) - 1], state
+        return self.script[len(self.seen) - 1], state, None
 
 
 def _gaussian(batch: int, amplitude: tuple[float, float], sigma: float = 0.3) -> GaussianParameters:

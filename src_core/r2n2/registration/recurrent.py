@@ -104,7 +104,7 @@ class RecurrentMethod:
         return _Sequence(progress, seen, (), (0,) * len(squares), _loss(seen))
 
     def _advance(self, squares: Squares, before: _Sequence) -> _Sequence:
-        parameters, progress = advance(self._network, squares, before.progress, before.seen)
+        parameters, progress, _ = advance(self._network, squares, before.progress, before.seen)
         numbers = torch.cat((progress.displacements[squares.working].flatten(1), *parameters), dim=1)
         # A sigma that underflows to 0 is as useless as a number that is not finite.
         usable = numbers.isfinite().all(dim=1) & (parameters.sigmas > 0).all(dim=1)

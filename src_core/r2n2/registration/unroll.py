@@ -7,19 +7,20 @@ Nothing is kept between calls: ``prepare`` makes the squares of a batch, ``compa
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from r2n2.config import NetworkConfig
-from r2n2.evidence import Evidence, Pooling, gather, telling_channels
+from r2n2.evidence import Evidence, Pooling, gather, look
 from r2n2.geometry import Grid
 from r2n2.network import R2N2, GaussianParameters, State
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Pairs
 from r2n2.transform import normalised_lattice, sample_normalised
 
-__all__ = ["Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "kept_where", "prepare"]
+__all__ = ["Advance", "Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "kept_where", "prepare"]
 
 # A pixel of the moving square counts where at least this share of its interpolation weight is measured.
 _MEASURED = 0.99
@@ -154,20 +155,29 @@ def compare(squares: Squares, displacements: tuple[Tensor, ...]) -> Comparison:
     if squares.pooling is not None:
         with torch.no_grad():
             gathered = torch.stack([moments[index] for index in squares.evidence], 1)
-            evidence = Evidence(gathered, telling_channels(gathered, squares.pooling))
+            evidence = look(gathered, squares.pooling)
     return Comparison(*seen, evidence)
 
 
-def advance(
-    network: R2N2, squares: Squares, before: Progress, seen: Comparison, *, generator: Generator | None = None
-) -> tuple[GaussianParameters, Progress]:
+class Advance(NamedTuple):
+    """What a step gives."""
+
+    parameters: GaussianParameters
+    progress: Progress
+    scores: Tensor | None
+    """(B, L, K, n / 2, n / 2) of places and widths, with evidence."""
+
+
+def advance(network: R2N2, squares: Squares, before: Progress, seen: Comparison, *, generator: Generator | None = None) -> Advance:
     """The next Gaussian, and where the batch stands with it."""
-    parameters, state = network.step(seen.fixed, seen.warped, before.state, evidence=seen.evidence, generator=generator)
+    parameters, state, scores = network.scored_step(
+        seen.fixed, seen.warped, before.state, evidence=seen.evidence, generator=generator
+    )
     displacements = tuple(
         displacement + parameters.displacement(scale.lattice)
         for displacement, scale in zip(before.displacements, squares.scales, strict=True)
     )
-    return parameters, Progress(displacements, state)
+    return Advance(parameters, Progress(displacements, state), scores)
 
 
 def kept_where(chosen: Tensor, new: Progress, old: Progress) -> Progress:

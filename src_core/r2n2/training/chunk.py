@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from r2n2.config import NetworkConfig
+from r2n2.evidence import Evidence
 from r2n2.geometry import Grid
 from r2n2.network import R2N2
 from r2n2.registration.base import Pairs
 from r2n2.registration.unroll import Progress, Squares, advance, begin, compare, prepare
 from r2n2.simulation.engine import SimulatedBatch
-from r2n2.training.objective import Truth, step_loss
+from r2n2.training.objective import Truth, placement_loss, step_loss
 from r2n2.training.settings import TrainingConfig
 from r2n2.transform import resample
 
@@ -61,6 +62,10 @@ class Sequences:
             progress = begin(network, squares)
         return cls(first, squares, truth, known, progress, 0, length)
 
+    def moved_on(self, progress: Progress, done: int) -> Sequences:
+        """The same batch after ``done`` steps."""
+        return replace(self, progress=progress, done=done)
+
 
 class Chunk(nn.Module):
     """``forward`` takes steps and returns their mean loss; wrap it for many processes."""
@@ -81,16 +86,18 @@ class Chunk(nn.Module):
         config, squares = self.config, sequences.squares
         progress = sequences.progress
         losses, error, similarity = [], None, None
+        placement = progress.displacements[0].new_zeros(())
         device = progress.displacements[0].device.type
         low = config.precision == "bfloat16"
         # Opened once: entering it anew would cast all weights again.
         with torch.autocast(device, torch.bfloat16) if low else nullcontext():
             for step in range(1, steps + 1):
                 shown = progress.displacements if config.through_images else progress.detached().displacements
+                before = progress.displacements[squares.working].detach()
                 if config.recompute:
-                    progress = checkpoint(self._step, squares, progress, shown, use_reentrant=False)
+                    progress, scores, evidence = checkpoint(self._step, squares, progress, shown, use_reentrant=False)
                 else:
-                    progress = self._step(squares, progress, shown)
+                    progress, scores, evidence = self._step(squares, progress, shown)
                 with torch.autocast(device, enabled=False):
                     judged = step_loss(
                         config.objective,
@@ -100,7 +107,14 @@ class Chunk(nn.Module):
                         sequences.known,
                         last=sequences.done + step == sequences.length,
                     )
-                losses.append(judged.total)
+                    total = judged.total
+                    if scores is not None and config.objective.placement:
+                        assert evidence is not None
+                        assert squares.pooling is not None
+                        wrong = placement_loss(scores, evidence, squares.pooling, sequences.truth, before)
+                        total = total + config.objective.placement * wrong
+                        placement = wrong.detach().mean()
+                losses.append(total)
                 error, similarity = judged.error, judged.similarity
         loss = torch.stack(losses).mean()
         assert error is not None
@@ -111,11 +125,16 @@ class Chunk(nn.Module):
                 (error / sequences.truth.scale)[known].mean() if bool(known.any()) else error.new_tensor(float("nan"))
             ),
             "similarity": similarity.mean(),
+            "placement": placement,
         }
         return loss, progress, {name: value.detach() for name, value in logged.items()}
 
-    def _step(self, squares: Squares, progress: Progress, shown: tuple[Tensor, ...]) -> Progress:
-        return advance(self.network, squares, progress, compare(squares, shown))[1]
+    def _step(
+        self, squares: Squares, progress: Progress, shown: tuple[Tensor, ...]
+    ) -> tuple[Progress, Tensor | None, Evidence | None]:
+        seen = compare(squares, shown)
+        after = advance(self.network, squares, progress, seen)
+        return after.progress, after.scores, seen.evidence
 
 
 def unwrap(module: Any) -> Chunk:

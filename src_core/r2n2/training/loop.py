@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -148,7 +149,7 @@ class Trainer:
             self.optimiser.step()
             self._failures = 0
             self._follow()
-            going_on = replace(sequences, progress=progress.detached(), done=sequences.done + steps)
+            going_on = sequences.moved_on(progress.detached(), sequences.done + steps)
             self.groups[number] = going_on if going_on.done < going_on.length else None
         else:
             self._skip(number)
@@ -170,9 +171,11 @@ class Trainer:
 
     def averaged(self) -> R2N2:
         """The network to validate and to save: the running mean of the weights where there is one."""
-        network = R2N2(self.network.config, self.network.ndim)
-        network.load_state_dict(self.average if self.config.optimiser.averaging else self.network.state_dict())
-        return network.to(self.network.entry.weight.device).eval()
+        # A copy: building another would draw from the random numbers of the training.
+        network = copy.deepcopy(self.network)
+        if self.config.optimiser.averaging:
+            network.load_state_dict(self.average)
+        return network.eval()
 
     def _under_way(self, number: int, stage: Stage) -> Sequences:
         present = self.groups[number]

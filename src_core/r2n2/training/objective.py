@@ -7,12 +7,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from r2n2.evidence import Evidence, Pooling
 from r2n2.registration.unroll import Scale
 from r2n2.similarity import diffusion, local_correlation_loss, mean_squared_error, total_variation
 from r2n2.training.settings import ObjectiveConfig
 
-__all__ = ["StepLoss", "Truth", "end_point_error", "step_loss"]
+__all__ = ["StepLoss", "Truth", "end_point_error", "placement_loss", "step_loss"]
 
+_TEMPERATURE = 0.05  # of the largest worth: places of nearly the same worth are as good
 _FLOOR = 0.02
 # NORMALISED: displacements below are judged in absolute terms, or pairs that hardly move would outweigh all others.
 
@@ -95,6 +97,34 @@ def step_loss(config: ObjectiveConfig, displacement: Tensor, truth: Truth, scale
     if config.folding:
         rough = rough + config.folding * _folding(displacement, scale)
     return StepLoss(total + torch.where(known, config.roughness_with_truth * rough, rough), error, similarity)
+
+
+def placement_loss(scores: Tensor, evidence: Evidence, pooling: Pooling, truth: Truth, displacement: Tensor) -> Tensor:
+    """Cross-entropy (B,) of the scores of places and widths against what each would have been worth; 0 without truth.
+
+    What a Gaussian w v is worth is by how much it lowers the weighted squared distance to the truth, with e the distance before:
+    2 v . sum(m w e) - |v|^2 sum(m w^2). Both sums for all places at once are products with ``pooling``'s windows.
+
+    Parameters
+    ----------
+    scores, evidence, pooling
+        Of one step.
+    truth
+        Exact displacement.
+    displacement
+        (B, 2, n, n) before the step.
+    """
+    with torch.no_grad():
+        error = (truth.displacement - displacement) * truth.weight
+        toward = pooling.windowed(error)
+        mass = pooling.windowed(truth.weight, squared=True)
+        amplitudes = evidence.amplitudes
+        worth = 2 * (amplitudes * toward[:, None]).sum(3) - amplitudes.square().sum(3) * mass[:, None, :, 0]
+        largest = worth.flatten(1).amax(1)
+        # Where nothing is to be gained there is nothing to learn.
+        hopeful = largest > 1e-7
+        target = (worth.flatten(1) / (_TEMPERATURE * largest.clamp_min(1e-7))[:, None]).softmax(1)
+    return -(target * scores.flatten(1).log_softmax(1)).sum(1) * hopeful
 
 
 def _folding(displacement: Tensor, scale: Scale) -> Tensor:

@@ -24,6 +24,8 @@ class ObjectiveConfig(Config):
     """Weight of the likeness for pairs whose motion is known."""
     supervised: float = Field(default=0.0, ge=0)
     """Weight of the distance to the true displacement, relative to its mean length."""
+    placement: float = Field(default=0.0, ge=0)
+    """Weight of the cross-entropy of places against what each would have been worth; with evidence and truth only."""
     structure: float = Field(default=0.6, ge=0, le=1)
     """Share of the distance's weight that goes to places with structure."""
     total_variation: float = Field(default=0.1, ge=0)
@@ -79,6 +81,8 @@ class StockConfig(Config):
     """How pairs are made of the images."""
     thorax_seeds: tuple[int, int] = (0, 0)
     """First and one past the last seed of simulated thoraxes that join the stream; below 1000 are the benchmarks'."""
+    thorax_frames: int = Field(default=4, ge=1)
+    """Pairs of frames of each."""
 
 
 class TrainingConfig(Config):

@@ -1,0 +1,90 @@
+"""Training on several processes, GPUs or machines: who leads, what all agree on, and how the chunk is wrapped."""
+
+from __future__ import annotations
+
+import datetime
+import os
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from r2n2.errors import ResourceError
+
+__all__ = ["Processes", "team_of_environment"]
+
+_PATIENCE_S = 300.0
+
+
+@dataclass(frozen=True)
+class Processes:
+    """Place of one process among all; ``alone`` needs no communication."""
+
+    rank: int
+    world: int
+    device: torch.device | None = None
+
+    @classmethod
+    def alone(cls) -> Processes:
+        """One process."""
+        return cls(0, 1)
+
+    @property
+    def leads(self) -> bool:
+        """Whether this one validates, logs and saves."""
+        return self.rank == 0
+
+    def wrap(self, chunk: nn.Module) -> nn.Module:
+        """The chunk, with gradients averaged over all processes."""
+        if self.world == 1:
+            return chunk
+        from torch.nn.parallel import DistributedDataParallel
+
+        ids = [self.device] if self.device is not None and self.device.type == "cuda" else None
+        return DistributedDataParallel(chunk, device_ids=ids)
+
+    def agree(self, wish: bool) -> bool:
+        """Whether any process wishes it: all must take the same turn."""
+        if self.world == 1:
+            return wish
+        import torch.distributed as dist
+
+        value = torch.tensor([float(wish)], device=self.device if self.device is not None else "cpu")
+        dist.all_reduce(value, op=dist.ReduceOp.MAX)
+        return bool(value.item())
+
+    def gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
+        """What every process gives, in order of rank, on the one that leads; an empty list elsewhere."""
+        if self.world == 1:
+            return [tensors]
+        import torch.distributed as dist
+
+        found: list[dict[str, Tensor] | None] | None = [None] * self.world if self.leads else None
+        dist.gather_object(tensors, found)
+        return [part for part in found or [] if part is not None]
+
+
+def team_of_environment(device: str = "auto") -> Processes:
+    """Join the processes that ``torchrun`` started, or be alone.
+
+    Raises
+    ------
+    ResourceError
+        If the others cannot be reached.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        return Processes.alone()
+    import torch.distributed as dist
+
+    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+    on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
+    own = torch.device("cuda", local) if on_gpu else torch.device("cpu")
+    if on_gpu:
+        torch.cuda.set_device(own)
+    try:
+        dist.init_process_group("nccl" if on_gpu else "gloo", timeout=datetime.timedelta(seconds=_PATIENCE_S))
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ResourceError(f"torchrun: process {rank} of {world} cannot reach the others ({reason}); check addresses") from None
+    return Processes(rank, world, own)

@@ -1,7 +1,8 @@
 """Weights of the network in files: safetensors with a manifest that says what they are for and proves they are whole.
 
 The manifest is the file's metadata: schema, package version, network settings, number of axes, normalisation of the
-images, a hash of the architecture and a SHA-256 of manifest and weights. Pickled files (.pt, .pth, .ckpt) are refused
+images, a hash of the architecture and a SHA-256 of manifest and weights as they are stored. Weights are stored as float32
+or, to ship, as float16; they are computed with as float32. Pickled files (.pt, .pth, .ckpt) are refused
 whatever they hold, as loading one can run code.
 """
 
@@ -16,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from torch import Tensor
 from r2n2 import __version__
 from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
+from r2n2.evidence import ROUGHNESS, WIDTHS
 from r2n2.io.atomic import atomic_write
 from r2n2.network import R2N2
 
@@ -39,6 +41,8 @@ MAXIMUM_HEADER_BYTES = 2**20
 _SCHEMA = 1
 # Raise when the network computes something else from tensors of the same names and shapes.
 _ARCHITECTURE = "r2n2-1"
+# The same for networks with evidence: of what is looked for (``r2n2.evidence``), chosen and made of the network's numbers.
+_EVIDENCE_ARCHITECTURE = "evidence-1"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LENGTH_BYTES = 8
 _PICKLED = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
@@ -75,15 +79,26 @@ class Manifest:
     sha256: str
 
 
-def save_network(path: Path, network: R2N2, *, info: Mapping[str, str] | None = None) -> None:
+def save_network(path: Path, network: R2N2, *, info: Mapping[str, str] | None = None, half: bool = False) -> None:
     """Write weights and manifest; the file appears under its name only when it is whole.
+
+    Parameters
+    ----------
+    path
+        Ends in .safetensors.
+    network
+        On any device.
+    info
+        Whatever is worth telling: data, iterations, validation error.
+    half
+        Round the weights to float16, which halves the file.
 
     Raises
     ------
     ArgumentError
         If the name does not end in .safetensors.
     ValueError
-        If a weight is not finite.
+        If a weight is not finite, or too large for float16.
     ResourceError
         If the file cannot be written.
     """
@@ -97,6 +112,11 @@ def save_network(path: Path, network: R2N2, *, info: Mapping[str, str] | None = 
         raise ValueError(
             f"save_network: {broken} holds a number that is not finite; the training diverged, go back to a checkpoint"
         )
+    if half:
+        tensors = {name: value.half() for name, value in tensors.items()}
+        broken = _first_not_finite(tensors)
+        if broken is not None:
+            raise ValueError(f"save_network: {broken} holds a number too large for float16; save with half=False")
     metadata = {
         "schema": str(_SCHEMA),
         "version": __version__,
@@ -146,8 +166,9 @@ def load_network(name_or_path: str | Path, *, ndim: int | None = None) -> R2N2:
         tensors = load(content)
     except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ReadError(f"{place}: damaged weights ({_one_line(error)}); fetch or copy the file again") from None
-    expected = {name: (tuple(value.shape), torch.float32) for name, value in network.state_dict().items()}
-    if {name: (tuple(value.shape), value.dtype) for name, value in tensors.items()} != expected:
+    kinds = {value.dtype for value in tensors.values()}
+    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    if {name: tuple(value.shape) for name, value in tensors.items()} != expected or kinds not in ({torch.float32}, {torch.float16}):
         raise ReadError(f"{place}: the weights are not those its manifest describes; fetch or copy the file again")
     if _digest(metadata, tensors) != manifest.sha256:
         raise ReadError(
@@ -156,18 +177,18 @@ def load_network(name_or_path: str | Path, *, ndim: int | None = None) -> R2N2:
     broken = _first_not_finite(tensors)
     if broken is not None:
         raise ReadError(f"{place}: {broken} holds a number that is not finite; use other weights")
-    network.load_state_dict(tensors, assign=True)
+    network.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
     return network.eval()
 
 
 def read_manifest(name_or_path: str | Path) -> Manifest:
-    """What weights say about themselves, without a check of the weights; raises as ``load_network``."""
-    place, content = _read(name_or_path)
+    """What weights say about themselves, of which only the header is read; raises as ``load_network``."""
+    place, content = _read(name_or_path, header_only=True)
     return _manifest(place, _metadata(place, content))
 
 
 def named_weights() -> tuple[str, ...]:
-    """Names of the weights that ship."""
+    """Names of the weights that ship, in alphabetical order."""
     folder = _weights_folder()
     if not folder.is_dir():
         return ()
@@ -178,14 +199,15 @@ def _weights_folder() -> Traversable:
     return importlib.resources.files("r2n2.resources") / "weights"
 
 
-def _read(name_or_path: str | Path) -> tuple[str, bytes]:
-    """How to call the file in messages, and all of it."""
+def _read(name_or_path: str | Path, *, header_only: bool = False) -> tuple[str, bytes]:
+    """How to call the file in messages, and all of it, or as much as its header may take."""
     if isinstance(name_or_path, str) and _NAME.fullmatch(name_or_path):
         known = named_weights()
         if name_or_path not in known:
             which = f"there are: {', '.join(known)}; choose one" if known else "no weights ship yet; use --method fit"
             raise ResourceError(f"no weights are called {name_or_path!r}: {which} or give a {SUFFIX} file")
-        return f"weights {name_or_path!r}", (_weights_folder() / f"{name_or_path}{SUFFIX}").read_bytes()
+        with (_weights_folder() / f"{name_or_path}{SUFFIX}").open("rb") as stream:
+            return f"weights {name_or_path!r}", _content(stream, header_only)
     path = Path(name_or_path)
     if path.suffix.lower() in _PICKLED:
         raise ReadError(f"{path}: pickled weights can run code and are never opened; convert them to {SUFFIX} where they were made")
@@ -199,9 +221,18 @@ def _read(name_or_path: str | Path) -> tuple[str, bytes]:
             raise ReadError(
                 f"{path}: {size / 2**20:.0f} MiB, weights have at most {MAXIMUM_BYTES / 2**20:.0f} MiB; give weights of r2n2"
             )
-        return str(path), path.read_bytes()
+        with path.open("rb") as stream:
+            return str(path), _content(stream, header_only)
     except OSError as error:
         raise ResourceError(f"{path}: not readable ({error.strerror or error}); check its permissions") from None
+
+
+def _content(stream: IO[bytes], header_only: bool) -> bytes:
+    if not header_only:
+        return stream.read()
+    start = stream.read(_LENGTH_BYTES)
+    # One byte more, as the checks of a header ask for something behind its length.
+    return start + stream.read(min(int.from_bytes(start, "little"), MAXIMUM_HEADER_BYTES) + 1)
 
 
 def _metadata(place: str, content: bytes) -> dict[str, str]:
@@ -273,7 +304,10 @@ def _empty_network(place: str, manifest: Manifest) -> R2N2:
 
 def _architecture_hash(network: R2N2) -> str:
     shapes = sorted((name, list(value.shape)) for name, value in network.state_dict().items())
-    inputs = [_ARCHITECTURE, network.ndim, network.config.force_channels, shapes]
+    inputs: list[Any] = [_ARCHITECTURE, network.ndim, network.config.force_channels, shapes]
+    # The sides of the images compared change what is seen, not what is done with it, as the working size does.
+    if scales := len(network.config.evidence_sizes):
+        inputs.append([_EVIDENCE_ARCHITECTURE, scales, WIDTHS, ROUGHNESS])
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
 
 

@@ -18,7 +18,11 @@ from r2n2 import checkpoint
 from r2n2.checkpoint import load_network, named_weights, read_manifest, save_network
 from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
+from r2n2.geometry import Grid
 from r2n2.network import R2N2
+from r2n2.registration import Pairs
+from r2n2.registration.recurrent import RecurrentMethod
+from r2n2.transform import GaussianSequence
 
 CONFIG = NetworkConfig(channels=(2, 3, 4, 5), force_channels=True, sigma_max=0.25, working_size=64, keep_probability=0.7)
 
@@ -110,6 +114,98 @@ def test_weights_come_back_bit_for_bit_and_ready_to_use(network: R2N2, file: Pat
     found = loaded.step(*images, loaded.initial_state(1, 16))[0]
     assert all(torch.equal(a, b) for a, b in zip(expected, found, strict=True))
     assert all(parameter.requires_grad for parameter in loaded.parameters())
+
+
+def test_half_precision_halves_the_file_and_comes_back_as_float32(network: R2N2, file: Path, tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    save_network(path, network, info={"data": "phantoms"}, half=True)
+    body, whole_body = (_split(place.read_bytes())[1] for place in (path, file))
+    assert len(body) == len(whole_body) / 2
+    assert {value.dtype for value in load_file(path).values()} == {torch.float16}
+    loaded = load_network(path).state_dict()
+    assert all(torch.equal(loaded[name], value.half().float()) for name, value in network.state_dict().items())
+    assert {value.dtype for value in loaded.values()} == {torch.float32}
+    # Weights that were rounded before are the same file again: rounding happens once.
+    save_network(tmp_path / "again.safetensors", load_network(path), info={"data": "phantoms"}, half=True)
+    assert read_manifest(tmp_path / "again.safetensors").sha256 == read_manifest(path).sha256
+    assert read_manifest(path).sha256 != read_manifest(file).sha256
+
+
+def test_a_flipped_bit_of_a_half_precision_weight_is_noticed(network: R2N2, tmp_path: Path) -> None:
+    path = tmp_path / "half.safetensors"
+    save_network(path, network, half=True)
+    content = bytearray(path.read_bytes())
+    content[-7] ^= 1
+    path.write_bytes(content)
+    _refused(path, "SHA-256")
+
+
+def test_a_weight_too_large_for_half_precision_is_named(tmp_path: Path) -> None:
+    network = _network()
+    with torch.no_grad():
+        network.entry.bias[1] = 70_000
+    with pytest.raises(ValueError, match=r"entry\.bias holds a number too large for float16"):
+        save_network(tmp_path / "half.safetensors", network, half=True)
+    save_network(tmp_path / "whole.safetensors", network)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["whole.safetensors"]
+
+
+def test_a_network_with_evidence_comes_back_and_does_the_same(tmp_path: Path) -> None:
+    path = tmp_path / "weights.safetensors"
+    pairs = _pairs()
+    config = CONFIG.model_copy(update={"working_size": 32, "evidence_sizes": (16, 48)})
+    network = _randomised(R2N2(config).eval())
+    save_network(path, network)
+    loaded = load_network(path)
+    assert loaded.config == config
+    found, expected = (list(RecurrentMethod(n, steps=2).register(pairs))[-1].transforms()[0] for n in (loaded, network))
+    assert isinstance(found, GaussianSequence)
+    assert isinstance(expected, GaussianSequence)
+    assert torch.equal(found.amplitudes, expected.amplitudes)
+
+
+def _pairs() -> Pairs:
+    images = torch.randn(2, 1, 1, 21, 30, generator=torch.Generator().manual_seed(0))
+    return Pairs(*images, *torch.ones(2, 1, 1, 21, 30, dtype=torch.bool), Grid((21, 30), (2.0, 1.5)))
+
+
+def _randomised(network: R2N2) -> R2N2:
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.1)
+    return network
+
+
+def test_the_architecture_is_what_is_computed_not_on_which_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
+    def named(**changes: object) -> str:
+        return checkpoint._architecture_hash(R2N2(CONFIG.model_copy(update=changes)))
+
+    paper, seeing = named(), named(evidence_sizes=(32, 64))
+    assert named(working_size=96, keep_probability=1.0, sigma_max=0.2) == paper
+    assert named(evidence_sizes=(24, 96), working_size=96) == seeing
+    different = {paper, seeing, named(evidence_sizes=(32,)), named(force_channels=False)}
+    # The same shapes, but other Gaussians tried, or another price of their roughness.
+    for name, value in (("WIDTHS", (0.3, 0.2, 0.1, 0.05)), ("ROUGHNESS", 0.01)):
+        with monkeypatch.context() as patch:
+            patch.setattr(checkpoint, name, value)
+            different.add(named(evidence_sizes=(32, 64)))
+            assert named() == paper
+    assert len(different) == 6
+
+
+def test_a_manifest_is_read_without_the_weights(file: Path, whole: bytes) -> None:
+    header_end = 8 + int.from_bytes(whole[:8], "little")
+    assert len(checkpoint._read(file, header_only=True)[1]) == header_end + 1
+    expected = read_manifest(file)
+    file.write_bytes(whole[:header_end])
+    assert read_manifest(file) == expected
+    for end in (header_end - 1, 8, 3):
+        file.write_bytes(whole[:end])
+        with pytest.raises(ReadError, match="fetch or copy the file again"):
+            read_manifest(file)
+    file.write_bytes((2**62).to_bytes(8, "little") + whole[8:])
+    with pytest.raises(ReadError, match="header of 4611686018427387904 bytes"):
+        read_manifest(file)
 
 
 def test_loading_draws_no_random_numbers(file: Path) -> None:
@@ -245,7 +341,7 @@ def test_resigning_alone_changes_nothing(file: Path) -> None:
     load_network(file)
 
 
-def test_missing_additional_or_half_precision_tensors_are_refused(file: Path, whole: bytes) -> None:
+def test_missing_additional_or_mixed_tensors_are_refused(file: Path, whole: bytes) -> None:
     def drop(tensors: dict[str, torch.Tensor]) -> None:
         del tensors["entry.bias"]
 
@@ -255,7 +351,10 @@ def test_missing_additional_or_half_precision_tensors_are_refused(file: Path, wh
     def halve(tensors: dict[str, torch.Tensor]) -> None:
         tensors["entry.bias"] = tensors["entry.bias"].half()
 
-    for change in (drop, add, halve):
+    def double(tensors: dict[str, torch.Tensor]) -> None:
+        tensors.update({name: value.double() for name, value in tensors.items()})
+
+    for change in (drop, add, halve, double):
         file.write_bytes(whole)
         _resigned(file, change)
         _refused(file, "not those its manifest describes")
@@ -316,8 +415,11 @@ def test_named_weights_are_those_that_ship(monkeypatch: pytest.MonkeyPatch, tmp_
 
 def test_the_folder_of_named_weights_is_the_packages() -> None:
     assert checkpoint._weights_folder().is_dir()
+    assert "general" in named_weights()
     for name in named_weights():
-        load_network(name)
+        load_network(name, ndim=2)
+        with (checkpoint._weights_folder() / f"{name}.safetensors").open("rb") as stream:
+            assert len(stream.read()) <= 8 * 2**20
 
 
 def test_a_failed_save_leaves_the_older_file(file: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -106,6 +105,7 @@ class Chunk(nn.Module):
                         squares.seen,
                         sequences.known,
                         last=sequences.done + step == sequences.length,
+                        length=sequences.length,
                     )
                     total = judged.total
                     if scores is not None and config.objective.placement:
@@ -132,13 +132,8 @@ class Chunk(nn.Module):
     def _step(
         self, squares: Squares, progress: Progress, shown: tuple[Tensor, ...]
     ) -> tuple[Progress, Tensor | None, Evidence | None]:
-        seen = compare(squares, shown)
+        # Positions, intensities and least squares stay in full precision.
+        with torch.autocast(progress.displacements[0].device.type, enabled=False):
+            seen = compare(squares, shown)
         after = advance(self.network, squares, progress, seen)
         return after.progress, after.scores, seen.evidence
-
-
-def unwrap(module: Any) -> Chunk:
-    """The chunk inside a wrapper for many processes."""
-    inner = getattr(module, "module", module)
-    assert isinstance(inner, Chunk)
-    return inner

@@ -6,6 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,7 +20,15 @@ from r2n2.training.settings import OptimiserConfig, Stage, TrainingConfig
 __all__ = ["Trainer", "TrainingStep", "build_network", "learning_rate", "stage_at"]
 
 _PATIENCE = 5
-# Updates in a row without a finite loss before the weights go back to the last good ones.
+# Updates in a row without a finite loss before the weights go back to the last good ones; at once where they are not finite.
+
+
+class _Good(NamedTuple):
+    """What failures go back to."""
+
+    weights: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    average: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
@@ -85,6 +94,8 @@ class Trainer:
         Which of how many processes; each takes its own part of every batch.
     wrap
         Makes the module that is called of the chunk; DistributedDataParallel for many processes.
+    agree
+        Whether any process says so: an update is made by all or by none.
     """
 
     def __init__(
@@ -96,6 +107,7 @@ class Trainer:
         rank: int = 0,
         world: int = 1,
         wrap: Callable[[Chunk], torch.nn.Module] | None = None,
+        agree: Callable[[bool], bool] | None = None,
     ) -> None:
         if not 0 <= rank < world:
             raise ArgumentError(f"rank: must be 0 to {world - 1} of {world} processes, got {rank}")
@@ -103,20 +115,22 @@ class Trainer:
         self.network = network.train()
         self.chunk = Chunk(network, config)
         self._called = wrap(self.chunk) if wrap else self.chunk
+        self._agree = agree or bool
         self._engine = engine
         self._rank, self._world = rank, world
         optimiser = config.optimiser
         self.optimiser = torch.optim.AdamW(
             network.parameters(), lr=optimiser.learning_rate, amsgrad=optimiser.amsgrad, weight_decay=optimiser.weight_decay
         )
-        self.average = {name: value.detach().clone() for name, value in network.state_dict().items()}
+        self.average = self._weights() if optimiser.averaging else {}
         self.update = 0
         self.sample = 0
         self.skipped = 0
         self.rolled_back = 0
         self.groups: list[Sequences | None] = [None] * config.groups
-        self._failures = 0
-        self._good: tuple[dict[str, Tensor], dict[str, object]] | None = None
+        self.failures = 0
+        """Updates skipped since the last one that was not."""
+        self._good: _Good | None = None
         torch.manual_seed(config.seed + 1 + rank)
 
     @property
@@ -132,6 +146,8 @@ class Trainer:
     def make_update(self) -> TrainingStep:
         """One chunk of one batch and one step of the optimiser."""
         config = self.config
+        if self._good is None:
+            self.remember()
         stage = stage_at(config.stages, self.update)
         number = self.update % config.groups
         sequences = self._under_way(number, stage)
@@ -143,37 +159,46 @@ class Trainer:
         loss, progress, logged = self._called(sequences, steps)
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip)
-        finite = bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))
+        broken = self._agree(not (bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))))
         self.update += 1
-        if finite:
+        if not broken:
             self.optimiser.step()
-            self._failures = 0
+            broken = not _all_finite(self.network)
+            if broken:
+                self.failures = _PATIENCE
+        if broken:
+            self._skip(number)
+        else:
+            self.failures = 0
             self._follow()
             going_on = sequences.moved_on(progress.detached(), sequences.done + steps)
             self.groups[number] = going_on if going_on.done < going_on.length else None
-        else:
-            self._skip(number)
         values = {name: float(value) for name, value in logged.items()}
         return TrainingStep(
             self.update, self.updates, self.sample, float(loss.detach()), values, rate, float(norm), self.skipped, self.rolled_back
         )
 
     def remember(self) -> None:
-        """Take the present weights as the good ones that a failure goes back to."""
-        state = self.optimiser.state_dict()
-        kept = {
-            key: {k: v.clone() if isinstance(v, Tensor) else v for k, v in entry.items()} for key, entry in state["state"].items()
-        }
-        self._good = (
-            {name: value.detach().clone() for name, value in self.network.state_dict().items()},
-            {"state": kept, "param_groups": state["param_groups"]},
-        )
+        """Take the present weights as the good ones that failures go back to."""
+        average = {name: value.clone() for name, value in self.average.items()}
+        # Copied, as the optimiser goes on writing into its own tensors.
+        self._good = _Good(self._weights(), copy.deepcopy(self.optimiser.state_dict()), average)
+
+    def go_back(self) -> None:
+        """Take the good weights again, and begin new batches."""
+        assert self._good is not None
+        self.network.load_state_dict(self._good.weights)
+        self.optimiser.load_state_dict(copy.deepcopy(self._good.optimiser))
+        self.average = {name: value.clone() for name, value in self._good.average.items()}
+        self.groups = [None] * self.config.groups
+        self.failures = 0
+        self.rolled_back += 1
 
     def averaged(self) -> R2N2:
         """The network to validate and to save: the running mean of the weights where there is one."""
         # A copy: building another would draw from the random numbers of the training.
         network = copy.deepcopy(self.network)
-        if self.config.optimiser.averaging:
+        if self.average:
             network.load_state_dict(self.average)
         return network.eval()
 
@@ -185,7 +210,8 @@ class Trainer:
         length = stage.steps
         if self.update < self.config.groups and self.config.chunk:
             share = (number + 1) / self.config.groups
-            length = max(self.config.chunk, self.config.chunk * round(share * stage.steps / self.config.chunk))
+            length = self.config.chunk * max(1, round(share * stage.steps / self.config.chunk))
+            length = min(length, stage.steps)
         first = self.sample
         self.sample += self.config.batch * self._world
         return self.begin(first, length, stage.working_size)
@@ -208,12 +234,15 @@ class Trainer:
 
     def _skip(self, number: int) -> None:
         self.skipped += 1
-        self._failures += 1
+        self.failures += 1
         self.groups[number] = None
-        if self._failures >= _PATIENCE and self._good is not None:
-            weights, optimiser = self._good
-            self.network.load_state_dict(weights)
-            self.optimiser.load_state_dict(optimiser)
-            self.groups = [None] * self.config.groups
-            self._failures = 0
-            self.rolled_back += 1
+        if self.failures >= _PATIENCE:
+            self.go_back()
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
+
+
+def _all_finite(network: R2N2) -> bool:
+    norms = torch._foreach_norm([parameter.detach() for parameter in network.parameters()])
+    return bool(torch.isfinite(torch.stack(norms)).all())

@@ -71,13 +71,17 @@ class StepLoss(NamedTuple):
     similarity: Tensor
 
 
-def step_loss(config: ObjectiveConfig, displacement: Tensor, truth: Truth, scale: Scale, known: Tensor, *, last: bool) -> StepLoss:
+def step_loss(
+    config: ObjectiveConfig, displacement: Tensor, truth: Truth, scale: Scale, known: Tensor, *, last: bool, length: int = 1
+) -> StepLoss:
     """Judge the displacement (B, ndim, *shape) on the lattice of ``scale`` that a step has reached.
 
     Parameters
     ----------
     last
         Whether it is the last of a sequence: the paper's regulariser is of the final field (equation 6).
+    length
+        Steps of the sequence, over which the losses are averaged: the regulariser counts so often, as it is added to the mean.
     """
     error = end_point_error(displacement, truth)
     total = config.supervised * error / truth.scale
@@ -91,7 +95,7 @@ def step_loss(config: ObjectiveConfig, displacement: Tensor, truth: Truth, scale
         total = total + wanted * similarity
     rough = torch.zeros_like(total)
     if config.total_variation and last:
-        rough = rough + config.total_variation * total_variation(displacement, scale.grid)
+        rough = rough + config.total_variation * length * total_variation(displacement, scale.grid)
     if config.diffusion:
         rough = rough + config.diffusion * diffusion(displacement, scale.grid)
     if config.folding:

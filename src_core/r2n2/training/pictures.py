@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,35 +18,39 @@ from r2n2.transform import GaussianSequence, warp
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["example_figure", "show_examples"]
+__all__ = ["can_draw", "example_figure", "show_examples"]
 
 _EXAMPLES = 4
 
 
+def can_draw() -> bool:
+    """Whether matplotlib is installed."""
+    return importlib.util.find_spec("matplotlib") is not None
+
+
 def show_examples(journal: Journal, update: int, network: R2N2, batch: SimulatedBatch, *, steps: int) -> None:
     """Write figures of the first validation pairs to the journal."""
-    from matplotlib import pyplot
-
     whole = square_pairs(batch)
     part = slice(0, min(_EXAMPLES, len(whole)))
     pairs = Pairs(whole.fixed[part], whole.moving[part], whole.fixed_valid[part], whole.moving_valid[part], whole.grid)
     *_, last = RecurrentMethod(network, steps=steps).register(pairs)
     for index, sequence in enumerate(last.transforms()):
         assert isinstance(sequence, GaussianSequence)
-        figure = example_figure(pairs, index, sequence)
-        journal.figure(update, f"example {index}", figure)
-        pyplot.close(figure)
+        journal.figure(update, f"example {index}", example_figure(pairs, index, sequence))
 
 
 def example_figure(pairs: Pairs, index: int, sequence: GaussianSequence) -> Figure:
     """Fixed, moving and warped image, the differences before and after, and the Gaussians with their amplitudes."""
-    from matplotlib import pyplot
+    from matplotlib import colormaps
+    from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse
 
     field = sequence.displacement_field().vectors.float()
     fixed, moving = pairs.fixed[index, 0], pairs.moving[index, 0]
     warped = warp(pairs.moving[index, None], field[None], pairs.grid).image[0, 0]
-    figure, axes = pyplot.subplots(1, 6, figsize=(15, 2.8), layout="constrained")
+    # No pyplot: it would keep every figure for the whole process.
+    figure = Figure(figsize=(15, 2.8), layout="constrained")
+    axes = figure.subplots(1, 6)
     low, high = float(fixed.min()), float(fixed.max())
     for axis, image, title in zip(axes, (fixed, moving, warped), ("fixed", "moving", "warped"), strict=False):
         axis.imshow(image, cmap="gray", vmin=low, vmax=high)
@@ -57,13 +62,14 @@ def example_figure(pairs: Pairs, index: int, sequence: GaussianSequence) -> Figu
     axes[5].imshow(fixed, cmap="gray", vmin=low, vmax=high)
     axes[5].set_title(f"{len(sequence)} Gaussians")
     pixels = torch.tensor(pairs.grid.shape).sub(1) / 2
-    colours = pyplot.get_cmap("viridis")
+    colours = colormaps["viridis"]
     for step in range(len(sequence)):
         y, x = ((sequence.centres[step] + 1) * pixels).tolist()
-        wide, high_ = (2 * sequence.sigmas[step] * pixels).tolist()
+        # Squares have as many pixels along both axes: a length in pixels is the same in every direction.
+        along, across = (2 * sequence.sigmas[step] * pixels[0]).tolist()
         angle = float(torch.rad2deg(sequence.orientation[step, 0]))
         colour = colours(step / max(1, len(sequence) - 1))
-        axes[5].add_patch(Ellipse((x, y), wide, high_, angle=angle, fill=False, edgecolor=colour, linewidth=0.8))
+        axes[5].add_patch(Ellipse((x, y), along, across, angle=angle, fill=False, edgecolor=colour, linewidth=0.8))
         v_y, v_x = (sequence.amplitudes[step] * pixels).tolist()
         axes[5].arrow(x, y, v_x, v_y, color=colour, width=0.2, length_includes_head=True)
     for axis in axes:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +16,9 @@ from r2n2.errors import ResourceError
 
 __all__ = ["Processes", "team_of_environment"]
 
-_PATIENCE_S = 300.0
+# As long as the leader may take to validate; a process that ends is noticed at once.
+_PATIENCE_S = 3600.0
+_LOST = re.compile(r"gloo|nccl|connection|peer|timed? ?out|socket|\bstore\b", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -41,17 +46,58 @@ class Processes:
         from torch.nn.parallel import DistributedDataParallel
 
         ids = [self.device] if self.device is not None and self.device.type == "cuda" else None
-        return DistributedDataParallel(chunk, device_ids=ids)
+        with self.together("begin"):
+            return DistributedDataParallel(chunk, device_ids=ids)
 
     def agree(self, wish: bool) -> bool:
         """Whether any process wishes it: all must take the same turn."""
+        return self.agree_on(wish)[0]
+
+    def agree_on(self, *wishes: bool) -> tuple[bool, ...]:
+        """``agree`` on several things at once."""
+        return tuple(value > 0 for value in self._largest([float(wish) for wish in wishes]))
+
+    def alike(self, number: int) -> bool:
+        """Whether all processes give the same number."""
+        largest, least = self._largest([float(number), -float(number)])
+        return largest == -least
+
+    def _largest(self, values: list[float]) -> list[float]:
         if self.world == 1:
-            return wish
+            return values
         import torch.distributed as dist
 
-        value = torch.tensor([float(wish)], device=self.device if self.device is not None else "cpu")
-        dist.all_reduce(value, op=dist.ReduceOp.MAX)
-        return bool(value.item())
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        with self.together("agree"):
+            dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+            return [float(value) for value in tensor.tolist()]
+
+    @contextmanager
+    def together(self, what: str) -> Iterator[None]:
+        """Inside, the failure of another process becomes an error that says so.
+
+        Raises
+        ------
+        ResourceError
+            If the others are gone or silent.
+        """
+        try:
+            yield
+        except RuntimeError as error:
+            if self.world == 1 or not _LOST.search(str(error)):
+                raise
+            reason = " ".join(str(error).split())[:160]
+            raise ResourceError(
+                f"process {self.rank} of {self.world}: another process is gone or silent, they could not {what} together "
+                f"({reason}); see its message, then go on from the last checkpoint with --resume"
+            ) from None
+
+    def leave(self) -> None:
+        """End the communication."""
+        if self.world > 1:
+            import torch.distributed as dist
+
+            dist.destroy_process_group()
 
     def gather(self, tensors: dict[str, Tensor]) -> list[dict[str, Tensor]]:
         """What every process gives, in order of rank, on the one that leads; an empty list elsewhere."""
@@ -60,7 +106,8 @@ class Processes:
         import torch.distributed as dist
 
         found: list[dict[str, Tensor] | None] | None = [None] * self.world if self.leads else None
-        dist.gather_object(tensors, found)
+        with self.together("save"):
+            dist.gather_object(tensors, found)
         return [part for part in found or [] if part is not None]
 
 

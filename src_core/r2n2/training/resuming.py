@@ -15,10 +15,16 @@ from r2n2.training.state import TrainingState
 
 __all__ = ["capture", "restore", "under_way"]
 
+# Settings that change nothing of what is computed.
+_HARMLESS = frozenset({"name", "minutes", "validate_minutes", "save_minutes"})
+
 
 def under_way(trainer: Trainer) -> dict[str, Tensor]:
     """What this process alone knows: its batches under way and its random state, as tensors by name."""
     kept = {"random": torch.get_rng_state()}
+    device = trainer.network.entry.weight.device
+    if device.type == "cuda":
+        kept["random_cuda"] = torch.cuda.get_rng_state(device)
     for number, group in enumerate(trainer.groups):
         if group is None:
             continue
@@ -51,7 +57,12 @@ def capture(trainer: Trainer, ranks: list[dict[str, Tensor]], elapsed_s: float, 
         network={name: value.detach().cpu() for name, value in trainer.network.state_dict().items()},
         optimiser=trainer.optimiser.state_dict(),
         tensors=tensors,
-        counters={"skipped": trainer.skipped, "rolled_back": trainer.rolled_back, "processes": len(ranks)},
+        counters={
+            "skipped": trainer.skipped,
+            "rolled_back": trainer.rolled_back,
+            "failures": trainer.failures,
+            "processes": len(ranks),
+        },
         best=dict(best),
         settings=trainer.config.model_dump(mode="json"),
     )
@@ -63,41 +74,77 @@ def restore(trainer: Trainer, state: TrainingState, rank: int, world: int) -> tu
     Raises
     ------
     ArgumentError
-        If the state is of another network.
+        If the state is of another network or optimiser.
     """
-    notes = []
+    changed = _changed(state.settings, trainer.config.model_dump(mode="json"))
+    fixed = sorted(name for name in changed if name.startswith("network.") or name == "optimiser.amsgrad")
+    if fixed:
+        raise ArgumentError(
+            f"--resume: {_said(changed, fixed)}: cannot change within a run; resume with the settings it began with"
+        )
     try:
         trainer.network.load_state_dict(dict(state.network))
     except RuntimeError:
-        raise ArgumentError(
-            "--resume: the saved state is of another network than the settings ask for; resume with the settings it began with"
-        ) from None
+        raise ArgumentError("--resume: the saved state is of another network; resume with the version that began the run") from None
     trainer.optimiser.load_state_dict(dict(state.optimiser))
-    like = trainer.network.entry.weight
-    trainer.average = {
-        name.removeprefix("average/"): value.to(like.device) for name, value in state.tensors.items() if name.startswith("average/")
-    }
+    for group in trainer.optimiser.param_groups:
+        group["weight_decay"] = trainer.config.optimiser.weight_decay
     trainer.update, trainer.sample = state.step, state.sample
     trainer.skipped, trainer.rolled_back = state.counters["skipped"], state.counters["rolled_back"]
+    trainer.failures = state.counters["failures"]
+    trainer.average = _average(trainer, state)
+    notes = []
+    others = sorted(name for name in changed if name not in _HARMLESS)
+    if others:
+        notes.append(f"resumed with other settings: {_said(changed, others)}")
     if state.counters["processes"] != world:
-        notes.append(
-            f"resumed with {world} processes what {state.counters['processes']} had begun: the batches under way are begun anew, "
-            f"so the run is not the same bit for bit"
-        )
+        notes.append(f"resumed with {world} processes what {state.counters['processes']} had begun")
+    if notes:
+        notes.append("the batches under way are begun anew, so the run is not the same bit for bit")
         return tuple(notes)
     mine = f"rank{rank}/"
-    kept = {name.removeprefix(mine): value for name, value in state.tensors.items() if name.startswith(mine)}
+    _begin_again(trainer, {name.removeprefix(mine): value for name, value in state.tensors.items() if name.startswith(mine)})
+    return ()
+
+
+def _begin_again(trainer: Trainer, kept: Mapping[str, Tensor]) -> None:
+    """The batches under way and the random state, as ``under_way`` gave them."""
+    device = trainer.network.entry.weight.device
     for number in range(trainer.config.groups):
         place = f"group{number}/"
         if place + "position" not in kept:
             continue
         first, done, length, size = (int(value) for value in kept[place + "position"])
-        begun = trainer.begin(first, length, size)
-
-        def saved(kind: str, place: str = place) -> tuple[Tensor, ...]:
+        found: list[tuple[Tensor, ...]] = []
+        for kind in ("displacement", "state"):
             count = sum(name.startswith(place + kind) for name in kept)
-            return tuple(kept[f"{place}{kind}{index}"].to(like.device) for index in range(count))
-
-        trainer.groups[number] = begun.moved_on(Progress(saved("displacement"), saved("state")), done)
+            found.append(tuple(kept[f"{place}{kind}{index}"].to(device) for index in range(count)))
+        trainer.groups[number] = trainer.begin(first, length, size).moved_on(Progress(*found), done)
     torch.set_rng_state(kept["random"])
-    return tuple(notes)
+    if device.type == "cuda" and "random_cuda" in kept:
+        torch.cuda.set_rng_state(kept["random_cuda"], device)
+
+
+def _average(trainer: Trainer, state: TrainingState) -> dict[str, Tensor]:
+    """The running mean of the weights, begun with the weights themselves where the run had none."""
+    if not trainer.average:
+        return {}
+    kept = {name.removeprefix("average/"): value for name, value in state.tensors.items() if name.startswith("average/")}
+    weights = trainer.network.state_dict()
+    return {name: kept.get(name, value).detach().to(value.device, copy=True) for name, value in weights.items()}
+
+
+def _changed(before: Mapping[str, Any], now: Mapping[str, Any], place: str = "") -> dict[str, tuple[Any, Any]]:
+    """Old and new value of every setting that differs, by its whole name."""
+    found: dict[str, tuple[Any, Any]] = {}
+    for name in {**before, **now}:
+        one, other = before.get(name), now.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            found |= _changed(one, other, f"{place}{name}.")
+        elif one != other:
+            found[place + name] = one, other
+    return found
+
+
+def _said(changed: Mapping[str, tuple[Any, Any]], names: list[str]) -> str:
+    return ", ".join(f"{name} {changed[name][0]} -> {changed[name][1]}" for name in names)

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from r2n2.checkpoint import save_network
 from r2n2.errors import ArgumentError
+from r2n2.folder_lock import folder_lock
+from r2n2.io.atomic import atomic_write, resource_errors
 from r2n2.network import R2N2
 from r2n2.registration import resolve_device
 from r2n2.simulation.engine import PairEngine, SimulatedBatch
 from r2n2.simulation.slices import RealPair
 from r2n2.training.journal import Journal
 from r2n2.training.loop import Trainer, TrainingStep, build_network
+from r2n2.training.pictures import can_draw, show_examples
 from r2n2.training.processes import Processes
 from r2n2.training.resuming import capture, restore, under_way
 from r2n2.training.settings import TrainingConfig
@@ -31,6 +36,7 @@ WEIGHTS_FILE = "weights.safetensors"
 _VALIDATION_PAIRS = 48
 _CONTOURED_PAIRS = 24
 _LOG_EVERY = 20
+_LOG_SECONDS = 30.0
 # Samples of the validation stream are numbered from 0 under a seed that training never draws.
 _VALIDATION_SEED = 2**31 - 1
 
@@ -46,6 +52,8 @@ class Trained:
     """If there was one after this update."""
     saved: bool
     """Whether a checkpoint was written after this update."""
+    best: dict[str, Any] = field(default_factory=dict)
+    """Update and numbers of the best validation so far, whose weights are in the folder; empty before the first."""
     notes: tuple[str, ...] = ()
 
 
@@ -60,7 +68,7 @@ def train(
     processes: Processes | None = None,
     start: R2N2 | None = None,
 ) -> Iterator[Trained]:
-    """Train, yielding after every update; the state is saved at the end, and whenever the consumer closes the generator.
+    """Train, yielding after every update; the state is saved at the end and, of one process, when the generator is closed.
 
     Parameters
     ----------
@@ -69,13 +77,13 @@ def train(
     folder
         For checkpoints, weights, settings and log; made if missing.
     stock
-        Images; split by patient.
+        Images; split by patient. Where there are none, all pairs are drawn pictures.
     resume
         Go on from the folder's newest checkpoint; begin where there is none.
     device
         auto, cpu, cuda or cuda:N.
     stop
-        Asked after every update; the run then saves and ends.
+        Asked after every update; the run then saves and ends, without a validation.
     processes
         This one's place among many; None for alone.
     start
@@ -84,30 +92,44 @@ def train(
     Raises
     ------
     ArgumentError
-        If the folder holds another run and ``resume`` is false, or the stock is empty.
+        If the folder holds another run and ``resume`` is false, or settings do not fit the run that is resumed.
+    ResourceError
+        If another process writes to the folder, the device or disk is missing, or another process of the team is gone.
     """
     team = processes or Processes.alone()
     if state_files(folder) and not resume:
         raise ArgumentError(f"{folder}: holds a training run already; give --resume to go on with it, or another folder")
+    with resource_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with folder_lock(folder) if team.leads else nullcontext():
+        yield from _train(config, folder, stock, team, device, stop, start)
+
+
+def _train(
+    config: TrainingConfig, folder: Path, stock: Stock, team: Processes, device: str, stop: Callable[[], bool], start: R2N2 | None
+) -> Iterator[Trained]:
     training, held = split(stock, held_out=config.stock.held_out, seed=config.seed)
     pairs: list[RealPair] = list(training.pairs)
     if config.stock.thorax_seeds[0] < config.stock.thorax_seeds[1]:
         from r2n2.simulation.stock import thorax_pairs
 
         pairs += thorax_pairs(range(*config.stock.thorax_seeds), config.stock.thorax_frames)
-    where = resolve_device(device)
+    where = team.device or resolve_device(device)
     network = build_network(config) if start is None else start
     engine = PairEngine(training.slices, pairs, config.stock.engine, seed=config.seed)
-    trainer = Trainer(network.to(where), engine, config, rank=team.rank, world=team.world, wrap=team.wrap)
-    notes: tuple[str, ...] = ()
+    trainer = Trainer(network.to(where), engine, config, rank=team.rank, world=team.world, wrap=team.wrap, agree=team.agree)
+    notes: list[str] = []
+    if not held.patients:
+        notes.append("no patient is held out: weights are validated on drawn pictures alone; name some in stock.held_out")
     before_s, best = 0.0, {}
-    state = load_state(folder) if resume and state_files(folder) else None
+    state = load_state(folder)
+    if not team.alike(-1 if state is None else state.step):
+        raise ArgumentError(f"{folder}: not every process sees the same saved state there; give a folder that all machines share")
     if state is not None:
-        notes = (*state.notes, *restore(trainer, state, team.rank, team.world))
+        notes += [*state.notes, *restore(trainer, state, team.rank, team.world)]
         before_s, best = state.elapsed_s, dict(state.best)
-    truth = _validation_batch(config, held)
-    run = _Run(config, folder, trainer, team, truth, held, best, before_s)
-    yield from run.updates(stop, notes)
+    run = _Run(config, folder, trainer, team, _validation_batch(config, held), held, best, before_s)
+    yield from run.updates(stop, tuple(notes))
 
 
 class _Run:
@@ -127,74 +149,124 @@ class _Run:
         self._config, self._folder, self._trainer, self._team = config, folder, trainer, team
         self._truth, self._held, self._best, self._before_s = truth, held, best, before_s
         self._began = self._saved = self._validated = time.monotonic()
+        self._saved_update = trainer.update
+        self._ended = False
 
     @property
     def _elapsed_s(self) -> float:
         return self._before_s + time.monotonic() - self._began
 
     def updates(self, stop: Callable[[], bool], notes: tuple[str, ...]) -> Iterator[Trained]:
-        config, trainer, team = self._config, self._trainer, self._team
-        self._folder.mkdir(parents=True, exist_ok=True)
+        trainer, team = self._trainer, self._team
         if team.leads:
-            (self._folder / SETTINGS_FILE).write_text(config.to_toml(), encoding="utf-8")
+            with atomic_write(self._folder / SETTINGS_FILE) as temporary:
+                temporary.write_text(self._config.to_toml(), encoding="utf-8")
         journal = Journal(self._folder, step=trainer.update) if team.leads else None
-        trainer.remember()
+        log = _Log(journal)
+        for note in notes:
+            log.note(trainer.update, note)
         try:
-            for step in trainer.run():
-                if journal and (step.update % _LOG_EVERY == 0 or step.update == step.updates):
-                    journal.scalars(step.update, {**_numbers(step), "minutes": self._elapsed_s / 60})
-                over = config.minutes is not None and time.monotonic() - self._began > 60 * config.minutes
-                ending = team.agree(stop() or over) or step.update == step.updates
-                validation = None
-                if team.agree(ending or time.monotonic() - self._validated > 60 * config.validate_minutes):
-                    validation = self._validate(journal, step.update) if team.leads else None
-                    self._validated = time.monotonic()
-                saving = team.agree(ending or validation is not None or time.monotonic() - self._saved > 60 * config.save_minutes)
-                if saving:
-                    self._save()
-                yield Trained(step, self._elapsed_s, validation, saving, notes)
+            while trainer.update < trainer.updates:
+                with team.together("make an update"):
+                    step = trainer.make_update()
+                log.add(step, self._elapsed_s)
+                yield self._after(step, journal, stop(), notes)
                 notes = ()
-                if ending:
+                if self._ended:
                     return
+        except GeneratorExit:
+            # Whoever closes the generator is in the main line of one process; the others of a team know nothing of it.
+            if team.world == 1 and self._saved_update != trainer.update:
+                self._save()
+            raise
         finally:
             if journal:
                 journal.close()
 
+    def _after(self, step: TrainingStep, journal: Journal | None, asked: bool, notes: tuple[str, ...]) -> Trained:
+        """Validate and save where it is time to."""
+        config, now = self._config, time.monotonic()
+        over = config.minutes is not None and now - self._began > 60 * config.minutes
+        stopped, over, validating, saving = self._team.agree_on(
+            asked, over, now - self._validated > 60 * config.validate_minutes, now - self._saved > 60 * config.save_minutes
+        )
+        over = over or step.update == step.updates
+        self._ended = stopped or over
+        # Who stops a run does not wait for a validation.
+        validating = over or (validating and not stopped)
+        if self._ended and self._trainer.failures:
+            # What a run is resumed from must not be what failed.
+            self._trainer.go_back()
+        # Not amid failures: their weights are no good ones. Before a validation too: a kill in the middle of it costs nothing.
+        saving = self._ended or ((saving or validating) and not self._trainer.failures)
+        if saving:
+            self._save()
+        validation = None
+        if validating:
+            if self._team.leads:
+                validation = self._validate(journal, step.update)
+            self._validated = time.monotonic()
+            if saving:
+                self._save()
+        elif stopped and self._team.leads and not self._best:
+            self._write_weights(self._trainer.averaged(), step.update, {})
+        return Trained(step, self._elapsed_s, validation, saving, dict(self._best), notes)
+
     def _save(self) -> None:
-        # A state is good to go back to only if it could be saved: save_state refuses what it cannot read back.
         ranks = self._team.gather(under_way(self._trainer))
         if self._team.leads:
             save_state(self._folder, capture(self._trainer, ranks, self._elapsed_s, self._best))
+        # Good to go back to only now: save_state refuses what it cannot read back.
         self._trainer.remember()
         self._saved = time.monotonic()
+        self._saved_update = self._trainer.update
 
     def _validate(self, journal: Journal | None, update: int) -> Validation:
-        from r2n2.training.pictures import show_examples
-
         network = self._trainer.averaged()
         steps = self._config.stages[-1].steps
         found = validate(network, self._truth, self._held.contoured[:_CONTOURED_PAIRS], steps=steps)
         if journal:
             journal.scalars(update, {f"validation/{name}": value for name, value in found.numbers().items()})
-            if journal.takes_pictures:
+            if journal.takes_pictures and can_draw():
                 show_examples(journal, update, network, self._truth, steps=steps)
         score = found.error_percent
-        if not self._best or score < self._best["error_percent"]:
+        if math.isfinite(score) and (not self._best or score < self._best["error_percent"]):
             self._best = {"update": update, **found.numbers()}
-            info = {"name": self._config.name, "updates": str(update), "minutes": f"{self._elapsed_s / 60:.1f}"}
-            save_network(self._folder / WEIGHTS_FILE, network, info=info | {k: f"{v:.4f}" for k, v in found.numbers().items()})
+            self._write_weights(network, update, found.numbers())
         return found
 
+    def _write_weights(self, network: R2N2, update: int, numbers: dict[str, float]) -> None:
+        info = {"name": self._config.name, "updates": str(update), "minutes": f"{self._elapsed_s / 60:.1f}"}
+        info |= {name: f"{value:.4f}" for name, value in numbers.items()}
+        save_network(self._folder / WEIGHTS_FILE, network, info=info)
 
-def _numbers(step: TrainingStep) -> dict[str, float]:
-    return {
-        "loss": step.loss,
-        **step.logged,
-        "learning_rate": step.learning_rate,
-        "gradient_norm": step.gradient_norm,
-        "skipped": step.skipped,
-        "rolled_back": step.rolled_back,
-    }
+
+class _Log:
+    """Means of what updates say, in the journal after every some updates or seconds; NaN does not count."""
+
+    def __init__(self, journal: Journal | None) -> None:
+        self._journal = journal
+        self._written = time.monotonic()
+        self._since: list[dict[str, float]] = []
+
+    def note(self, update: int, text: str) -> None:
+        if self._journal:
+            self._journal.text(update, "note", text)
+
+    def add(self, step: TrainingStep, elapsed_s: float) -> None:
+        self._since.append({"loss": step.loss, **step.logged, "gradient_norm": step.gradient_norm})
+        waited = time.monotonic() - self._written > _LOG_SECONDS
+        if not self._journal or not (len(self._since) >= _LOG_EVERY or waited or step.update == step.updates):
+            return
+        means = {name: _mean([numbers[name] for numbers in self._since]) for name in self._since[0]}
+        others = {"learning_rate": step.learning_rate, "skipped": step.skipped, "rolled_back": step.rolled_back}
+        self._journal.scalars(step.update, {**means, **others, "minutes": elapsed_s / 60})
+        self._since, self._written = [], time.monotonic()
+
+
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else math.nan
 
 
 def _validation_batch(config: TrainingConfig, held: Stock) -> SimulatedBatch:

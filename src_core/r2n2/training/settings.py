@@ -72,7 +72,13 @@ class StockConfig(Config):
     """Where the images come from."""
 
     folders: tuple[Path, ...] = ()
-    """Folders of series in any readable format."""
+    """Folders of series in any readable format, or stock files."""
+    masks: Path | None = None
+    """Folder of outlines under the same paths as the images, for Dice in validation."""
+    phases: int | None = Field(default=None, ge=1)
+    """Frames of a slice where pictures are numbered through the slices."""
+    axes: str | None = None
+    """Names of the array axes of files that do not say."""
     exclude: tuple[str, ...] = ()
     """Patients never to be used."""
     held_out: float | tuple[str, ...] = 0.15
@@ -118,7 +124,7 @@ class TrainingConfig(Config):
     save_minutes: float = Field(default=5.0, gt=0)
     """Time between checkpoints."""
     minutes: float | None = Field(default=None, gt=0)
-    """Stop after this time; None for the stages alone."""
+    """Stop after this time, counted anew when resumed; None for the stages alone."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

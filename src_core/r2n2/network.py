@@ -49,8 +49,10 @@ class GaussianParameters(NamedTuple):
 
     def displacement(self, lattice: Tensor) -> Tensor:
         """The Gaussian on a lattice (ndim, *shape) of positions, (B, ndim, *shape)."""
-        precision = precision_matrix(self.sigmas, self.orientation)
-        field = gaussian_displacement(lattice.flatten(1), self.centres[:, None], precision[:, None], self.amplitudes[:, None])
+        # Positions stay in full precision where convolutions do not.
+        with torch.autocast(lattice.device.type, enabled=False):
+            precision = precision_matrix(self.sigmas, self.orientation)
+            field = gaussian_displacement(lattice.flatten(1), self.centres[:, None], precision[:, None], self.amplitudes[:, None])
         return field.unflatten(2, lattice.shape[1:])
 
 
@@ -233,8 +235,10 @@ class R2N2(nn.Module):
         sigmas = chosen.widths * torch.exp(_WIDER * torch.tanh(sigmas))
         angles = torch.sigmoid(orientation) * torch.pi
         weights = (mixture + _PREFERENCE * chosen.scales).softmax(dim=1)
-        solved = solve_amplitude(evidence.moments, full, chosen.centres, sigmas, angles, weights, torch.exp(caution.clamp(-8, 8)))
-        amplitudes = without_folding(solved + _CORRECTION * chosen.widths * torch.tanh(amplitudes), sigmas, angles)
+        cautious = torch.exp(caution.clamp(-8, 8))
+        with torch.autocast(fixed.device.type, enabled=False):
+            solved = solve_amplitude(evidence.moments, full, chosen.centres, sigmas, angles, weights, cautious)
+            amplitudes = without_folding(solved + _CORRECTION * chosen.widths * torch.tanh(amplitudes), sigmas, angles)
         return GaussianParameters(chosen.centres, sigmas, angles, amplitudes), states, chosen.scores
 
     def _in_range(self, values: Tensor, centres: Tensor) -> GaussianParameters:

@@ -71,7 +71,8 @@ def expected_position(probabilities: Tensor, coordinates: Tensor) -> Tensor:
     Tensor
         (B, ndim), in the unit and order of ``coordinates``.
     """
-    return probabilities.flatten(1) @ coordinates.flatten(1).mT
+    with torch.autocast(probabilities.device.type, enabled=False):
+        return probabilities.flatten(1) @ coordinates.flatten(1).mT
 
 
 class ResidualBlock(nn.Module):

@@ -21,6 +21,7 @@ from r2n2 import __version__
 from r2n2.cli_register import register
 from r2n2.cli_results import apply, evaluate
 from r2n2.cli_tools import doctor, info, simulate
+from r2n2.cli_training import adapt, train
 from r2n2.errors import R2N2Error
 from r2n2.stop_signals import Interrupted, StopRequest, stop_signals
 
@@ -36,7 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (register, evaluate, apply, info, simulate, doctor):
+for _command in (register, evaluate, apply, info, simulate, train, adapt, doctor):
     app.command()(_command)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from r2n2.result_folder import RegisteredSeries
     from r2n2.series import ImageSeries, LandmarkSet
 
-__all__ = ["parse_spacing", "register"]
+__all__ = ["parse_reference", "parse_spacing", "register"]
 
 _INPUT = "Input"
 _METHOD = "Method"
@@ -91,7 +91,7 @@ def register(
     given = {
         "method": method,
         "refine": refine,
-        "reference": _reference(reference),
+        "reference": None if reference is None else parse_reference(reference),
         "weights": weights,
         "steps": steps,
         "warm_start": warm_start,
@@ -137,8 +137,15 @@ def parse_spacing(text: str) -> tuple[float, ...]:
     return values
 
 
-def _reference(text: str | None) -> int | str | None:
-    if text is None or text == "auto":
+def parse_reference(text: str) -> int | str:
+    """Frame number from ``auto`` or ``N``.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither.
+    """
+    if text == "auto":
         return text
     try:
         number = int(text)

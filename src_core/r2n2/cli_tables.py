@@ -20,7 +20,15 @@ if TYPE_CHECKING:
     from r2n2.io import Description
     from r2n2.result_folder import RegisteredSeries
 
-__all__ = ["print_checks", "print_descriptions", "print_errors", "print_observer", "print_registration", "print_slices"]
+__all__ = [
+    "print_checks",
+    "print_descriptions",
+    "print_errors",
+    "print_observer",
+    "print_registration",
+    "print_slices",
+    "print_values",
+]
 
 _WIDTH_WITHOUT_TERMINAL = 160
 
@@ -143,4 +151,12 @@ def print_checks(checks: Sequence[Check]) -> None:
     table = _table("", ["", "what", "found", "to do"], text=["", "what", "found", "to do"])
     for check in checks:
         table.add_row("ok" if check.fine else "!!", *(escape(part) for part in (check.name, check.value, check.hint)))
+    _console().print(table)
+
+
+def print_values(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """A name and a value a row."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+    for name, value in rows:
+        table.add_row(escape(name), escape(value))
     _console().print(table)

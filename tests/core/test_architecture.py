@@ -19,12 +19,13 @@ FILES = sorted(CORE.rglob("*.py"))
 LEVELS = [
     {"errors", "config", "geometry", "resources", "folder_lock", "stop_signals"},
     {"series", "transform"},
-    {"io", "preprocessing", "similarity", "simulation", "network_blocks", "evidence", "choosing", "network", "sequence_file", "run_manifest"},
+    {"io", "preprocessing", "similarity", "simulation", "evidence", "choosing", "network_blocks", "network"}
+    | {"sequence_file", "run_manifest"},
     {"checkpoint", "registration"},
     {"training"},
     {"evaluation", "evaluation_table"},
     {"result_folder", "report_data", "report_figures", "report", "export", "output_folder", "applying", "acquisition", "doctor"},
-    {"cli", "cli_register", "cli_results", "cli_tables", "cli_tools"},
+    {"cli", "cli_register", "cli_results", "cli_tables", "cli_tools", "cli_training"},
 ]
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 

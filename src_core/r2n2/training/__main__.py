@@ -1,0 +1,80 @@
+"""``python -m r2n2.training``: one process of a training run, alone or among those that torchrun starts.
+
+Needs torch, numpy, pydantic and safetensors alone where the data are stock files. Exit codes are those of ``r2n2``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from r2n2.errors import R2N2Error
+from r2n2.stop_signals import Interrupted, StopRequest, stop_signals
+
+__all__ = ["main"]
+
+_LOG = logging.getLogger("r2n2.training")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and give the exit code.
+
+    Parameters
+    ----------
+    arguments
+        In place of those of the process.
+    """
+    parser = argparse.ArgumentParser(prog="python -m r2n2.training", description=__doc__)
+    parser.add_argument(
+        "config", type=Path, metavar="CONFIG", help="settings as TOML, with stock.folders; see r2n2 train --write-config"
+    )
+    parser.add_argument("--output", "-o", type=Path, required=True, metavar="DIR", help="folder of the run, shared by all machines")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda; several processes take one GPU each")
+    given = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        with stop_signals() as stop:
+            _train(given.config, given.output, given.resume, given.device, stop)
+    except Interrupted as end:
+        _LOG.info("r2n2.training: %s", end)
+        return end.exit_code
+    except R2N2Error as error:
+        _LOG.error("r2n2.training: %s", " ".join(str(error).split()))
+        return error.exit_code
+    return 0
+
+
+def _train(config_path: Path, folder: Path, resume: bool, device: str, stop: StopRequest) -> None:
+    from r2n2.errors import ArgumentError
+    from r2n2.training.processes import team_of_environment
+    from r2n2.training.run import WEIGHTS_FILE, train
+    from r2n2.training.settings import TrainingConfig
+    from r2n2.training.stock import load_stock
+
+    if not config_path.is_file():
+        raise ArgumentError(f"CONFIG {config_path}: no such file; give settings as TOML, which r2n2 train --write-config writes")
+    config = TrainingConfig.from_toml(config_path)
+    team = team_of_environment(device)
+    source = config.stock
+    stock = load_stock(source.folders, exclude_patients=source.exclude, masks=source.masks, phases=source.phases, axes=source.axes)
+    said_s = 0.0
+    with stop.patiently():
+        for done in train(config, folder, stock, resume=resume, device=device, stop=lambda: stop.asked, processes=team):
+            for note in done.notes if team.leads else ():
+                _LOG.info("note: %s", note)
+            if team.leads and (done.validation or done.saved or done.seconds > said_s + 30):
+                found = f", validation error {done.validation.error_percent:.3f} %" if done.validation else ""
+                _LOG.info("update %d of %d, loss %.4g%s", done.step.update, done.step.updates, done.step.loss, found)
+                said_s = done.seconds
+    team.leave()
+    if team.leads:
+        _LOG.info("%s: the best weights", folder / WEIGHTS_FILE)
+    stop.check()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,6 +12,7 @@ import hashlib
 import importlib.resources
 import json
 import math
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from r2n2.evidence import ROUGHNESS, WIDTHS
 from r2n2.io.atomic import atomic_write
 from r2n2.network import R2N2
 
-__all__ = ["NORMALISATION", "Manifest", "load_network", "named_weights", "read_manifest", "save_network"]
+__all__ = ["NORMALISATION", "Manifest", "load_network", "named_weights", "read_manifest", "save_network", "shipped_bytes"]
 
 NORMALISATION = "z-score over valid pixels, clamped to [-2, 2]; square on isotropic [-1, 1]"
 """What the network's images go through (``r2n2.preprocessing``); weights of any other are refused."""
@@ -195,6 +196,12 @@ def named_weights() -> tuple[str, ...]:
     return tuple(sorted(entry.name.removesuffix(SUFFIX) for entry in folder.iterdir() if entry.name.endswith(SUFFIX)))
 
 
+def shipped_bytes(name: str) -> int:
+    """Size of the file of weights that ship, one of ``named_weights``."""
+    with (_weights_folder() / f"{name}{SUFFIX}").open("rb") as stream:
+        return stream.seek(0, os.SEEK_END)
+
+
 def _weights_folder() -> Traversable:
     return importlib.resources.files("r2n2.resources") / "weights"
 
@@ -204,7 +211,7 @@ def _read(name_or_path: str | Path, *, header_only: bool = False) -> tuple[str, 
     if isinstance(name_or_path, str) and _NAME.fullmatch(name_or_path):
         known = named_weights()
         if name_or_path not in known:
-            which = f"there are: {', '.join(known)}; choose one" if known else "no weights ship yet; use --method fit"
+            which = f"there are: {', '.join(known)}; choose one" if known else "no weights ship; use --method fit"
             raise ResourceError(f"no weights are called {name_or_path!r}: {which} or give a {SUFFIX} file")
         with (_weights_folder() / f"{name_or_path}{SUFFIX}").open("rb") as stream:
             return f"weights {name_or_path!r}", _content(stream, header_only)

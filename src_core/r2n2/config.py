@@ -132,6 +132,8 @@ class FitConfig(Config):
     """Steps of all Gaussians together after each round."""
     final_steps: int = Field(default=10, ge=1, le=200)
     """Steps on the finest square."""
+    refine_steps: tuple[int, int] = (4, 6)
+    """Steps on the second and on the finest square where the start holds all Gaussians already, as the network's result does."""
     proposed_sigmas: tuple[float, ...] = (0.3, 0.17, 0.1)
     """Standard deviations with which a Gaussian may start, normalised."""
     sigma_range: tuple[float, float] = (0.04, 0.6)
@@ -164,6 +166,8 @@ class FitConfig(Config):
             raise ValueError("proposed_sigmas must hold at least one positive number")
         if not 16 <= self.sizes[0] <= self.sizes[1] <= self.sizes[2]:
             raise ValueError("sizes must not fall and be at least 16")
+        if not all(0 <= steps <= 200 for steps in self.refine_steps) or not any(self.refine_steps):
+            raise ValueError("refine_steps must be two numbers from 0 to 200, not both 0")
         return self
 
 
@@ -183,10 +187,10 @@ class BSplineConfig(Config):
 class RegistrationConfig(Config):
     """How a series is registered."""
 
-    method: MethodName = "fit"
-    """r2n2: the network; fit: Gaussians fitted to each pair; bspline: the paper's baseline."""
+    method: MethodName = "r2n2"
+    """r2n2: the network, for 2D frames; fit: Gaussians fitted to each pair; bspline: the paper's baseline."""
     refine: bool = True
-    """Refine the network's result by fit; only for r2n2."""
+    """Refine the network's Gaussians by some steps of fit; only for r2n2."""
     reference: int | Literal["auto"] = "auto"
     """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series."""
     weights: str = "general"

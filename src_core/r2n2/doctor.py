@@ -130,11 +130,22 @@ def _memory() -> tuple[Check, ...]:
 
 
 def _weights() -> tuple[Check, ...]:
-    from r2n2.checkpoint import named_weights
+    from r2n2.checkpoint import load_network, named_weights, shipped_bytes
 
-    names = named_weights()
-    hint = "" if names else "--method r2n2 needs a file of weights; --method fit needs none"
-    return (Check("weights", ", ".join(names) or "none shipped", hint=hint),)
+    checks = []
+    for name in named_weights():
+        try:
+            network = load_network(name)
+        except R2N2Error as error:
+            checks.append(Check(f"weights {name}", str(error), False, "install napari-r2n2 again, or use --method fit"))
+            continue
+        numbers = sum(value.numel() for value in network.state_dict().values())
+        checks.append(
+            Check(
+                f"weights {name}", f"{shipped_bytes(name) / 2**20:.1f} MiB, {numbers:,} numbers for {network.ndim}D images, hash ok"
+            )
+        )
+    return tuple(checks) or (Check("weights", "none shipped", False, "install napari-r2n2 again, or use --method fit"),)
 
 
 def _extras() -> tuple[Check, ...]:

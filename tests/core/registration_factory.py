@@ -20,7 +20,11 @@ from r2n2.transform import GaussianSequence, Transform, warp_image
 GRID = Grid((61, 83), (1.7, 0.9), (3.0, -8.0), ((0.0, -1.0), (1.0, 0.0)))
 FAST_FIT = FitConfig(sizes=(16, 32, 48), rounds=2, steps_a_round=3, final_steps=3, regulariser_size=12)
 FAST = RegistrationConfig(
-    steps=8, fit=FAST_FIT, bspline=BSplineConfig(control_points=12, iterations=16, learning_rate=1e-2), device="cpu"
+    method="fit",
+    steps=8,
+    fit=FAST_FIT,
+    bspline=BSplineConfig(control_points=12, iterations=16, learning_rate=1e-2),
+    device="cpu",
 )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,15 +24,9 @@ from r2n2.registration import Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.transform import GaussianSequence
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CONFIG = NetworkConfig(channels=(2, 3, 4, 5), force_channels=True, sigma_max=0.25, working_size=64, keep_probability=0.7)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _network(ndim: int = 2) -> R2N2:
@@ -402,7 +396,7 @@ def test_a_file_too_large_for_weights_is_not_read(tmp_path: Path) -> None:
 def test_named_weights_are_those_that_ship(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, network: R2N2) -> None:
     monkeypatch.setattr(checkpoint, "_weights_folder", lambda: tmp_path)
     assert named_weights() == ()
-    with pytest.raises(ResourceError, match="no weights ship yet; use --method fit or give a"):
+    with pytest.raises(ResourceError, match="no weights ship; use --method fit or give a"):
         load_network("general")
     save_network(tmp_path / "cine.safetensors", network)
     (tmp_path / "card.md").write_text("about the weights")

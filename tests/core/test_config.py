@@ -21,6 +21,12 @@ def test_the_papers_numbers_are_the_defaults() -> None:
     assert (registration.steps, registration.reference) == (25, "auto")
 
 
+def test_the_default_is_the_shipped_network_refined() -> None:
+    config = RegistrationConfig()
+    assert (config.method, config.weights, config.refine) == ("r2n2", "general", True)
+    assert config.fit.refine_steps == (4, 6)
+
+
 def _keys(model: type[Config], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     keys: list[tuple[str, ...]] = []
     for name, field in model.model_fields.items():
@@ -65,6 +71,9 @@ def test_a_wrong_type_under_any_key_is_an_error_that_names_it(path: tuple[str, .
         ({"fit": {"regularisation": -0.1}}, r"fit\.regularisation"),
         ({"fit": {"regularisation": float("nan")}}, r"fit\.regularisation"),
         ({"fit": {"clamp": float("inf")}}, r"fit\.clamp: .*finite"),
+        ({"fit": {"refine_steps": [0, 0]}}, "fit: .*refine_steps must be two numbers from 0 to 200, not both 0"),
+        ({"fit": {"refine_steps": [4, -1]}}, "fit: .*refine_steps must be two numbers"),
+        ({"fit": {"refine_steps": [4]}}, r"fit\.refine_steps\.1"),
         ({"bspline": {"learning_rate": float("inf")}}, r"bspline\.learning_rate: .*finite"),
         ({"bspline": {"control_points": 3}}, r"bspline\.control_points"),
     ],

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -17,16 +16,9 @@ from r2n2.network import R2N2, State, coordinate_lattice, force_channels
 from r2n2.network_blocks import ConvGRU, ParameterHead, PositionHead, expected_position, multiplicative_noise, spatial_softmax
 from r2n2.transform import gaussian_displacement, normalised_lattice, precision_matrix, warp
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = (2, 3, 4, 5)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    """Tensors this small are only slowed down by a second thread."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _awake(network: R2N2, seed: int = 0) -> R2N2:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -20,16 +19,10 @@ from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.transform import DisplacementField, GaussianSequence, Transform, normalised_lattice, warp
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 GRID = Grid((23, 37), (2.5, 1.25), (10.0, -4.0), ((0.0, -1.0), (1.0, 0.0)))
 NAMES = ("centres", "sigmas", "orientation", "amplitudes")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _network(ndim: int = 2, size: int = 32) -> R2N2:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import registration_factory as make
 import torch
 
 from r2n2.config import BSplineConfig
@@ -16,26 +13,9 @@ from r2n2.geometry import Grid, Space
 from r2n2.registration import BSplineMethod, Pairs, RegistrationStep
 from r2n2.transform import BSplineField, GaussianSequence
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 
-def _load_factory() -> Any:
-    spec = importlib.util.spec_from_file_location("registration_factory", Path(__file__).with_name("registration_factory.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 FAST = BSplineConfig(control_points=12, iterations=20, learning_rate=1e-2)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _run(pairs: Pairs, config: BSplineConfig = FAST, **start: Any) -> list[RegistrationStep]:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
+import registration_factory as make
 import torch
 from torch import Tensor
 
@@ -20,17 +17,8 @@ from r2n2.registration import FitMethod, Pairs, RegistrationStep, register_pair
 from r2n2.registration.fit import plan_rounds
 from r2n2.transform import DisplacementField, GaussianSequence
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 
-def _load_factory() -> Any:
-    spec = importlib.util.spec_from_file_location("registration_factory", Path(__file__).with_name("registration_factory.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 FAST = make.FAST_FIT
 NAMES = ("centres", "sigmas", "orientation", "amplitudes")
 
@@ -47,15 +35,6 @@ def _sequence(step: RegistrationStep, pair: int = 0) -> GaussianSequence:
 
 def _equal(first: GaussianSequence, second: GaussianSequence) -> bool:
     return all(torch.equal(getattr(first, name), getattr(second, name)) for name in NAMES)
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    # Images this small are slower on two threads, and on a busy machine very much so.
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -238,6 +217,7 @@ def test_a_start_is_gone_on_from() -> None:
     fixed, moving, exact = make.moved_pair()
     begun = _sequence(_fit(make.pairs_of((fixed, moving)))[-1])
     steps = _fit(make.pairs_of((fixed, moving)), start=[begun])
+    assert [(step.index, step.total) for step in steps] == [(k, 10) for k in range(1, 11)]
     assert len(_sequence(steps[0])) == 8
     assert float(make.error_px(_sequence(steps[0]), exact).mean()) < 0.2
     assert len(_sequence(_fit(make.pairs_of((fixed, moving)), start=[begun.select(slice(0, 3))])[-1])) == 8
@@ -263,6 +243,17 @@ def test_the_plan_adds_up(gaussians: int, present: int) -> None:
     assert sum(r.add for r in rounds) == max(gaussians - present, 0)
     assert all(r.steps > 0 for r in rounds)
     assert [r.size for r in rounds] == sorted(r.size for r in rounds)
+    assert FitMethod(FitConfig(), gaussians=gaussians).step_count(present) == sum(r.steps for r in rounds)
+
+
+@pytest.mark.parametrize(("steps", "expected"), [((4, 6), [(96, 4), (192, 6)]), ((0, 6), [(192, 6)]), ((2, 0), [(96, 2)])])
+@pytest.mark.parametrize("present", [25, 31])
+def test_a_full_start_is_refined_in_the_steps_asked_for(
+    steps: tuple[int, int], expected: list[tuple[int, int]], present: int
+) -> None:
+    rounds = plan_rounds(FitConfig(refine_steps=steps), 25, present)
+    assert [(r.size, r.steps) for r in rounds] == expected
+    assert plan_rounds(FitConfig(refine_steps=steps), 25, 24) == plan_rounds(FitConfig(), 25, 24)
 
 
 def test_a_pair_by_the_public_function() -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+import registration_factory as make
 import torch
 from numpy.typing import NDArray
 
@@ -34,27 +32,10 @@ from r2n2.registration import series as series_module
 from r2n2.series import ImageSeries
 from r2n2.transform import DisplacementField, GaussianSequence, Transform
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 
-def _load_factory() -> Any:
-    spec = importlib.util.spec_from_file_location("registration_factory", Path(__file__).with_name("registration_factory.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module: ModuleType = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 FAST: RegistrationConfig = make.FAST.model_copy(update={"reference": 0})
 GRID: Grid = make.GRID
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def _register(series: ImageSeries, config: RegistrationConfig = FAST, **change: Any) -> dict[int, FrameResult]:

@@ -50,13 +50,13 @@ class Round:
 def plan_rounds(config: FitConfig, gaussians: int, present: int) -> tuple[Round, ...]:
     """The plan for ``gaussians`` in all of which ``present`` are given as a start."""
     missing = max(gaussians - present, 0)
-    rounds: list[Round] = []
-    if missing:
-        first = min(missing, max(1, round(gaussians * config.coarse_share)))
-        rest = missing - first
-        shares = [rest // config.rounds + (k < rest % config.rounds) for k in range(config.rounds)]
-        sizes = [(config.sizes[0], first), *((config.sizes[1], share) for share in shares if share)]
-        rounds = [Round(size, add, config.steps_a_round) for size, add in sizes]
+    if not missing:
+        return tuple(Round(size, 0, steps) for size, steps in zip(config.sizes[1:], config.refine_steps, strict=True) if steps)
+    first = min(missing, max(1, round(gaussians * config.coarse_share)))
+    rest = missing - first
+    shares = [rest // config.rounds + (k < rest % config.rounds) for k in range(config.rounds)]
+    sizes = [(config.sizes[0], first), *((config.sizes[1], share) for share in shares if share)]
+    rounds = [Round(size, add, config.steps_a_round) for size, add in sizes]
     if present:
         rounds.append(Round(config.sizes[1], 0, config.steps_a_round))
     rounds.append(Round(config.sizes[2], 0, config.final_steps))
@@ -82,6 +82,15 @@ class FitMethod:
         self._config = config
         self._gaussians = gaussians
 
+    @property
+    def gaussians(self) -> int:
+        """How many Gaussians describe a pair."""
+        return self._gaussians
+
+    def step_count(self, present: int) -> int:
+        """How many steps ``register`` takes from a start of ``present`` Gaussians."""
+        return sum(plan.steps for plan in plan_rounds(self._config, self._gaussians, present))
+
     def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
         """Fit a batch, yielding after every step.
 
@@ -100,7 +109,7 @@ class FitMethod:
         with torch.inference_mode():
             model = _starting_model(pairs, start)
         rounds = plan_rounds(self._config, self._gaussians, len(model))
-        total, index = sum(r.steps for r in rounds), 0
+        total, index = self.step_count(len(model)), 0
         level: _Level | None = None
         for plan in rounds:
             with torch.inference_mode():

@@ -12,7 +12,7 @@ from r2n2.errors import ResourceError
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit import FitMethod
-from r2n2.transform import Transform
+from r2n2.transform import GaussianSequence, Transform
 
 __all__ = ["build_method", "resolve_device"]
 
@@ -60,10 +60,13 @@ def build_method(config: RegistrationConfig) -> Method:
 
 @dataclass(frozen=True)
 class _Refined:
-    """One method, then another that starts from its result."""
+    """The network, then fit from the network's Gaussians; fit alone from a start that holds as many as asked for.
+
+    Were the network to go on from a full start, each result would be longer than the one it started from.
+    """
 
     first: Method
-    then: Method
+    then: FitMethod
 
     @property
     def name(self) -> str:
@@ -72,10 +75,14 @@ class _Refined:
 
     def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
         """Register a batch by both, yielding after every step of either."""
+        given = [len(sequence.centres) for sequence in start or () if isinstance(sequence, GaussianSequence)]
+        if given and len(given) == len(start or ()) and min(given) >= self.then.gaussians:
+            yield from self.then.register(pairs, start=start)
+            return
         last: RegistrationStep | None = None
         for step in self.first.register(pairs, start=start):
-            # How many steps the second will take is known when it starts; until then as many as the first.
-            yield replace(step, total=2 * step.total)
+            # A step of the network gives a Gaussian, so fit starts from at least so many.
+            yield replace(step, total=step.total + self.then.step_count(step.total))
             last = step
         assert last is not None
         for step in self.then.register(pairs, start=last.transforms()):

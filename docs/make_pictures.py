@@ -28,7 +28,7 @@ def save(name: str, uri: str) -> None:
 def main() -> None:
     """Simulate, register, draw."""
     truth = thorax_series(ThoraxConfig(seed=3))
-    config = RegistrationConfig()
+    config = RegistrationConfig(method="fit")
     with tempfile.TemporaryDirectory() as folder:
         with ResultWriter(Path(folder) / "result", truth.series, config, landmarks=truth.landmarks) as writer:
             for progress in register_series(truth.series, config):

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["AlignWidget"]
 
 _AUTO = -1
-_METHODS = {"Gaussians, fitted": "fit", "B-spline": "bspline"}
+_METHODS = {"Network, refined": "r2n2", "Gaussians, fitted": "fit", "B-spline": "bspline"}
 
 
 class AlignWidget(QWidget):
@@ -59,7 +59,10 @@ class AlignWidget(QWidget):
         self._method = QComboBox()
         for label, name in _METHODS.items():
             self._method.addItem(label, name)
-        self._method.setToolTip("Gaussians: a short readable sequence, fitted to each frame. B-spline: the paper's baseline.")
+        self._method.setToolTip(
+            "Network: a short readable sequence of Gaussians, then refined. Gaussians: fitted without the network. "
+            "B-spline: the paper's baseline."
+        )
         self._run = QPushButton("Run")
         self._run.setToolTip("Align in the background and add the result as a new layer.")
         self._cancel = QPushButton("Cancel")

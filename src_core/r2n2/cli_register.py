@@ -46,13 +46,17 @@ def register(
         Path, typer.Argument(metavar="INPUT", help="DICOM folder or file, NIfTI, MHA, TIFF, OME-Zarr, npy/npz, GIF or PNG stack.")
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result.")],
-    method: Annotated[str | None, typer.Option(help="r2n2, fit or bspline.", rich_help_panel=_METHOD)] = None,
+    method: Annotated[str | None, typer.Option(help="r2n2 (the default), fit or bspline.", rich_help_panel=_METHOD)] = None,
     refine: Annotated[
-        bool | None, typer.Option("--refine/--no-refine", help="Refine the network's result by fit.", rich_help_panel=_METHOD)
+        bool | None,
+        typer.Option("--refine/--no-refine", help="Refine the network's Gaussians by fit (the default).", rich_help_panel=_METHOD),
     ] = None,
     reference: Annotated[str | None, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=_METHOD)] = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE", help="Weights of the network.", rich_help_panel=_METHOD)
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Weights of the network: general (the default), or a file.", rich_help_panel=_METHOD
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(help="Length of the sequence of Gaussians.", rich_help_panel=_METHOD)] = None,
     warm_start: Annotated[

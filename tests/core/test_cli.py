@@ -6,6 +6,7 @@ import csv
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,13 +16,17 @@ import numpy as np
 import pytest
 import torch
 
+from r2n2 import checkpoint
+from r2n2.checkpoint import read_manifest, save_network
 from r2n2.cli import main
 from r2n2.cli_register import parse_spacing
+from r2n2.config import NetworkConfig
 from r2n2.doctor import Check, examine
 from r2n2.errors import ArgumentError, ResourceError
 from r2n2.evaluation import warp_labels
 from r2n2.geometry import Grid, Space
 from r2n2.io import read_landmarks, read_series, write_landmarks, write_series
+from r2n2.network import R2N2
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
 from r2n2.result_folder import read_result
 from r2n2.series import ImageSeries, LandmarkSet
@@ -127,6 +132,33 @@ def test_a_second_equal_run_changes_no_file_and_another_one_asks(movie, tmp_path
     assert {path: (path.stat().st_mtime_ns, path.stat().st_size) for path in out.rglob("*") if path.is_file()} == before
     assert run("register", movie, "-o", out, "--steps", 7, "--overwrite") == 0
     assert read_result(out).manifest.settings.steps == 7
+
+
+def test_run_json_names_the_network_and_its_weights(movie, tmp_path, capsys) -> None:
+    assert run("register", movie, "-o", tmp_path / "out") == 0
+    manifest = read_result(tmp_path / "out").manifest
+    assert (manifest.settings.method, manifest.settings.weights, manifest.settings.refine) == ("r2n2", "general", True)
+    assert manifest.weights_sha256 == read_manifest("general").sha256
+    # Other weights under the same name, the network alone, and another method are other runs.
+    save_network(tmp_path / "own.safetensors", R2N2(NetworkConfig(channels=(2, 3, 4, 6))))
+    for options in (["--no-refine"], ["--method", "fit"], ["--weights", tmp_path / "own.safetensors"]):
+        capsys.readouterr()
+        assert run("register", movie, "-o", tmp_path / "out", *options) == 2
+        assert "--overwrite" in one_line(capsys)
+    assert run("register", movie, "-o", tmp_path / "fit", "--method", "fit") == 0
+    assert read_result(tmp_path / "fit").manifest.weights_sha256 is None
+    assert run("register", movie, "-o", tmp_path / "own", "--weights", tmp_path / "own.safetensors", "--no-refine") == 0
+    own = read_result(tmp_path / "own").manifest
+    assert own.weights_sha256 == read_manifest(tmp_path / "own.safetensors").sha256
+    assert not own.settings.refine
+
+
+def test_weights_that_cannot_be_used_are_named_before_data_is_read(tmp_path, capsys) -> None:
+    assert run("register", tmp_path / "absent.mha", "-o", tmp_path / "out", "--weights", "brain") == 4
+    assert "no weights are called 'brain'" in one_line(capsys)
+    (tmp_path / "junk.safetensors").write_bytes(b"junk" * 9)
+    assert run("register", tmp_path / "absent.mha", "-o", tmp_path / "out", "--weights", tmp_path / "junk.safetensors") == 3
+    assert "junk.safetensors" in one_line(capsys)
 
 
 def test_settings_of_a_file_give_way_to_options(movie, tmp_path) -> None:
@@ -413,6 +445,19 @@ def test_doctor_tells_what_is_here(capsys) -> None:
     shown = capsys.readouterr().out
     for word in ("torch", "processor", "memory", "weights", "identity warp", "extra plugin", "device used by auto"):
         assert word in shown
+
+
+def test_doctor_says_how_large_the_weights_are_and_whether_they_are_whole(monkeypatch, tmp_path, capsys) -> None:
+    lines = {check.name: check for check in examine()}
+    assert lines["weights general"].fine
+    assert re.fullmatch(r"\d\.\d MiB, [\d,]+ numbers for 2D images, hash ok", lines["weights general"].value)
+    whole = (checkpoint._weights_folder() / "general.safetensors").read_bytes()
+    (tmp_path / "general.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    monkeypatch.setattr(checkpoint, "_weights_folder", lambda: tmp_path)
+    assert run("doctor") == 4
+    assert "SHA-256" in capsys.readouterr().out
+    (tmp_path / "general.safetensors").unlink()
+    assert [(check.fine, check.value) for check in examine() if check.name == "weights"] == [(False, "none shipped")]
 
 
 def test_doctor_exits_4_if_something_is_wrong(monkeypatch) -> None:

@@ -48,6 +48,11 @@ def test_run_adds_the_aligned_layer(viewer: Any, widget: Any, in_layer: Any, pre
     widget._reference.setValue(0)
     press(widget._run)
     assert not widget._run.isEnabled()
+    assert {name: widget._settings[name] for name in ("method", "weights", "refine")} == {
+        "method": "r2n2",
+        "weights": "general",
+        "refine": True,
+    }
     _finished(qtbot, widget)
     result = viewer.layers["disc registered"]
     np.testing.assert_allclose(result.scale, in_layer.scale)

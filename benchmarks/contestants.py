@@ -5,24 +5,26 @@ A contestant that cannot take part (weights or a package missing) is a line of t
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+import torch
 from competitors import Competitor, demons, elastix, has_elastix
 from held_out import Case
 
+from r2n2.checkpoint import load_network, read_manifest
 from r2n2.config import RegistrationConfig
 from r2n2.errors import R2N2Error
+from r2n2.network import R2N2
 from r2n2.registration import Method, build_method
 from r2n2.registration.recurrent import RecurrentMethod
+from r2n2.training.adapt import adapt
 from r2n2.transform import BSplineField, DisplacementField, GaussianSequence, Transform
 
 __all__ = ["NAMES", "Contestant", "Registered", "contestants", "numbers_of"]
 
-NAMES = ("nothing", "bspline", "demons", "elastix", "fit", "paper", "general", "refined", "adapted")
+NAMES = ("nothing", "bspline", "demons", "elastix", "fit", "paper", "untrained", "general", "refined", "adapted")
 ELASTIX_SPACINGS_PX = (16, 8)
 
 
@@ -103,6 +105,8 @@ def _named(name: str, options: Any) -> list[Contestant | str]:
     weights, refine = (options.paper, False) if name == "paper" else (options.general, name == "refined")
     if name == "adapted":
         return _adapted(options)
+    if name == "untrained":
+        return [_untrained(options)]
     label = {"paper": "network paper", "general": "network general", "refined": "network + refinement"}[name]
     return [_ours(label, RegistrationConfig(method="r2n2", weights=weights, refine=refine, device="cpu"))]
 
@@ -127,26 +131,27 @@ def _theirs(competitor: Competitor) -> Callable[[Case], Registered]:
     return lambda case: Registered(*competitor(case.pairs))
 
 
+def _untrained(options: Any) -> Contestant:
+    """The general network before any training: what its fixed parts do alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        network = R2N2(read_manifest(options.general).config).eval()
+    return Contestant("network general, untrained", _by(RecurrentMethod(network, steps=RegistrationConfig().steps)))
+
+
 def _adapted(options: Any) -> list[Contestant | str]:
     if options.adapted is not None:
         config = RegistrationConfig(method="r2n2", weights=str(options.adapted), refine=False, device="cpu")
         return [_ours("network after adapt", config)]
     if not options.adapt_minutes:
         return ["adapted: left out, neither --adapted nor --adapt-minutes is given"]
-    adapt = importlib.import_module("r2n2.training.adapt").adapt
+    network = load_network(options.general)
     parts = tuple(options.adapt_parts)
 
     def prepare(case: Case) -> Callable[[Case], Registered] | None:
         if case.part not in parts:
             return None
-        return _by(RecurrentMethod(_adapt(adapt, case, options.general, options.adapt_minutes), steps=RegistrationConfig().steps))
+        *_, last = adapt(case.series, network, seconds=60 * options.adapt_minutes, reference=0, device="cpu")
+        return _by(RecurrentMethod(last.network, steps=RegistrationConfig().steps))
 
     return [Contestant(f"network after {options.adapt_minutes:g} min of adapt", _nothing, prepare=prepare)]
-
-
-def _adapt(adapt: Callable[..., Any], case: Case, weights: str | Path, minutes: float) -> Any:
-    """The network adapted to a series without its truth; the one place that knows how ``adapt`` is called."""
-    from r2n2.checkpoint import load_network
-
-    *_, last = adapt(load_network(weights), case.series, minutes=minutes)
-    return last.network.eval()

@@ -156,7 +156,9 @@ def print_checks(checks: Sequence[Check]) -> None:
 
 def print_values(title: str, rows: Iterable[tuple[str, str]]) -> None:
     """A name and a value a row."""
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False, show_header=False)
+    # A line of its own: a title would be wrapped to the width of the table.
+    _console().print(f"[bold]{escape(title)}[/bold]")
+    table = Table(box=None, pad_edge=False, show_header=False)
     for name, value in rows:
         table.add_row(escape(name), escape(value))
     _console().print(table)

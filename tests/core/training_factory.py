@@ -49,6 +49,19 @@ def rich_config(updates: int = 4) -> TrainingConfig:
     )
 
 
+def parallel_trainer(kind: str, batch: int, **options: Any) -> Trainer:
+    """Without noise, by plain gradient descent: Adam makes whole steps of gradients that are but rounding."""
+    changes: dict[str, Any] = {"batch": batch, "optimiser": {"learning_rate": 0.1}}
+    if kind == "paper":
+        settings = config(3, **changes)
+    else:
+        changes |= {"objective": {"supervised": 1.0, "placement": 0.1}, "chunk": 2, "groups": 2, "recompute": True}
+        settings = config(4, steps=4, network=network_config(evidence_sizes=(32,)), **changes)
+    made = trainer(settings, **options)
+    made.optimiser = torch.optim.SGD(made.network.parameters())  # type: ignore[assignment]
+    return made
+
+
 def engine(settings: TrainingConfig, seed: int = 3) -> PairEngine:
     """Drawn pictures alone."""
     return PairEngine([], [], settings.stock.engine, seed=seed)

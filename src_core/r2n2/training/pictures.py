@@ -45,9 +45,10 @@ def example_figure(pairs: Pairs, index: int, sequence: GaussianSequence) -> Figu
     from matplotlib.figure import Figure
     from matplotlib.patches import Ellipse
 
-    field = sequence.displacement_field().vectors.float()
-    fixed, moving = pairs.fixed[index, 0], pairs.moving[index, 0]
-    warped = warp(pairs.moving[index, None], field[None], pairs.grid).image[0, 0]
+    field = sequence.displacement_field().vectors.to(pairs.moving)
+    images = (pairs.fixed[index, 0], pairs.moving[index, 0], warp(pairs.moving[index, None], field[None], pairs.grid).image[0, 0])
+    # As arrays: matplotlib asks tensors for copies in a way that newer numpy warns of.
+    fixed, moving, warped = (image.cpu().numpy() for image in images)
     # No pyplot: it would keep every figure for the whole process.
     figure = Figure(figsize=(15, 2.8), layout="constrained")
     axes = figure.subplots(1, 6)
@@ -55,7 +56,7 @@ def example_figure(pairs: Pairs, index: int, sequence: GaussianSequence) -> Figu
     for axis, image, title in zip(axes, (fixed, moving, warped), ("fixed", "moving", "warped"), strict=False):
         axis.imshow(image, cmap="gray", vmin=low, vmax=high)
         axis.set_title(title)
-    limit = max(float((moving - fixed).abs().max()), 1e-6)
+    limit = max(float(abs(moving - fixed).max()), 1e-6)
     for axis, image, title in ((axes[3], moving, "difference before"), (axes[4], warped, "difference after")):
         axis.imshow(image - fixed, cmap="RdBu_r", vmin=-limit, vmax=limit)
         axis.set_title(title)

@@ -92,7 +92,7 @@ def validate(network: R2N2, batch: SimulatedBatch, contoured: Sequence[Contoured
 
 
 def _displacements(network: R2N2, pairs: Pairs, steps: int) -> Tensor:
-    """(B, ndim, *shape) NORMALISED on the grid of the pairs."""
+    """(B, ndim, *shape) NORMALISED on the grid of the pairs, on the CPU as they are."""
     fields = []
     method = RecurrentMethod(network, steps=steps)
     for first in range(0, len(pairs), _BATCH):
@@ -100,7 +100,7 @@ def _displacements(network: R2N2, pairs: Pairs, steps: int) -> Tensor:
         some = Pairs(pairs.fixed[part], pairs.moving[part], pairs.fixed_valid[part], pairs.moving_valid[part], pairs.grid)
         *_, last = method.register(some)
         fields += [transform.displacement_field().vectors for transform in last.transforms()]
-    return torch.stack(fields)
+    return torch.stack(fields).cpu()
 
 
 def _tissue(images: Tensor) -> Tensor:

@@ -1,0 +1,273 @@
+"""A training that was stopped, killed or closed goes on as if it had not been."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+import torch
+
+from r2n2.checkpoint import load_network, read_manifest
+from r2n2.errors import ArgumentError, ResourceError
+from r2n2.folder_lock import folder_lock
+from r2n2.simulation.slices import RealSlice
+from r2n2.training import run as run_module
+from r2n2.training.loop import Trainer
+from r2n2.training.pictures import can_draw
+from r2n2.training.resuming import capture, restore, under_way
+from r2n2.training.run import SETTINGS_FILE, WEIGHTS_FILE, train
+from r2n2.training.settings import TrainingConfig
+from r2n2.training.state import load_state, save_state, state_files
+from r2n2.training.stock_contents import Stock
+from r2n2.training.stock_file import read_stock, save_stock
+
+
+def _load_factory() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("training_factory", Path(__file__).with_name("training_factory.py"))
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+make = _load_factory()
+
+
+@pytest.fixture(autouse=True)
+def short_validation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "_VALIDATION_PAIRS", 2)
+    monkeypatch.setattr(run_module, "can_draw", lambda: False)
+
+
+def _everything(trainer: Trainer) -> dict[str, Any]:
+    """All that the next update depends on."""
+    return {
+        "network": dict(trainer.network.state_dict()),
+        "optimiser": trainer.optimiser.state_dict(),
+        "average": trainer.average,
+        "under way": under_way(trainer),
+        "counts": [trainer.update, trainer.sample, trainer.skipped, trainer.rolled_back, trainer.failures],
+    }
+
+
+def _saved(folder: Path, trainer: Trainer) -> None:
+    save_state(folder, capture(trainer, [under_way(trainer)], 12.0, {}))
+
+
+@pytest.mark.parametrize("stopped_after", [1, 2, 5])
+@pytest.mark.parametrize("kind", ["paper", "rich"])
+def test_stopped_and_resumed_is_the_same_bit_for_bit(kind: str, stopped_after: int, tmp_path: Path) -> None:
+    noisy = make.network_config(keep_probability=0.6)
+    settings = make.rich_config(7) if kind == "rich" else make.config(7, network=noisy)
+    whole = make.trainer(settings)
+    expected = list(whole.run())
+    first = make.trainer(settings)
+    steps = [first.make_update() for _ in range(stopped_after)]
+    _saved(tmp_path, first)
+    torch.manual_seed(99)
+    second = make.trainer(settings)
+    state = load_state(tmp_path)
+    assert state is not None
+    assert restore(second, state, 0, 1) == ()
+    steps += list(second.run())
+    assert [step.loss for step in steps] == [step.loss for step in expected]
+    assert make.same(_everything(second), _everything(whole))
+
+
+def test_the_noise_depends_on_the_random_state() -> None:
+    """Else the test above could not notice that it was not restored."""
+    settings = make.config(2, network=make.network_config(keep_probability=0.6))
+    losses = []
+    for seed in (5, 5, 6):
+        trainer = make.trainer(settings)
+        trainer.make_update()
+        torch.manual_seed(seed)
+        losses.append(trainer.make_update().loss)
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_a_run_is_the_same_in_two_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_module, "can_draw", can_draw)
+    settings = make.rich_config(6)
+    whole = list(train(settings, tmp_path / "whole", Stock(), device="cpu"))
+    asked = iter([False, False, True])
+    parts = list(train(settings, tmp_path / "parts", Stock(), device="cpu", stop=lambda: next(asked)))
+    assert len(parts) == 3
+    assert parts[-1].saved
+    assert parts[-1].validation is None, "who stops a run does not wait for a validation"
+    assert read_manifest(tmp_path / "parts" / WEIGHTS_FILE).info["updates"] == "3"
+    parts += list(train(settings, tmp_path / "parts", Stock(), device="cpu", resume=True))
+    assert [done.step for done in parts] == [done.step for done in whole]
+    one, other = (load_state(tmp_path / name) for name in ("whole", "parts"))
+    assert one is not None
+    assert other is not None
+    for name in ("step", "sample", "network", "optimiser", "tensors", "counters", "best"):
+        assert make.same(getattr(one, name), getattr(other, name)), name
+    assert make.same(parts[-1].validation.numbers(), whole[-1].validation.numbers())
+    assert parts[-1].best["update"] == 6
+    weights = [load_network(tmp_path / name / WEIGHTS_FILE).state_dict() for name in ("whole", "parts")]
+    assert make.same(*map(dict, weights))
+    assert TrainingConfig.from_toml(tmp_path / "parts" / SETTINGS_FILE) == settings
+    assert not list(train(settings, tmp_path / "parts", Stock(), device="cpu", resume=True)), "it had been finished"
+
+
+def test_closing_the_generator_saves(tmp_path: Path) -> None:
+    running = train(make.config(9), tmp_path, Stock(), device="cpu")
+    for _ in range(3):
+        next(running)
+    assert not state_files(tmp_path)
+    running.close()
+    state = load_state(tmp_path)
+    assert state is not None
+    assert state.step == 3
+    with folder_lock(tmp_path):
+        pass  # free again
+
+
+def test_a_folder_that_holds_a_run_is_not_begun_again(tmp_path: Path) -> None:
+    settings = make.config(1)
+    list(train(settings, tmp_path, Stock(), device="cpu"))
+    with pytest.raises(ArgumentError, match="give --resume"):
+        next(train(settings, tmp_path, Stock(), device="cpu"))
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    running = train(make.config(3), tmp_path, Stock(), device="cpu")
+    next(running)
+    with pytest.raises(ResourceError, match="writes there now"):
+        next(train(make.config(3), tmp_path, Stock(), device="cpu", resume=True))
+    running.close()
+
+
+def test_another_network_or_optimiser_cannot_be_resumed(tmp_path: Path) -> None:
+    trainer = make.trainer(make.config(3))
+    trainer.make_update()
+    _saved(tmp_path, trainer)
+    state = load_state(tmp_path)
+    assert state is not None
+    for changes, named in (
+        ({"network": make.network_config(channels=(4, 4, 6, 8))}, "network.channels"),
+        ({"network": make.network_config(keep_probability=0.5)}, "network.keep_probability 1.0 -> 0.5"),
+        ({"optimiser": {"amsgrad": False}}, "optimiser.amsgrad True -> False"),
+    ):
+        with pytest.raises(ArgumentError, match=named):
+            restore(make.trainer(make.config(3, **changes)), state, 0, 1)
+
+
+def test_other_settings_or_processes_are_said(tmp_path: Path) -> None:
+    trainer = make.trainer(make.config(3, steps=4, chunk=2))
+    trainer.make_update()
+    _saved(tmp_path, trainer)
+    state = load_state(tmp_path)
+    assert state is not None
+    changed = make.trainer(make.config(3, steps=4, chunk=2, batch=1, optimiser={"weight_decay": 0.5, "averaging": 0.5}))
+    notes = restore(changed, state, 0, 1)
+    assert "batch 2 -> 1" in notes[0]
+    assert "optimiser.weight_decay 0.0 -> 0.5" in notes[0]
+    assert changed.optimiser.param_groups[0]["weight_decay"] == 0.5
+    assert make.same(changed.average, dict(trainer.network.state_dict()))
+    assert changed.update == 1
+    changed.make_update()
+    timed = make.trainer(make.config(3, steps=4, chunk=2, minutes=5, save_minutes=1))
+    assert restore(timed, state, 0, 1) == ()
+    assert timed.groups[0] is not None
+    assert "resumed with 2 processes what 1 had begun" in restore(timed, state, 1, 2)[0]
+
+
+def test_validation_and_saving_keep_their_times(tmp_path: Path) -> None:
+    settings = make.config(3, validate_minutes=1e-9, save_minutes=100)
+    done = list(train(settings, tmp_path, Stock(), device="cpu"))
+    assert all(item.validation is not None and item.saved for item in done)
+    done = list(train(make.config(3, save_minutes=1e-9), tmp_path / "other", Stock(), device="cpu"))
+    assert [item.saved for item in done] == [True, True, True]
+    assert [item.validation is None for item in done] == [True, True, False]
+    done = list(train(make.config(50, minutes=1e-9), tmp_path / "short", Stock(), device="cpu"))
+    assert len(done) == 1
+    assert done[0].validation is not None
+
+
+def test_failing_updates_are_not_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = iter(range(100))
+    plain = run_module.Trainer.make_update
+
+    def failing(trainer: Trainer) -> Any:
+        step = plain(trainer)
+        if next(calls) >= 2:
+            trainer.failures += 1
+            with torch.no_grad():
+                trainer.network.entry.bias.add_(1e3)
+        return step
+
+    monkeypatch.setattr(run_module.Trainer, "make_update", failing)
+    settings = make.config(4, save_minutes=1e-9)
+    done = list(train(settings, tmp_path, Stock(), device="cpu"))
+    assert [item.saved for item in done] == [True, True, False, True]
+    state = load_state(tmp_path)
+    assert state is not None
+    assert float(state.network["entry.bias"].abs().max()) < 10
+    assert state.counters["rolled_back"] == 1
+
+
+def test_a_validation_that_is_not_finite_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plain = run_module.validate
+    calls = []
+
+    def broken(*arguments: Any, **options: Any) -> Any:
+        calls.append(1)
+        found = plain(*arguments, **options)
+        return found if len(calls) > 1 else type(found)(*[float("nan")] * 7)
+
+    monkeypatch.setattr(run_module, "validate", broken)
+    done = list(train(make.config(2, validate_minutes=1e-9), tmp_path, Stock(), device="cpu"))
+    assert done[0].best == {}
+    assert done[1].best["update"] == 2
+    assert (tmp_path / WEIGHTS_FILE).is_file()
+
+
+def _small_stock(path: Path) -> Path:
+    image = torch.rand(1, 40, 33, generator=torch.Generator().manual_seed(0))
+    save_stock(path, Stock(tuple(RealSlice(image, None, (1.0, 2.0), name, name) for name in "abc")))
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_kill_at_any_moment_costs_at_most_the_last_interval(tmp_path: Path) -> None:
+    """Here every update is saved, so every update that was said to be saved must be there."""
+    stock = _small_stock(tmp_path / "stock.safetensors")
+    settings = make.config(100_000, save_minutes=1e-9, stock={"folders": (stock,), "held_out": ("a",)})
+    (tmp_path / "config.toml").write_text(settings.to_toml())
+    folder = tmp_path / "run"
+    command = [sys.executable, "-m", "r2n2.training", str(tmp_path / "config.toml"), "-o", str(folder), "--device", "cpu"]
+    said, wait = 0, 0.137 * (1 + os.getpid() % 7)
+    process = subprocess.Popen(
+        [*command, "--resume"], stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
+    assert process.stderr is not None
+    lines = iter(process.stderr.readline, "")
+    next(line for line in lines if line.startswith("update 3 "))
+    time.sleep(wait)
+    process.send_signal(signal.SIGKILL)
+    for line in lines:
+        said = int(line.split()[1]) if line.startswith("update ") and line.endswith("\n") else said
+    process.stderr.close()
+    assert process.wait() == -signal.SIGKILL
+    state = load_state(folder)
+    assert state is not None
+    assert state.step >= max(said, 3)
+    longer = settings.model_copy(update={"minutes": 1e-9})
+    (done,) = train(longer, folder, read_stock(stock), device="cpu", resume=True)
+    assert done.step.update == state.step + 1
+    assert done.notes == ()
+    lines_kept = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]
+    assert all(line["step"] <= state.step + 1 for line in lines_kept)

@@ -103,7 +103,11 @@ def main() -> None:
             found = scores_of(method, case)
             scores[method.name] += found
             if found:
-                told = f"TRE {mean(list(errors(found))):.3f} mm" if found[0].after_mm else f"Dice {found[0].dice_after:.3f}"
+                told = f"correlation {found[0].correlation:.3f}"
+                if found[0].after_mm:
+                    told = f"TRE {mean(list(errors(found))):.3f} mm"
+                elif case.masks is not None:
+                    told = f"Dice {found[0].dice_after:.3f}"
                 print(f"{case.part} | {case.name} | {method.name} | {told} | {found[0].seconds:.3f} s", file=sys.stderr, flush=True)
         save(arguments, scores, title, skipped)
     print(report(scores, title, skipped))

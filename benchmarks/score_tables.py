@@ -59,6 +59,7 @@ def row(method: str, scores: list[Score]) -> dict[str, Any]:
         "series worse": sum(ratio > 1 for ratio in relative.values()) if relative else NAN,
         "Dice before": mean([score.dice_before for score in outlined]),
         "Dice": mean([score.dice_after for score in outlined]),
+        "slices worse": sum(score.dice_after < score.dice_before for score in outlined) if outlined else NAN,
         "lowest Dice": min([score.dice_after for score in outlined], default=NAN),
         "folding %": mean([score.folding_percent for score in scores]),
         "worst folding %": max([score.folding_percent for score in scores], default=NAN),

@@ -311,6 +311,22 @@ def test_pixels_that_are_not_measured_do_not_count_wherever_they_lie() -> None:
     torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.parametrize("which", ["fixed", "moving"])
+def test_a_hole_in_one_of_two_equal_images_asks_for_no_motion_if_it_is_masked(which: str) -> None:
+    image = make.texture(FRAME.shape)[None]
+    whole = torch.ones_like(image, dtype=torch.bool)
+    valid = whole.clone()
+    valid[..., 20:40, 25:60] = False
+    holed = torch.where(valid, image, image[valid].mean())
+    largest = []
+    for mask in (valid, whole):
+        images, masks = ((holed, image), (mask, whole)) if which == "fixed" else ((image, holed), (whole, mask))
+        evidence = _compared(Pairs(*images, *masks, FRAME)).evidence
+        assert evidence is not None
+        largest.append(float(evidence.gains.max()))
+    assert largest[0] < 0.3 * largest[1]
+
+
 def test_an_untrained_network_recovers_a_known_motion_by_least_squares() -> None:
     fixed, moving, exact = make.moved_pair(FRAME, 0.06, seed=1)
     steps = list(RecurrentMethod(_network(), steps=12).register(make.pairs_of((fixed, moving), grid=FRAME)))

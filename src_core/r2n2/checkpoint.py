@@ -43,7 +43,7 @@ _SCHEMA = 1
 # Raise when the network computes something else from tensors of the same names and shapes.
 _ARCHITECTURE = "r2n2-1"
 # The same for networks with evidence: of what is looked for (``r2n2.evidence``), chosen and made of the network's numbers.
-_EVIDENCE_ARCHITECTURE = "evidence-1"
+_EVIDENCE_ARCHITECTURE = "evidence-2"
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LENGTH_BYTES = 8
 _PICKLED = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}

@@ -15,6 +15,8 @@ from r2n2.transform.warp import sample_normalised
 __all__ = ["Choice", "PlaceChooser", "features_at"]
 
 _FLOOR = 1e-3
+# Scores span tens where weights span tenths: at the step size of all other weights these would lag behind.
+_PACE = 10.0
 # Half width in points of the neighbourhood over which the chosen place is averaged.
 _NEIGHBOURS = 2
 
@@ -45,7 +47,7 @@ class PlaceChooser(nn.Module):
         super().__init__()
         self.scales = scales
         count = scales * len(WIDTHS)
-        self.sharpness = nn.Parameter(torch.tensor(2.0))
+        self.sharpness = nn.Parameter(torch.tensor(6.0 / _PACE))
         self.heads = nn.ModuleList(nn.Conv2d(width, count, 1) for width in channels)
         for head in self.heads:
             assert isinstance(head, nn.Conv2d)
@@ -62,9 +64,10 @@ class PlaceChooser(nn.Module):
         gains = evidence.gains
         batch, scales, widths, height, width = gains.shape
         largest = gains.amax((1, 2, 3, 4), keepdim=True).clamp_min(1e-12)
-        scores = self.sharpness * torch.log((gains / largest).clamp_min(0) + _FLOOR)
+        scores = _PACE * self.sharpness * torch.log((gains / largest).clamp_min(0) + _FLOOR)
         for head, features in zip(self.heads, here, strict=True):
-            scores = scores + _enlarged(head(features), height).to(scores.dtype).unflatten(1, (scales, widths))
+            learnt = _enlarged(head(features), height).to(scores.dtype).unflatten(1, (scales, widths))
+            scores = scores + _PACE * learnt
         best = scores.detach().flatten(1).argmax(1)
         kind, place = best // (height * width), best % (height * width)
         rows = torch.arange(batch, device=best.device)

@@ -145,11 +145,12 @@ def test_scores_are_the_logarithm_of_the_gain_plus_what_all_levels_say() -> None
     assert scores.shape == evidence.gains.shape
     pair, scale, width, row, column = 1, 1, 0, 4, 8
     largest = evidence.gains[pair].max()
-    expected = 2.0 * torch.log(evidence.gains[pair, scale, width, row, column] / largest + 1e-3)
+    expected = 6.0 * torch.log(evidence.gains[pair, scale, width, row, column] / largest + 1e-3)
     for level, head in enumerate(chooser.heads):
         # Row 4 and column 8 of the first level are pixels of all three.
         here = features[level][pair, :, row >> level, column >> level]
-        expected = expected + head.weight[scale * len(WIDTHS) + width, :, 0, 0] @ here + head.bias[scale * len(WIDTHS) + width]  # type: ignore[index,operator]
+        kind = scale * len(WIDTHS) + width
+        expected = expected + 10 * (head.weight[kind, :, 0, 0] @ here + head.bias[kind])  # type: ignore[index,operator]
     torch.testing.assert_close(scores[pair, scale, width, row, column], expected)
 
 

@@ -1,8 +1,8 @@
 """Going on with training on the very series that is to be registered, without truth, never ending worse than it began.
 
 Some frames are held out. The others teach in two ways: as slices that simulated motion is applied to, whose truth is exact, and as
-pairs with the reference, whose displacement ``fit`` finds. Weights are kept only if the held-out frames become more alike the reference
-without folding more.
+pairs with the reference, whose displacement ``fit`` finds. Weights are kept only if the held-out frames become more alike the
+reference without folding more.
 """
 
 from __future__ import annotations
@@ -141,7 +141,7 @@ def adapt(
     checked = time.monotonic()
     for step in trainer.run():
         now = time.monotonic()
-        over = now - began > seconds - 0.5 * length / 4 or stop()
+        over = now - began > seconds - length / 8 or stop()
         due = over or now - checked > length
         if due:
             tried = trainer.averaged()
@@ -214,8 +214,9 @@ def _taught(frames: _Frames, series: ImageSeries, device: torch.device) -> list[
     inside = after.valid & plain.fixed_valid & plain.moving_valid
     alike = correlation(plain.fixed, after.image, inside)
     before = correlation(plain.fixed, plain.moving, plain.fixed_valid & plain.moving_valid)
+    spacing = _spacing(series)
     return [
-        RealPair(frames.reference, frames.moving[k], series.grid.spacing, "series", "series", fields[k])
+        RealPair(frames.reference, frames.moving[k], spacing, "series", "series", fields[k])
         for k in range(len(fields))
         if float(alike[k]) >= float(before[k])
     ]
@@ -226,7 +227,12 @@ def _slices(frames: _Frames, series: ImageSeries) -> list[RealSlice]:
         (frames.reference, frames.reference_valid),
         *((image, valid) for image, valid in zip(frames.moving, frames.valid, strict=True)),
     ]
-    return [RealSlice(image, valid, series.grid.spacing, "series", "series") for image, valid in images]
+    return [RealSlice(image, valid, _spacing(series), "series", "series") for image, valid in images]
+
+
+def _spacing(series: ImageSeries) -> tuple[float, float]:
+    y, x = series.grid.spacing
+    return y, x
 
 
 def _engine_config() -> EngineConfig:

@@ -14,7 +14,7 @@ from r2n2.training.settings import ObjectiveConfig
 
 __all__ = ["StepLoss", "Truth", "end_point_error", "placement_loss", "step_loss"]
 
-_TEMPERATURE = 0.05  # of the largest worth: places of nearly the same worth are as good
+_HOPELESS = 1e-7  # squared NORMALISED distance that no place can lower the error by
 _FLOOR = 0.02
 # NORMALISED: displacements below are judged in absolute terms, or pairs that hardly move would outweigh all others.
 
@@ -104,7 +104,7 @@ def step_loss(
 
 
 def placement_loss(scores: Tensor, evidence: Evidence, pooling: Pooling, truth: Truth, displacement: Tensor) -> Tensor:
-    """Cross-entropy (B,) of the scores of places and widths against what each would have been worth; 0 without truth.
+    """Minus what a place and width drawn by the scores' softmax would be worth, as a share of the best, (B,); 0 without truth.
 
     What a Gaussian w v is worth is by how much it lowers the weighted squared distance to the truth, with e the distance before:
     2 v . sum(m w e) - |v|^2 sum(m w^2). Both sums for all places at once are products with ``pooling``'s windows.
@@ -125,10 +125,9 @@ def placement_loss(scores: Tensor, evidence: Evidence, pooling: Pooling, truth: 
         amplitudes = evidence.amplitudes
         worth = 2 * (amplitudes * toward[:, None]).sum(3) - amplitudes.square().sum(3) * mass[:, None, :, 0]
         largest = worth.flatten(1).amax(1)
-        # Where nothing is to be gained there is nothing to learn.
-        hopeful = largest > 1e-7
-        target = (worth.flatten(1) / (_TEMPERATURE * largest.clamp_min(1e-7))[:, None]).softmax(1)
-    return -(target * scores.flatten(1).log_softmax(1)).sum(1) * hopeful
+        # Where nothing is to be gained there is nothing to learn; harm counts up to as much as the best would help.
+        share = (worth.flatten(1) / largest.clamp_min(_HOPELESS)[:, None]).clamp_min(-1) * (largest > _HOPELESS)[:, None]
+    return -(share * scores.flatten(1).softmax(1)).sum(1)
 
 
 def _folding(displacement: Tensor, scale: Scale) -> Tensor:

@@ -22,7 +22,7 @@ def _general() -> TrainingConfig:
     )
     objective = ObjectiveConfig(
         supervised=1.0,
-        placement=0.05,
+        placement=0.5,
         similarity=0.5,
         similarity_with_truth=0.05,
         total_variation=0.0,
@@ -32,11 +32,11 @@ def _general() -> TrainingConfig:
     )
     return TrainingConfig(
         name="general",
-        network=NetworkConfig(channels=(16, 32, 64, 128), evidence_sizes=(32, 64, 128), working_size=64, keep_probability=1.0),
+        network=NetworkConfig(channels=(8, 16, 32, 64), evidence_sizes=(64, 128), working_size=64, keep_probability=1.0),
         objective=objective,
-        optimiser=OptimiserConfig(learning_rate=3e-4, warmup=200, decay="cosine", amsgrad=False, averaging=0.998),
+        optimiser=OptimiserConfig(learning_rate=6e-4, warmup=100, decay="cosine", amsgrad=False, averaging=0.998),
         stock=StockConfig(engine=EngineConfig(motion=motion, real_share=0.35, zoom=(0.75, 1.8))),
-        stages=(Stage(updates=6000, working_size=64, steps=25),),
+        stages=(Stage(updates=5000, working_size=64, steps=25),),
         batch=8,
         chunk=5,
         groups=5,

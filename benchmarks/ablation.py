@@ -72,7 +72,7 @@ VARIANTS: dict[str, Callable[[TrainingConfig], TrainingConfig]] = {
     "with force channels": lambda config: _changed(config, "network", force_channels=True),
     "no supervised term": _unsupervised,
     "no placement term": lambda config: _changed(config, "objective", placement=0.0),
-    "strong placement term": lambda config: _changed(config, "objective", placement=0.5),
+    "weak placement term": lambda config: _changed(config, "objective", placement=0.05),
     "no roughness terms": lambda config: _changed(config, "objective", diffusion=0.0, folding=0.0),
     "no real pairs": _no_real_pairs,
     "whole sequences": lambda config: config.model_copy(update={"chunk": 0, "groups": 1}),

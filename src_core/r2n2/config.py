@@ -132,8 +132,10 @@ class FitConfig(Config):
     """Steps of all Gaussians together after each round."""
     final_steps: int = Field(default=10, ge=1, le=200)
     """Steps on the finest square."""
-    refine_steps: tuple[int, int] = (4, 6)
-    """Steps on the second and on the finest square where the start holds all Gaussians already, as the network's result does."""
+    refine_rounds: int = Field(default=2, ge=1, le=50)
+    """Rounds in which the Gaussians that a start lacks are added."""
+    refine_steps: tuple[int, int] = (5, 8)
+    """Steps on the second and on the finest square where there is a start, such as the network's Gaussians."""
     proposed_sigmas: tuple[float, ...] = (0.3, 0.17, 0.1)
     """Standard deviations with which a Gaussian may start, normalised."""
     sigma_range: tuple[float, float] = (0.04, 0.6)
@@ -197,6 +199,8 @@ class RegistrationConfig(Config):
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
     steps: int = Field(default=25, ge=1, le=500)
     """Number of Gaussians in a sequence, each of seven numbers in 2D."""
+    network_share: float = Field(default=0.64, gt=0, le=1)
+    """Share of the Gaussians that the network gives where fit refines them; fit adds the others where they help most."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
     batch_size: int = Field(default=16, ge=1, le=1024)

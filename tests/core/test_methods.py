@@ -31,8 +31,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+FIT = make.FAST_FIT.model_copy(update={"refine_steps": (4, 6), "refine_rounds": 1})
+
+
 def _config(weights: Path, **changes: object) -> RegistrationConfig:
-    return make.FAST.model_copy(update={"method": "r2n2", "weights": str(weights), "steps": 4, **changes})
+    """All four Gaussians by the network unless told otherwise."""
+    values = {"method": "r2n2", "weights": str(weights), "steps": 4, "network_share": 1.0, "fit": FIT, **changes}
+    return make.FAST.model_copy(update=values)
 
 
 def _pairs(batch: int = 1) -> Pairs:
@@ -65,7 +70,7 @@ def test_refinement_goes_on_from_the_networks_gaussians(weights: Path) -> None:
     alone, refined = _run(_config(weights, refine=False)), _run(_config(weights))
     assert len(alone) == 4
     assert _same(_sequence(alone[-1]), _sequence(refined[3]))
-    expected = list(FitMethod(make.FAST_FIT, gaussians=4).register(_pairs(), start=alone[-1].transforms()))
+    expected = list(FitMethod(FIT, gaussians=4).register(_pairs(), start=alone[-1].transforms()))
     assert _same(_sequence(expected[-1]), _sequence(refined[-1]))
     exact = make.moved_pair()[2]
     errors = [
@@ -74,6 +79,14 @@ def test_refinement_goes_on_from_the_networks_gaussians(weights: Path) -> None:
     ]
     assert errors[1] < 0.8 * errors[0]
     assert errors[2] < 0.5 * errors[1]
+
+
+@pytest.mark.parametrize(("share", "leading"), [(0.64, 3), (0.5, 2), (0.01, 1)])
+def test_fit_adds_the_gaussians_that_the_network_leaves_to_it(weights: Path, share: float, leading: int) -> None:
+    alone, refined = _run(_config(weights, refine=False)), _run(_config(weights, network_share=share))
+    assert [len(_sequence(step)) for step in refined] == [*range(1, leading + 1), *[4] * 10]
+    assert _same(_sequence(alone[leading - 1]), _sequence(refined[leading - 1]))
+    assert [(step.index, step.total) for step in refined] == [(k, leading + 10) for k in range(1, leading + 11)]
 
 
 @pytest.mark.parametrize(("refine", "total"), [(False, 4), (True, 4 + 4 + 6)])

@@ -217,7 +217,7 @@ def test_a_start_is_gone_on_from() -> None:
     fixed, moving, exact = make.moved_pair()
     begun = _sequence(_fit(make.pairs_of((fixed, moving)))[-1])
     steps = _fit(make.pairs_of((fixed, moving)), start=[begun])
-    assert [(step.index, step.total) for step in steps] == [(k, 10) for k in range(1, 11)]
+    assert [(step.index, step.total) for step in steps] == [(k, 13) for k in range(1, 14)]
     assert len(_sequence(steps[0])) == 8
     assert float(make.error_px(_sequence(steps[0]), exact).mean()) < 0.2
     assert len(_sequence(_fit(make.pairs_of((fixed, moving)), start=[begun.select(slice(0, 3))])[-1])) == 8
@@ -253,7 +253,12 @@ def test_a_full_start_is_refined_in_the_steps_asked_for(
 ) -> None:
     rounds = plan_rounds(FitConfig(refine_steps=steps), 25, present)
     assert [(r.size, r.steps) for r in rounds] == expected
-    assert plan_rounds(FitConfig(refine_steps=steps), 25, 24) == plan_rounds(FitConfig(), 25, 24)
+
+
+def test_what_a_start_lacks_is_added_in_rounds_on_the_second_square() -> None:
+    rounds = plan_rounds(FitConfig(refine_rounds=2, refine_steps=(5, 8)), 25, 16)
+    assert [(r.size, r.add, r.steps) for r in rounds] == [(96, 5, 5), (96, 4, 5), (192, 0, 8)]
+    assert [r.add for r in plan_rounds(FitConfig(refine_rounds=3), 25, 24)] == [1, 0]
 
 
 def test_a_pair_by_the_public_function() -> None:

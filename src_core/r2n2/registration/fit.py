@@ -50,17 +50,23 @@ class Round:
 def plan_rounds(config: FitConfig, gaussians: int, present: int) -> tuple[Round, ...]:
     """The plan for ``gaussians`` in all of which ``present`` are given as a start."""
     missing = max(gaussians - present, 0)
-    if not missing:
-        return tuple(Round(size, 0, steps) for size, steps in zip(config.sizes[1:], config.refine_steps, strict=True) if steps)
-    first = min(missing, max(1, round(gaussians * config.coarse_share)))
-    rest = missing - first
-    shares = [rest // config.rounds + (k < rest % config.rounds) for k in range(config.rounds)]
-    sizes = [(config.sizes[0], first), *((config.sizes[1], share) for share in shares if share)]
-    rounds = [Round(size, add, config.steps_a_round) for size, add in sizes]
     if present:
-        rounds.append(Round(config.sizes[1], 0, config.steps_a_round))
+        # What is coarse is in the start.
+        steps, final = config.refine_steps
+        turns = [Round(config.sizes[1], share, steps) for share in _shares(missing, config.refine_rounds)]
+        rounds = [*(turns or [Round(config.sizes[1], 0, steps)]), Round(config.sizes[2], 0, final)]
+        return tuple(plan for plan in rounds if plan.steps or plan.add)
+    first = min(missing, max(1, round(gaussians * config.coarse_share)))
+    sizes = [(config.sizes[0], first), *((config.sizes[1], share) for share in _shares(missing - first, config.rounds))]
+    rounds = [Round(size, add, config.steps_a_round) for size, add in sizes]
     rounds.append(Round(config.sizes[2], 0, config.final_steps))
     return tuple(rounds)
+
+
+def _shares(count: int, rounds: int) -> list[int]:
+    """``count`` Gaussians spread over at most so many rounds."""
+    shares = [count // rounds + (k < count % rounds) for k in range(rounds)]
+    return [share for share in shares if share]
 
 
 class FitMethod:

@@ -2,32 +2,18 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import training_factory as make
 from torch import Tensor
 
 from r2n2.training.chunk import Chunk, Sequences
 from r2n2.training.loop import build_network
 from r2n2.training.presets import PRESETS, preset
 from r2n2.training.settings import ObjectiveConfig, TrainingConfig
-
-
-def _load_factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("training_factory", Path(__file__).with_name("training_factory.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 
 TOLERANCE = 1e-3
 """Pixels outside the outermost centres that still count as inside."""

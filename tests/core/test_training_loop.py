@@ -2,30 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import training_factory as make
 
 from r2n2.errors import ArgumentError
 from r2n2.training.loop import build_network, learning_rate, stage_at
 from r2n2.training.settings import OptimiserConfig, Stage
-
-
-def _load_factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("training_factory", Path(__file__).with_name("training_factory.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 
 
 class _Spoilt(torch.nn.Module):

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import torch
+import training_factory as make
 from safetensors.torch import load_file
 
 from r2n2.errors import ResourceError
@@ -21,18 +20,6 @@ from r2n2.training.processes import Processes, team_of_environment
 from r2n2.training.state import load_state
 from r2n2.training.stock_contents import Stock
 from r2n2.training.stock_file import save_stock
-
-
-def _load_factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("training_factory", Path(__file__).with_name("training_factory.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 
 _PROGRAM = """
 import importlib.util, sys

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -10,11 +9,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
+import training_factory as make
 
 from r2n2.checkpoint import load_network, read_manifest
 from r2n2.errors import ArgumentError, ResourceError
@@ -29,18 +28,6 @@ from r2n2.training.settings import TrainingConfig
 from r2n2.training.state import load_state, save_state, state_files
 from r2n2.training.stock_contents import Stock
 from r2n2.training.stock_file import read_stock, save_stock
-
-
-def _load_factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("training_factory", Path(__file__).with_name("training_factory.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 
 
 @pytest.fixture(autouse=True)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
+import dicom_factory as make
 import nibabel
 import numpy as np
 import pytest
@@ -28,18 +27,6 @@ from r2n2.training import stock as stock_module
 from r2n2.training.stock import Amount, ContouredPair, Stock, is_held_out, load_stock, read_stock, save_stock, split
 from r2n2.training.stock_finding import patient_by_name
 from r2n2.training.stock_planes import evenly
-
-
-def _load_factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dicom_factory", Path(__file__).with_name("dicom_factory.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 
 
 def _image(seed: int, shape: tuple[int, int] = (5, 7), top: int = 256) -> torch.Tensor:

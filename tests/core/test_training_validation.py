@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 import math
 from dataclasses import replace
-from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
 import torch
+import training_factory as make
 
 from r2n2.geometry import Grid, Space
 from r2n2.registration.base import Pairs
@@ -21,18 +19,6 @@ from r2n2.training.pictures import can_draw, example_figure
 from r2n2.training.stock_contents import ContouredPair
 from r2n2.training.validation import validate
 from r2n2.transform import GaussianSequence
-
-
-def _load_factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("training_factory", Path(__file__).with_name("training_factory.py"))
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 
 
 def _shifted(pixels: int = 4, size: int = 33) -> SimulatedBatch:
@@ -67,30 +53,30 @@ def test_the_identity_leaves_everything_as_it_was() -> None:
 def test_the_truth_is_without_error(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build_network(make.config()).eval()
 
-    def perfect(_: object, pairs: Pairs, __: int) -> torch.Tensor:
+    def perfect(_: object, pairs: Pairs) -> torch.Tensor:
         moved = torch.zeros(len(pairs), 2, *pairs.grid.shape)
         moved[:, 1] = 4 * 2 / (max(pairs.grid.shape) - 1)
         return moved
 
-    monkeypatch.setattr(validation_module, "_displacements", perfect)
+    monkeypatch.setattr(validation_module, "displacements", perfect)
     found = validate(network, _shifted(), [_contoured()])
     assert found.error_percent == pytest.approx(0, abs=1e-4)
     assert found.error_before_percent == pytest.approx(12.5)
     assert found.correlation > 0.999 > found.correlation_before
     assert found.dice == pytest.approx(1)
-    monkeypatch.setattr(validation_module, "_displacements", lambda *a: -2 * perfect(*a))
+    monkeypatch.setattr(validation_module, "displacements", lambda *a: -2 * perfect(*a))
     assert validate(network, _shifted()).error_percent == pytest.approx(37.5, rel=1e-4)
 
 
 def test_folding_is_counted_in_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build_network(make.config()).eval()
 
-    def folded(_: object, pairs: Pairs, __: int) -> torch.Tensor:
+    def folded(_: object, pairs: Pairs) -> torch.Tensor:
         found = torch.zeros(len(pairs), 2, *pairs.grid.shape)
         found[0, 1] = -2 * torch.linspace(-1, 1, pairs.grid.shape[1])  # x -> -x
         return found
 
-    monkeypatch.setattr(validation_module, "_displacements", folded)
+    monkeypatch.setattr(validation_module, "displacements", folded)
     assert validate(network, _shifted()).folding_percent == pytest.approx(50)
 
 

@@ -37,6 +37,10 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.moving)
 
+    def part(self, chosen: slice) -> Pairs:
+        """Some of the pairs."""
+        return Pairs(self.fixed[chosen], self.moving[chosen], self.fixed_valid[chosen], self.moving_valid[chosen], self.grid)
+
     def distinct_fixed(self) -> tuple[Tensor, Tensor]:
         """``fixed`` and ``fixed_valid`` without repetition: of one image where all pairs share it by ``expand``."""
         shared = self.fixed.stride(0) == 0 and self.fixed_valid.stride(0) == 0

@@ -30,6 +30,7 @@ from r2n2.simulation.engine_config import AppearanceConfig, EngineConfig
 from r2n2.simulation.slices import RealPair, RealSlice
 from r2n2.training.loop import Trainer
 from r2n2.training.settings import ObjectiveConfig, OptimiserConfig, Stage, StockConfig, TrainingConfig
+from r2n2.training.validation import displacements
 from r2n2.transform import folding_percent, jacobian_determinant, warp
 
 __all__ = ["Adapting", "Score", "adapt"]
@@ -37,7 +38,6 @@ __all__ = ["Adapting", "Score", "adapt"]
 _MOST_TEACHERS = 32
 _MOST_HELD_OUT = 12
 _EVERY = 4  # one frame in so many is held out
-_BATCH = 8
 _FOLDING_ALLOWED = 0.02  # percent more than at the start
 
 
@@ -185,19 +185,8 @@ def _load(series: ImageSeries, index: int) -> tuple[_Frames, _Frames, tuple[str,
     return frames(taught), frames(held), tuple(notes)
 
 
-def _register(method: Method, pairs: Pairs) -> Tensor:
-    """Displacements (B, 2, *shape) NORMALISED on the grid of the pairs, on the CPU."""
-    fields = []
-    for first in range(0, len(pairs), _BATCH):
-        part = slice(first, first + _BATCH)
-        some = Pairs(pairs.fixed[part], pairs.moving[part], pairs.fixed_valid[part], pairs.moving_valid[part], pairs.grid)
-        *_, last = method.register(some)
-        fields += [transform.displacement_field().vectors for transform in last.transforms()]
-    return torch.stack(fields).cpu()
-
-
 def _score(method: Method, frames: _Frames, series: ImageSeries, device: torch.device) -> Score:
-    fields = _register(method, frames.pairs(series, device)).to(frames.moving.dtype)
+    fields = displacements(method, frames.pairs(series, device)).to(frames.moving.dtype)
     pairs = frames.pairs(series, torch.device("cpu"))
     warped = warp(pairs.moving, fields, series.grid)
     alike = correlation(pairs.fixed, warped.image, warped.valid & pairs.fixed_valid & pairs.moving_valid)
@@ -208,7 +197,7 @@ def _score(method: Method, frames: _Frames, series: ImageSeries, device: torch.d
 def _taught(frames: _Frames, series: ImageSeries, device: torch.device) -> list[RealPair]:
     """Pairs with the reference and the displacements that ``fit`` finds; those it does not make more alike are left out."""
     pairs = frames.pairs(series, device)
-    fields = _register(FitMethod(FitConfig()), pairs).to(frames.moving.dtype)
+    fields = displacements(FitMethod(FitConfig()), pairs).to(frames.moving.dtype)
     plain = frames.pairs(series, torch.device("cpu"))
     after = warp(plain.moving, fields, series.grid)
     inside = after.valid & plain.fixed_valid & plain.moving_valid

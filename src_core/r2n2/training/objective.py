@@ -8,12 +8,14 @@ import torch
 from torch import Tensor
 
 from r2n2.evidence import Evidence, Pooling
+from r2n2.registration.folding import folding_penalty
 from r2n2.registration.unroll import Scale
 from r2n2.similarity import diffusion, local_correlation_loss, mean_squared_error, total_variation
 from r2n2.training.settings import ObjectiveConfig
 
 __all__ = ["StepLoss", "Truth", "end_point_error", "placement_loss", "step_loss"]
 
+_SMALLEST_JACOBIAN = 0.2  # determinant from which on folding is feared
 _HOPELESS = 1e-7  # squared NORMALISED distance that no place can lower the error by
 _FLOOR = 0.02
 # NORMALISED: displacements below are judged in absolute terms, or pairs that hardly move would outweigh all others.
@@ -99,7 +101,7 @@ def step_loss(
     if config.diffusion:
         rough = rough + config.diffusion * diffusion(displacement, scale.grid)
     if config.folding:
-        rough = rough + config.folding * _folding(displacement, scale)
+        rough = rough + config.folding * folding_penalty(displacement, scale.grid, _SMALLEST_JACOBIAN)
     return StepLoss(total + torch.where(known, config.roughness_with_truth * rough, rough), error, similarity)
 
 
@@ -128,12 +130,3 @@ def placement_loss(scores: Tensor, evidence: Evidence, pooling: Pooling, truth: 
         # Where nothing is to be gained there is nothing to learn; harm counts up to as much as the best would help.
         share = (worth.flatten(1) / largest.clamp_min(_HOPELESS)[:, None]).clamp_min(-1) * (largest > _HOPELESS)[:, None]
     return -(share * scores.flatten(1).softmax(1)).sum(1)
-
-
-def _folding(displacement: Tensor, scale: Scale) -> Tensor:
-    """Mean squared shortfall of the Jacobian determinant below 0.2, (B,), by forward differences; 2D."""
-    step = scale.grid.spacing[0] / scale.grid.unit_mm
-    along_y = displacement.diff(dim=2)[..., :, :-1] / step
-    along_x = displacement.diff(dim=3)[..., :-1, :] / step
-    determinant = (1 + along_y[:, 0]) * (1 + along_x[:, 1]) - along_y[:, 1] * along_x[:, 0]
-    return (0.2 - determinant).clamp_min(0).square().flatten(1).mean(1)

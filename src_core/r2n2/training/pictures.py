@@ -32,7 +32,7 @@ def show_examples(journal: Journal, update: int, network: R2N2, batch: Simulated
     """Write figures of the first validation pairs to the journal."""
     whole = square_pairs(batch)
     part = slice(0, min(_EXAMPLES, len(whole)))
-    pairs = Pairs(whole.fixed[part], whole.moving[part], whole.fixed_valid[part], whole.moving_valid[part], whole.grid)
+    pairs = whole.part(part)
     *_, last = RecurrentMethod(network, steps=steps).register(pairs)
     for index, sequence in enumerate(last.transforms()):
         assert isinstance(sequence, GaussianSequence)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from r2n2.geometry import Grid
 from r2n2.network import R2N2
-from r2n2.registration.base import Pairs
+from r2n2.registration.base import Method, Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.similarity import correlation
 from r2n2.simulation.engine import SimulatedBatch
@@ -18,7 +18,7 @@ from r2n2.training.chunk import square_pairs
 from r2n2.training.stock_contents import ContouredPair
 from r2n2.transform import folding_percent, jacobian_determinant, warp
 
-__all__ = ["Validation", "validate"]
+__all__ = ["Validation", "displacements", "validate"]
 
 _BATCH = 8
 
@@ -58,7 +58,8 @@ def validate(network: R2N2, batch: SimulatedBatch, contoured: Sequence[Contoured
         Pairs with contours, of patients held out.
     """
     pairs = square_pairs(batch)
-    found = _displacements(network, pairs, steps)
+    method = RecurrentMethod(network, steps=steps)
+    found = displacements(method, pairs)
     weight = _tissue(pairs.fixed) * pairs.fixed_valid
     known = batch.has_truth
     truth = batch.displacement
@@ -74,7 +75,7 @@ def validate(network: R2N2, batch: SimulatedBatch, contoured: Sequence[Contoured
         grid = Grid(tuple(pair.fixed.shape[1:]), pair.spacing)
         valid = torch.ones_like(pair.fixed, dtype=torch.bool)[None]
         one = Pairs(pair.fixed[None], pair.moving[None], valid, valid, grid)
-        field = _displacements(network, one, steps)
+        field = displacements(method, one)
         mask = warp(pair.moving_mask[None].to(field.dtype), field, grid, mode="nearest").image[0] > 0.5
         dice.append(_dice(mask, pair.fixed_mask))
         dice_before.append(_dice(pair.moving_mask, pair.fixed_mask))
@@ -91,14 +92,11 @@ def validate(network: R2N2, batch: SimulatedBatch, contoured: Sequence[Contoured
     )
 
 
-def _displacements(network: R2N2, pairs: Pairs, steps: int) -> Tensor:
-    """(B, ndim, *shape) NORMALISED on the grid of the pairs, on the CPU as they are."""
+def displacements(method: Method, pairs: Pairs) -> Tensor:
+    """What a method finds, a few pairs at once: (B, ndim, *shape) NORMALISED on the grid of the pairs, on the CPU."""
     fields = []
-    method = RecurrentMethod(network, steps=steps)
     for first in range(0, len(pairs), _BATCH):
-        part = slice(first, first + _BATCH)
-        some = Pairs(pairs.fixed[part], pairs.moving[part], pairs.fixed_valid[part], pairs.moving_valid[part], pairs.grid)
-        *_, last = method.register(some)
+        *_, last = method.register(pairs.part(slice(first, first + _BATCH)))
         fields += [transform.displacement_field().vectors for transform in last.transforms()]
     return torch.stack(fields).cpu()
 

@@ -28,7 +28,7 @@ make = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make)
 import torch
 from safetensors.torch import save_file
-from r2n2.training.processes import team_of_environment
+from r2n2.training.processes import end_process, team_of_environment
 team = team_of_environment("cpu")
 for kind in sys.argv[3].split(","):
     trainer = make.parallel_trainer(kind, 1, rank=team.rank, world=team.world, wrap=team.wrap, agree=team.agree)
@@ -37,9 +37,11 @@ for kind in sys.argv[3].split(","):
     if team.leads:
         mean = torch.stack([part["losses"] for part in parts]).mean(0)
         save_file({"losses": mean, **trainer.network.state_dict()}, f"{sys.argv[2]}/{kind}.safetensors")
+    del trainer
 assert team.agree_on(team.rank == 1, False, True) == (True, False, True)
 assert team.alike(7) and not team.alike(team.rank)
 team.leave()
+end_process(0)
 """
 
 
@@ -62,7 +64,7 @@ def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     command += [sys.executable, "-c", _PROGRAM, factory, str(tmp_path), ",".join(kinds)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env={**os.environ, "OMP_NUM_THREADS": "1"})
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.returncode == 0, done.stderr
     for kind in kinds:
         alone = make.parallel_trainer(kind, 2)
         losses = torch.tensor([step.loss for step in alone.run()])
@@ -143,3 +145,13 @@ def test_others_that_cannot_be_reached_are_an_error(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("RANK", "0")
     with pytest.raises(ResourceError, match="process 0 of 2 cannot reach the others"):
         team_of_environment("cpu")
+
+
+def test_a_process_that_ends_says_all_it_had_to_say() -> None:
+    lines = (
+        "import sys; from r2n2.training.processes import end_process",
+        "print('a', end=''); print('b', end='', file=sys.stderr); end_process(5)",
+    )
+    program = "\n".join(lines)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (5, "a", "b")

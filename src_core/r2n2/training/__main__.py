@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -77,4 +78,9 @@ def _train(config_path: Path, folder: Path, resume: bool, device: str, stop: Sto
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    exit_code = main()
+    if "WORLD_SIZE" in os.environ:
+        from r2n2.training.processes import end_process
+
+        end_process(exit_code)
+    sys.exit(exit_code)

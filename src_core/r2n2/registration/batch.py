@@ -17,7 +17,7 @@ from r2n2.similarity import correlation
 from r2n2.transform import DisplacementField, GaussianSequence, Transform, folding_percent, jacobian_determinant, sample_normalised
 from r2n2.transform.warp import normalised_lattice
 
-__all__ = ["BatchResult", "LoadedFrame", "judge", "register_batch", "unregistered"]
+__all__ = ["BatchResult", "LoadedFrame", "judge", "judge_edited", "register_batch", "unregistered"]
 
 _FOLDED_PERCENT = 1.0
 # Rounding may lower a correlation that is as good as it can be.
@@ -72,48 +72,75 @@ def register_batch(
     result.seconds = time.perf_counter() - began
 
 
-def judge(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float) -> FrameResult:
-    """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it."""
+@dataclass(frozen=True)
+class _Measures:
+    """What a transform does to a frame, in numbers."""
+
+    before: float
+    after: float
+    overlap: float
+    folding: float
+    min_jacobian: float
+    longest_mm: float
+
+
+def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> _Measures:
     grid = transform.grid
     displacement = transform.displacement_field().to_space(Space.NORMALISED)
     vectors = displacement.vectors[None]
     both = torch.stack((frame.image, frame.valid.to(frame.image.dtype)), 1)
     warped, inside = sample_normalised(both, normalised_lattice(grid, vectors) + vectors, grid)
     valid = inside & (warped[:, 1:] > 0.99) & reference.valid
-    before = float(correlation(reference.image[None], frame.image[None], (frame.valid & reference.valid)[None]))
-    after = float(correlation(reference.image[None], warped[:, :1], valid))
     determinants = jacobian_determinant(vectors, grid)
-    folding = float(folding_percent(determinants))
-    if not math.isfinite(loss) or not math.isfinite(after):
-        return unregistered(
-            frame.index,
-            grid,
-            FrameStatus.FAILED,
-            f"frame {frame.index}: the registration gave no finite result; it is left as it is",
-            similarity=before,
-            seconds=seconds,
-        )
-    overlap = float(valid.sum() / (frame.valid & reference.valid).sum().clamp_min(1))
-    if overlap < _SMALLEST_OVERLAP:
-        message = f"frame {frame.index}: only {100 * overlap:.0f} % of it would stay in view; it is left as it is"
-        return unregistered(frame.index, grid, FrameStatus.FAILED, message, similarity=before, seconds=seconds)
-    if after < before - _SIMILARITY_TOLERANCE:
-        message = f"frame {frame.index}: the similarity fell from {before:.4f} to {after:.4f}; it is left as it is"
-        return unregistered(frame.index, grid, FrameStatus.WORSE, message, similarity=before, seconds=seconds)
+    return _Measures(
+        before=float(correlation(reference.image[None], frame.image[None], (frame.valid & reference.valid)[None])),
+        after=float(correlation(reference.image[None], warped[:, :1], valid)),
+        overlap=float(valid.sum() / (frame.valid & reference.valid).sum().clamp_min(1)),
+        folding=float(folding_percent(determinants)),
+        min_jacobian=float(determinants.min()),
+        longest_mm=float(displacement.magnitude_mm().max()),
+    )
+
+
+def judge(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float) -> FrameResult:
+    """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it."""
+    found = _measure(reference, frame, transform)
+
+    def kept_back(status: FrameStatus, why: str) -> FrameResult:
+        message = f"frame {frame.index}: {why}; it is left as it is"
+        return unregistered(frame.index, transform.grid, status, message, similarity=found.before, seconds=seconds)
+
+    if not math.isfinite(loss) or not math.isfinite(found.after):
+        return kept_back(FrameStatus.FAILED, "the registration gave no finite result")
+    if found.overlap < _SMALLEST_OVERLAP:
+        return kept_back(FrameStatus.FAILED, f"only {100 * found.overlap:.0f} % of it would stay in view")
+    if found.after < found.before - _SIMILARITY_TOLERANCE:
+        return kept_back(FrameStatus.WORSE, f"the similarity fell from {found.before:.4f} to {found.after:.4f}")
     status, message = FrameStatus.OK, ""
-    if folding > _FOLDED_PERCENT:
+    if found.folding > _FOLDED_PERCENT:
         status = FrameStatus.FOLDED
-        message = f"frame {frame.index}: the displacement folds in {folding:.2f} % of the cells; look at it before using it"
+        message = f"frame {frame.index}: the displacement folds in {found.folding:.2f} % of the cells; look at it before using it"
+    return _result(frame.index, transform, status, message, found, seconds)
+
+
+def judge_edited(
+    reference: LoadedFrame, frame: LoadedFrame, transform: Transform, message: str, seconds: float = 0.0
+) -> FrameResult:
+    """The same numbers of a transform that a person chose: it is taken as it is, with status EDITED."""
+    return _result(frame.index, transform, FrameStatus.EDITED, message, _measure(reference, frame, transform), seconds)
+
+
+def _result(frame: int, transform: Transform, status: FrameStatus, message: str, found: _Measures, seconds: float) -> FrameResult:
     return FrameResult(
-        frame.index,
+        frame,
         transform,
         status,
         message,
-        before,
-        after,
-        folding,
-        float(determinants.min()),
-        float(displacement.magnitude_mm().max()),
+        found.before,
+        found.after,
+        found.folding,
+        found.min_jacobian,
+        found.longest_mm,
         seconds,
     )
 

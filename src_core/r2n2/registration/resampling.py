@@ -22,7 +22,7 @@ def warp_frame(series: ImageSeries, result: FrameResult) -> NDArray[Any]:
     A frame that keeps its place is returned as it is, bit for bit. Outside the moving frame its nearest edge pixel is shown.
     """
     frame = series.frame(result.frame)
-    if result.status not in (FrameStatus.OK, FrameStatus.FOLDED):
+    if result.status not in (FrameStatus.OK, FrameStatus.FOLDED, FrameStatus.EDITED):
         return frame
     return warp_pixels(frame, result.transform)
 

@@ -13,14 +13,14 @@ from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method, Pairs, RegistrationStep
-from r2n2.registration.batch import BatchResult, LoadedFrame, judge, register_batch, unregistered
+from r2n2.registration.batch import BatchResult, LoadedFrame, judge, judge_edited, register_batch, unregistered
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
-__all__ = ["SMALLEST_SIDE_PX", "register_pair", "register_series"]
+__all__ = ["SMALLEST_SIDE_PX", "edited_result", "register_pair", "register_series"]
 
 SMALLEST_SIDE_PX = 16
 """A frame with a shorter side is refused: it holds too little to align."""
@@ -111,6 +111,36 @@ def register_series(series: ImageSeries, config: RegistrationConfig | None = Non
         yield SeriesProgress(index, done, total, done / total, tuple(results))
         if config.warm_start:
             anchors.update({r.frame: r.transform for r in results if r.status is FrameStatus.OK})
+
+
+def edited_result(series: ImageSeries, reference: int, result: FrameResult, transform: Transform, message: str) -> FrameResult:
+    """A frame's result with a transform that a person chose in place of the one found, measured anew.
+
+    Parameters
+    ----------
+    series
+        The registered series.
+    reference
+        Its reference frame.
+    result
+        Of the frame, as registered.
+    transform
+        What to use now, such as the sequence without some of its steps.
+    message
+        What was changed.
+
+    Raises
+    ------
+    ReadError
+        If a frame cannot be read any more.
+    """
+    fixed, moving = _load(series, reference), _load(series, result.frame)
+    for frame in (fixed, moving):
+        if isinstance(frame, FrameResult):
+            raise ReadError(frame.message)
+    assert isinstance(fixed, LoadedFrame)
+    assert isinstance(moving, LoadedFrame)
+    return judge_edited(fixed, moving, transform, message, result.seconds)
 
 
 def _register(

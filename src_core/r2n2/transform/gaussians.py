@@ -210,6 +210,14 @@ class GaussianSequence:
         lattice = normalised_lattice(self.grid, self.centres)
         return DisplacementField(part._evaluate(lattice.flatten(1)).unflatten(1, self.grid.shape), self.grid, Space.NORMALISED)
 
+    def partial_sums(self) -> Tensor:
+        """Displacement on the grid after 0, 1, ... T steps, (T + 1, ndim, *grid.shape) NORMALISED: f_0 to f_T of equation (7)."""
+        lattice = normalised_lattice(self.grid, self.centres).flatten(1)
+        precision = precision_matrix(self.sigmas, self.orientation)
+        weights = gaussian_weights(lattice, self.centres[None], precision[None])[0]
+        sums = (self.amplitudes[:, :, None] * weights[:, None]).cumsum(0)
+        return torch.cat((torch.zeros_like(lattice)[None], sums)).unflatten(2, self.grid.shape)
+
     def _evaluate(self, positions: Tensor) -> Tensor:
         dtype = positions.dtype
         precision = precision_matrix(self.sigmas, self.orientation).to(dtype)

@@ -1,0 +1,130 @@
+"""Images that follow from a session's transforms: warped frame, displacement, magnitude, Jacobian, residual, for any number of steps."""
+
+from __future__ import annotations
+
+import math
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from napari_r2n2.session import FrameKey, Session
+    from r2n2.transform import DisplacementField
+
+__all__ = ["FrameFields"]
+
+_KEPT_IMAGES = 64
+# Floats of all partial sums of a frame: 64 MiB a vector component.
+_MOST_SUMMED = 16 * 2**20
+
+
+class FrameFields:
+    """Computes what is looked at, and keeps the last images so that going back and forth costs nothing.
+
+    ``upto`` counts steps: 0 is the frame as it came. Frames that are not ready are shown undeformed.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._kept: OrderedDict[tuple[Any, ...], NDArray[Any]] = OrderedDict()
+        # All partial sums of the frame that was looked at last: stepping through it then costs no exponential.
+        self._sums: tuple[FrameKey, Any] | None = None
+
+    def forget(self, key: FrameKey) -> None:
+        """The transform of a frame changed."""
+        for known in [known for known in self._kept if known[1] == key]:
+            del self._kept[known]
+        if self._sums is not None and self._sums[0] == key:
+            self._sums = None
+
+    def displacement(self, key: FrameKey, upto: int) -> DisplacementField:
+        """The displacement of the first ``upto`` steps, NORMALISED."""
+        from r2n2.geometry import Space
+        from r2n2.transform import DisplacementField, GaussianSequence
+
+        transform, grid = self._session.transform(key), self._session.series[key.slice_index].grid
+        sequence = self._session.sequence(key)
+        if transform is None or upto <= 0:
+            return DisplacementField.identity(grid)
+        if sequence is None or upto >= len(sequence):
+            return transform.displacement_field().to_space(Space.NORMALISED)
+        assert isinstance(transform, GaussianSequence)
+        kept = int(self._session.enabled(key)[:upto].sum())
+        if math.prod(grid.shape) * len(sequence) > _MOST_SUMMED:
+            return transform.displacement_field(kept)
+        if self._sums is None or self._sums[0] != key:
+            self._sums = (key, transform.partial_sums())
+        return DisplacementField(self._sums[1][kept], grid, Space.NORMALISED)
+
+    def warped(self, key: FrameKey, upto: int) -> NDArray[Any]:
+        """The frame aligned by the first ``upto`` steps, (y, x) or (y, x, colour), in the dtype of the series."""
+
+        def compute() -> NDArray[Any]:
+            frame = self._session.series[key.slice_index].frame(key.frame)
+            if upto > 0 and self._moved(key):
+                from r2n2.registration import warp_pixels
+
+                frame = warp_pixels(frame, self.displacement(key, upto))
+            return frame[0] if frame.shape[0] == 1 else np.moveaxis(frame, 0, -1)
+
+        return self._keep(("warped", key, upto), compute)
+
+    def magnitude(self, key: FrameKey, upto: int) -> NDArray[np.float32]:
+        """Length of the displacement in mm, (y, x)."""
+        return self._keep(("magnitude", key, upto), lambda: self.displacement(key, upto).magnitude_mm().numpy())
+
+    def jacobian(self, key: FrameKey, upto: int) -> NDArray[np.float32]:
+        """Jacobian determinant of x + f(x) between the pixels, (y - 1, x - 1), half a pixel down and right of the first pixel.
+
+        Above 1 where the reference is stretched to reach the frame; the least of a cell where the cell folds, else its mean.
+        """
+
+        def compute() -> NDArray[np.float32]:
+            from r2n2.transform import jacobian_determinant
+
+            field = self.displacement(key, upto)
+            found = jacobian_determinant(field.vectors[None], field.grid)[0].numpy()
+            least = found.min(0)
+            return np.where(least <= 0, least, found.mean(0))
+
+        return self._keep(("jacobian", key, upto), compute)
+
+    def residual(self, key: FrameKey, upto: int) -> NDArray[np.float32]:
+        """Warped frame minus reference, (y, x); channels are averaged; 0 while the reference is unknown."""
+
+        def compute() -> NDArray[np.float32]:
+            reference = self._session.reference(key.slice_index)
+            warped = self.warped(key, upto).astype(np.float32)
+            if reference is None:
+                return np.zeros(warped.shape[:2], np.float32)
+            difference = warped - self.warped(key._replace(frame=reference), 0).astype(np.float32)
+            return difference if difference.ndim == 2 else difference.mean(-1)
+
+        return self._keep(("residual", key, upto), compute)
+
+    def checkerboard(self, key: FrameKey, upto: int, squares: int) -> NDArray[Any]:
+        """Reference and warped frame in turn on a board of ``squares`` x ``squares`` fields, (y, x) or (y, x, colour)."""
+        reference = self._session.reference(key.slice_index)
+        warped = self.warped(key, upto)
+        if reference is None:
+            return warped
+        fixed = self.warped(key._replace(frame=reference), 0)
+        y, x = (np.arange(n) * squares // n for n in warped.shape[:2])
+        mine = ((y[:, None] + x[None]) % 2).astype(bool)
+        return np.where(mine if warped.ndim == 2 else mine[..., None], warped, fixed)
+
+    def _moved(self, key: FrameKey) -> bool:
+        sequence = self._session.sequence(key)
+        return key in self._session.results and (sequence is None or bool(self._session.enabled(key).any()))
+
+    def _keep(self, name: tuple[Any, ...], compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
+        if name in self._kept:
+            self._kept.move_to_end(name)
+        else:
+            self._kept[name] = compute()
+            if len(self._kept) > _KEPT_IMAGES:
+                self._kept.popitem(last=False)
+        return self._kept[name]

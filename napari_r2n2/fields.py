@@ -1,4 +1,4 @@
-"""Images that follow from a session's transforms: warped frame, displacement, magnitude, Jacobian, residual, for any number of steps."""
+"""Images that follow from a run's transforms: warped frame, displacement, magnitude, Jacobian, residual, for any number of steps."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
-    from napari_r2n2.session import FrameKey, Session
+    from napari_r2n2.registration import FrameKey, Registration
     from r2n2.transform import DisplacementField
 
-__all__ = ["FrameFields"]
+__all__ = ["COLOUR", "FrameFields"]
+
+COLOUR = (3, 4)
+"""Numbers of channels that are a colour: the last axis of an image."""
 
 _KEPT_IMAGES = 64
 # Floats of all partial sums of a frame: 64 MiB a vector component.
@@ -27,8 +30,8 @@ class FrameFields:
     ``upto`` counts steps: 0 is the frame as it came. Frames that are not ready are shown undeformed.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, registration: Registration) -> None:
+        self._registration = registration
         self._kept: OrderedDict[tuple[Any, ...], NDArray[Any]] = OrderedDict()
         # All partial sums of the frame that was looked at last: stepping through it then costs no exponential.
         self._sums: tuple[FrameKey, Any] | None = None
@@ -45,14 +48,14 @@ class FrameFields:
         from r2n2.geometry import Space
         from r2n2.transform import DisplacementField, GaussianSequence
 
-        transform, grid = self._session.transform(key), self._session.series[key.slice_index].grid
-        sequence = self._session.sequence(key)
+        transform, grid = self._registration.transform(key), self._registration.series[key.slice_index].grid
+        sequence = self._registration.sequence(key)
         if transform is None or upto <= 0:
             return DisplacementField.identity(grid)
         if sequence is None or upto >= len(sequence):
             return transform.displacement_field().to_space(Space.NORMALISED)
         assert isinstance(transform, GaussianSequence)
-        kept = int(self._session.enabled(key)[:upto].sum())
+        kept = int(self._registration.enabled(key)[:upto].sum())
         if math.prod(grid.shape) * len(sequence) > _MOST_SUMMED:
             return transform.displacement_field(kept)
         if self._sums is None or self._sums[0] != key:
@@ -60,15 +63,17 @@ class FrameFields:
         return DisplacementField(self._sums[1][kept], grid, Space.NORMALISED)
 
     def warped(self, key: FrameKey, upto: int) -> NDArray[Any]:
-        """The frame aligned by the first ``upto`` steps, (y, x) or (y, x, colour), in the dtype of the series."""
+        """The frame aligned by the first ``upto`` steps, in the dtype of the series: (y, x), (y, x, colour) or (channel, y, x)."""
 
         def compute() -> NDArray[Any]:
-            frame = self._session.series[key.slice_index].frame(key.frame)
+            frame = self._registration.series[key.slice_index].frame(key.frame)
             if upto > 0 and self._moved(key):
                 from r2n2.registration import warp_pixels
 
                 frame = warp_pixels(frame, self.displacement(key, upto))
-            return frame[0] if frame.shape[0] == 1 else np.moveaxis(frame, 0, -1)
+            if frame.shape[0] in COLOUR:
+                return np.moveaxis(frame, 0, -1)
+            return frame[0] if frame.shape[0] == 1 else frame
 
         return self._keep(("warped", key, upto), compute)
 
@@ -96,29 +101,35 @@ class FrameFields:
         """Warped frame minus reference, (y, x); channels are averaged; 0 while the reference is unknown."""
 
         def compute() -> NDArray[np.float32]:
-            reference = self._session.reference(key.slice_index)
-            warped = self.warped(key, upto).astype(np.float32)
+            reference = self._registration.references.get(key.slice_index)
             if reference is None:
-                return np.zeros(warped.shape[:2], np.float32)
-            difference = warped - self.warped(key._replace(frame=reference), 0).astype(np.float32)
-            return difference if difference.ndim == 2 else difference.mean(-1)
+                return np.zeros(self._registration.series[key.slice_index].grid.shape, np.float32)
+            warped, fixed = self.warped(key, upto), self.warped(key._replace(frame=reference), 0)
+            difference = warped.astype(np.float32) - fixed.astype(np.float32)
+            return (
+                difference
+                if difference.ndim == 2
+                else difference.mean(-1 if self._registration.series[key.slice_index].channels in COLOUR else 0)
+            )
 
         return self._keep(("residual", key, upto), compute)
 
     def checkerboard(self, key: FrameKey, upto: int, squares: int) -> NDArray[Any]:
-        """Reference and warped frame in turn on a board of ``squares`` x ``squares`` fields, (y, x) or (y, x, colour)."""
-        reference = self._session.reference(key.slice_index)
+        """Reference and warped frame in turn on square fields, ``squares`` along the longer side; axes as ``warped``."""
+        reference = self._registration.references.get(key.slice_index)
         warped = self.warped(key, upto)
         if reference is None:
             return warped
         fixed = self.warped(key._replace(frame=reference), 0)
-        y, x = (np.arange(n) * squares // n for n in warped.shape[:2])
+        grid = self._registration.series[key.slice_index].grid
+        side_mm = max(n * step for n, step in zip(grid.shape, grid.spacing, strict=True)) / squares
+        y, x = (np.floor(np.arange(n) * step / side_mm).astype(int) for n, step in zip(grid.shape, grid.spacing, strict=True))
         mine = ((y[:, None] + x[None]) % 2).astype(bool)
-        return np.where(mine if warped.ndim == 2 else mine[..., None], warped, fixed)
+        return np.where(mine[..., None] if self._registration.series[key.slice_index].channels in COLOUR else mine, warped, fixed)
 
     def _moved(self, key: FrameKey) -> bool:
-        sequence = self._session.sequence(key)
-        return key in self._session.results and (sequence is None or bool(self._session.enabled(key).any()))
+        sequence = self._registration.sequence(key)
+        return key in self._registration.results and (sequence is None or bool(self._registration.enabled(key).any()))
 
     def _keep(self, name: tuple[Any, ...], compute: Callable[[], NDArray[Any]]) -> NDArray[Any]:
         if name in self._kept:

@@ -1,0 +1,65 @@
+"""The series that landmarks are placed in: grids and frames of an image layer, as its layer gives them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_r2n2.layers import AXES_CHOICES, axes_of, layer_to_series
+from napari_r2n2.session import FrameKey
+from r2n2.errors import ArgumentError
+
+if TYPE_CHECKING:
+    from napari_r2n2.session import Session
+    from r2n2.series import ImageSeries
+
+__all__ = ["belongs_to", "contains", "geometry_of", "is_series"]
+
+
+def geometry_of(layer: Any) -> tuple[ImageSeries, ...]:
+    """One series for each slice position of an image layer; no pixel of a lazy layer is read.
+
+    Raises
+    ------
+    ArgumentError
+        If the layer has other axes than (frame, y, x) or (slice, frame, y, x).
+    """
+    labels = tuple(layer.axis_labels)
+    axes = axes_of(layer) or AXES_CHOICES[0]
+    if "channel" in axes or "step" in labels:
+        raise ArgumentError(
+            f"layer {layer.name!r}: landmarks need axes (frame, y, x) or (slice, frame, y, x), got {labels}; choose another layer"
+        )
+    return layer_to_series(layer, axes)
+
+
+def is_series(layer: Any) -> bool:
+    """Whether an image layer can carry landmarks."""
+    try:
+        return bool(geometry_of(layer))
+    except ArgumentError:
+        return False
+
+
+def contains(series: tuple[ImageSeries, ...], key: FrameKey, yx: Any = None) -> bool:
+    """Whether a frame exists and, where asked, a position (y, x) in pixels lies on one of its pixels."""
+    if not (0 <= key.slice_index < len(series) and 0 <= key.frame < len(series[key.slice_index])):
+        return False
+    shape = np.array(series[key.slice_index].grid.shape)
+    return yx is None or bool(np.all((np.asarray(yx) >= -0.5) & (np.asarray(yx) <= shape - 0.5)))
+
+
+def belongs_to(session: Session, layer: Any, series: tuple[ImageSeries, ...], names: set[str]) -> bool:
+    """Whether a session registered this layer, whose geometry is ``series``; ``names`` are those of all layers.
+
+    A layer may have been renamed since, so the name only decides where another layer bears it.
+    """
+    if len(session.series) != len(series):
+        return False
+    for mine, theirs in zip(session.series, series, strict=True):
+        same = mine.grid.shape == theirs.grid.shape and np.allclose(mine.grid.spacing, theirs.grid.spacing)
+        if not same or len(mine) != len(theirs):
+            return False
+    source = session.series[0].source.get("layer", layer.name)
+    return source == layer.name or source not in names

@@ -1,49 +1,334 @@
-"""The reader as napari calls it: through viewer.open."""
+"""The reader as people meet it: files and folders dropped on a real window; as scripts do: through viewer.open."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import dicom_factory
+import npe2
 import numpy as np
 import pytest
+from napari.settings import get_settings
+from napari.utils.notifications import notification_manager
+from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
+from qtpy.QtGui import QDropEvent
+from qtpy.QtWidgets import QApplication, QDialog, QRadioButton
 
+from napari_r2n2.layers import METADATA_KEY, layer_to_series
 from napari_r2n2.reader import get_reader
+from r2n2.errors import ReadError
 from r2n2.io import write_series
 from r2n2.series import ImageSeries
 
+PLUGIN = "napari-r2n2"
 
-def test_metaimage_opens_with_scale_and_values(viewer: Any, series: ImageSeries, tmp_path: Path) -> None:
-    from dataclasses import replace
 
-    source = replace(series, source={"format": "mha", "path": str(tmp_path / "disc.mha")})
-    write_series(tmp_path, "disc", source, (series.frame(index) for index in range(len(series))))
-    (layer,) = viewer.open(str(tmp_path / "disc.mha"), plugin="napari-r2n2")
-    np.testing.assert_array_equal(layer.data, np.asarray(series.frames)[:, 0])
-    np.testing.assert_allclose(layer.scale[-2:], (2.0, 1.5))
+@pytest.fixture(autouse=True)
+def remembered() -> Iterator[None]:
+    """Nobody has told napari yet which reader to take; what a test tells it is forgotten."""
+    plugins = get_settings().plugins
+    before = dict(plugins.extension2reader)
+    plugins.extension2reader = {}
+    yield
+    plugins.extension2reader = before
+
+
+@pytest.fixture
+def drop(viewer: Any, qtbot: Any) -> Callable[..., list[Any]]:
+    """Drop files on the window, and answer napari's question for the reader where it asks; gives the layers."""
+
+    def dropped(*paths: Path, answer: str = "R2N2", modifiers: Any = Qt.KeyboardModifier.NoModifier) -> list[Any]:
+        mime, done = QMimeData(), []
+        mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
+        event = QDropEvent(QPointF(5, 5), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, modifiers)
+
+        def release() -> None:
+            # Inside Qt's own loop, as a real drop is.
+            QTimer.singleShot(0, choose)
+            try:
+                viewer.window._qt_viewer.dropEvent(event)
+            finally:
+                done.append(True)
+
+        def choose() -> None:
+            dialogs = [widget for widget in QApplication.topLevelWidgets() if isinstance(widget, QDialog) and widget.isVisible()]
+            if not dialogs:
+                if not done:
+                    QTimer.singleShot(20, choose)
+                return
+            for button in dialogs[0].findChildren(QRadioButton):
+                if button.text() == answer:
+                    button.click()
+            dialogs[0].accept()
+
+        QTimer.singleShot(0, release)
+        qtbot.waitUntil(lambda: bool(done), timeout=20_000)
+        return list(viewer.layers)
+
+    return dropped
+
+
+@pytest.fixture
+def told() -> Iterator[list[str]]:
+    """What napari's window told."""
+    texts: list[str] = []
+
+    def note(notification: Any) -> None:
+        texts.append(notification.message)
+
+    notification_manager.notification_ready.connect(note)
+    yield texts
+    notification_manager.notification_ready.disconnect(note)
+
+
+def _written(folder: Path, series: ImageSeries, kind: str, **changes: Any) -> Path:
+    source = replace(series, source={"format": kind, "path": f"disc.{kind}"}, **changes)
+    return write_series(folder, "disc", source, (series.frame(index) for index in range(len(series))))
+
+
+@pytest.mark.parametrize("kind", ["mha", "nii", "ome-zarr", "ome-tiff", "npz"])
+def test_dropped_series_has_values_scale_units_times_and_name(
+    drop: Callable[..., list[Any]], told: list[str], series: ImageSeries, tmp_path: Path, kind: str
+) -> None:
+    (layer,) = drop(_written(tmp_path, series, kind))
+    np.testing.assert_array_equal(np.asarray(layer.data), np.asarray(series.frames)[:, 0])
+    np.testing.assert_allclose(layer.scale, (0.5, 2.0, 1.5), rtol=1e-6)
+    assert tuple(str(unit) for unit in layer.units) == ("second", "millimeter", "millimeter")
+    assert layer.axis_labels == ("frame", "y", "x")
+    assert layer.name == "disc"
+    (back,) = layer_to_series(layer)
+    np.testing.assert_allclose(back.times_s or (), (0.0, 0.5, 1.0, 1.5), atol=1e-6)
+    assert told == []
+
+
+def test_dropped_imagej_movie_keeps_its_calibration(drop: Callable[..., list[Any]], series: ImageSeries, tmp_path: Path) -> None:
+    frames = np.asarray(series.frames).astype(np.uint16)
+    (layer,) = drop(_written(tmp_path, replace(series, frames=frames), "imagej", frames=frames))
+    np.testing.assert_array_equal(np.asarray(layer.data), frames[:, 0])
+    np.testing.assert_allclose(layer.scale, (0.5, 2.0, 1.5), rtol=1e-5)
+
+
+def test_dropped_gif_movie_counts_pixels(drop: Callable[..., list[Any]], series: ImageSeries, tmp_path: Path) -> None:
+    from PIL import Image
+
+    pages = [Image.fromarray((np.asarray(frame[0]) // 4).astype(np.uint8)) for frame in series.frames]
+    pages[0].save(tmp_path / "disc.gif", save_all=True, append_images=pages[1:])
+    (layer,) = drop(tmp_path / "disc.gif")
+    assert layer.data.shape == (4, 27, 35)
+    assert {str(unit) for unit in layer.units} == {"pixel"}
+
+
+def test_tiff_without_a_time_axis_opens_as_napari_opens_it(
+    viewer: Any, drop: Callable[..., list[Any]], told: list[str], tmp_path: Path
+) -> None:
+    import tifffile
+
+    stack = np.arange(3 * 5 * 7, dtype=np.uint8).reshape(3, 5, 7)
+    for name, options in (("plain", {}), ("depth", {"imagej": True, "metadata": {"axes": "ZYX"}}), ("one", {})):
+        tifffile.imwrite(tmp_path / f"{name}.tif", stack[0] if name == "one" else stack, photometric="minisblack", **options)
+    for name in ("plain", "depth", "one"):
+        ours = drop(tmp_path / f"{name}.tif")[-1]
+        napari = viewer.open(tmp_path / f"{name}.tif", plugin="napari")[0]
+        np.testing.assert_array_equal(np.asarray(ours.data), np.asarray(napari.data))
+        assert ours.name == name
+        assert METADATA_KEY not in ours.metadata
+    assert told == []
+
+
+def test_remembered_for_tiff_it_asks_no_more(
+    viewer: Any, drop: Callable[..., list[Any]], series: ImageSeries, tmp_path: Path
+) -> None:
+    import tifffile
+
+    get_settings().plugins.extension2reader = {"*.tif": PLUGIN}
+    tifffile.imwrite(tmp_path / "photo.tif", np.eye(5, dtype=np.uint8))
+    drop(_written(tmp_path, series, "ome-tiff"), answer="nobody is asked")
+    drop(tmp_path / "photo.tif", answer="nobody is asked")
+    assert [(layer.name, layer.data.shape) for layer in viewer.layers] == [("disc", (4, 27, 35)), ("photo", (5, 5))]
+
+
+def test_tiffs_to_be_stacked_are_left_to_napari(viewer: Any, tmp_path: Path) -> None:
+    import tifffile
+
+    files = [tmp_path / f"{k}.tif" for k in range(3)]
+    for k, file in enumerate(files):
+        tifffile.imwrite(file, np.full((5, 7), k, np.uint8))
+    (layer,) = viewer.open(files, stack=True, plugin=PLUGIN)
+    assert np.asarray(layer.data)[:, 0, 0].tolist() == [0, 1, 2]
+
+
+def test_slice_positions_become_one_layer(drop: Callable[..., list[Any]], tmp_path: Path) -> None:
+    folder = tmp_path / "heart"
+    for k, z in enumerate((0.0, 9.0)):
+        dicom_factory.write_series(
+            folder / str(k), 3, ImageOrientationPatient=dicom_factory.AXIAL, ImagePositionPatient=[10.0, 20.0, z]
+        )
+    _unique(folder)
+    (layer,) = drop(folder)
+    assert layer.data.shape == (2, 3, 5, 7)
+    assert layer.axis_labels == ("slice", "frame", "y", "x")
+    np.testing.assert_allclose(layer.scale, (9.0, 0.04, 1.2, 2.5))
+    assert layer.name == "heart"
+
+
+def _unique(folder: Path) -> None:
+    """Give every file its own SOPInstanceUID."""
+    import pydicom
+
+    for k, file in enumerate(sorted(folder.rglob("*.dcm"))):
+        dataset = pydicom.dcmread(file)
+        dataset.SOPInstanceUID = f"{dicom_factory.SERIES}.8.{k + 1}"
+        dicom_factory.save(dataset, file)
+
+
+def _study(folder: Path) -> Path:
+    """Two cines and a localiser in one folder."""
+    for k, (count, shape) in enumerate([(4, (5, 7)), (1, (5, 7)), (3, (6, 9))]):
+        place, uid = _made(folder / f"s{k}"), f"{dicom_factory.SERIES}.{k + 1}"
+        for t in range(count):
+            dataset = dicom_factory.dataset_of(t, dicom_factory.pixels_of(t, shape), SeriesInstanceUID=uid)
+            dicom_factory.save(dataset, place / f"{t}.dcm")
+    _unique(folder)
+    return folder
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def test_every_series_of_a_folder_is_shown_and_single_images_are_named(
+    drop: Callable[..., list[Any]], told: list[str], tmp_path: Path
+) -> None:
+    layers = drop(_study(tmp_path / "study"))
+    assert sorted((layer.name, layer.data.shape) for layer in layers) == [
+        ("study series 1", (4, 5, 7)),
+        ("study series 3", (3, 6, 9)),
+    ]
+    assert told == ["study: 1 of 3 series hold single images only and are not shown"]
+
+
+def test_a_series_that_cannot_be_read_does_not_hide_the_others(
+    drop: Callable[..., list[Any]], told: list[str], tmp_path: Path
+) -> None:
+    folder = _study(tmp_path / "study")
+    import pydicom
+
+    for file in (folder / "s2").iterdir():
+        dataset = pydicom.dcmread(file)
+        for tag in ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber", "TemporalPositionIdentifier"):
+            if tag in dataset:
+                delattr(dataset, tag)
+        dicom_factory.save(dataset, file)
+    (layer,) = drop(folder)
+    assert layer.data.shape == (4, 5, 7)
+    assert any("series 3 of 3 is not shown" in text and "nothing in the headers orders" in text for text in told)
+
+
+def test_damaged_dicom_frame_is_left_out_and_named(drop: Callable[..., list[Any]], told: list[str], tmp_path: Path) -> None:
+    files = dicom_factory.write_series(tmp_path / "cine", 5)
+    files[2].write_bytes(files[2].read_bytes()[:-20])
+    (layer,) = drop(tmp_path / "cine")
+    assert layer.data.shape == (4, 5, 7)
+    np.testing.assert_array_equal(np.asarray(layer.data)[2], dicom_factory.pixels_of(3))
+    assert len(told) == 1
+    assert "02.dcm" in told[0]
+
+
+def test_one_dicom_file_stands_for_its_series_and_many_for_one(viewer: Any, drop: Callable[..., list[Any]], tmp_path: Path) -> None:
+    files = dicom_factory.write_series(tmp_path / "cine", 5)
+    (layer,) = drop(*files[1:4])
+    assert layer.data.shape == (5, 5, 7)
+    viewer.layers.clear()
+    (layer,) = drop(files[3])
+    assert layer.data.shape == (5, 5, 7)
+
+
+def test_dicom_files_opened_as_a_stack_are_their_folder(viewer: Any, tmp_path: Path) -> None:
+    files = dicom_factory.write_series(tmp_path / "cine", 4)
+    (layer,) = viewer.open(files, stack=True, plugin=PLUGIN)
+    assert layer.data.shape == (4, 5, 7)
+
+
+@pytest.mark.parametrize("name", ["broken.nii", "broken.mha", "broken.tif", "broken.gif", "broken.dcm", "broken.npz"])
+def test_damaged_file_is_told_in_one_plain_line(drop: Callable[..., list[Any]], told: list[str], tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"\0" * 400)
+    assert drop(tmp_path / name) == []
+    (text,) = told
+    assert name in text
+    assert "Traceback" not in text
+    assert "\n" not in text
+
+
+def test_damaged_file_with_a_remembered_reader_is_told_too(drop: Callable[..., list[Any]], told: list[str], tmp_path: Path) -> None:
+    get_settings().plugins.extension2reader = {"*.nii": PLUGIN}
+    (tmp_path / "broken.nii").write_bytes(b"\0" * 400)
+    assert drop(tmp_path / "broken.nii", answer="nobody is asked") == []
+    assert len(told) == 1
+    assert "broken.nii" in told[0]
+
+
+def test_in_a_script_a_damaged_file_is_an_error(viewer: Any, tmp_path: Path) -> None:
+    (tmp_path / "broken.nii").write_bytes(b"\0" * 400)
+    with pytest.raises(ReadError, match=r"broken\.nii"):
+        viewer.open(tmp_path / "broken.nii", plugin=PLUGIN)
+
+
+def test_options_of_the_command_line_are_called_so(drop: Callable[..., list[Any]], told: list[str], tmp_path: Path) -> None:
+    np.savez(tmp_path / "odd.npz", frames=np.zeros((2, 3, 4, 5, 6)))
+    assert drop(tmp_path / "odd.npz") == []
+    assert "--axes" in told[0]
+    assert "command r2n2 in a terminal" in told[0]
+
+
+def test_single_images_are_shown_with_a_word_that_nothing_moves(
+    drop: Callable[..., list[Any]], told: list[str], tmp_path: Path
+) -> None:
+    folder = _made(tmp_path / "volume")
+    for k in range(3):
+        place = {"ImageOrientationPatient": dicom_factory.AXIAL, "ImagePositionPatient": [0.0, 0.0, 5.0 * k]}
+        dicom_factory.save(dicom_factory.dataset_of(k, **place), folder / f"{k}.dcm")
+    (layer,) = drop(folder)
+    assert layer.data.shape == (3, 1, 5, 7)
+    assert len(told) == 1
+    assert "'volume'" in told[0] or "volume:" in told[0]
+    assert "nothing to align" in told[0]
+
+
+def test_foreign_folder_is_explained_in_a_window_and_declined_in_a_script(
+    drop: Callable[..., list[Any]], told: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "notes.txt").write_text("no image" * 100)
+    assert drop(tmp_path / "papers") == []
+    assert "no readable DICOM image" in told[0]
+    assert get_reader(str(tmp_path / "papers")) is None
+
+
+def test_an_unreadable_file_does_not_hide_the_dicom_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "a.dcm").write_bytes(b"")
+    (tmp_path / "link.dcm").symlink_to(tmp_path / "gone.dcm")
+    dicom_factory.write_series(tmp_path / "cine", 2)
+    assert get_reader(str(tmp_path)) is not None
+
+
+def test_npe2_finds_one_reader_of_ours_for_every_format() -> None:
+    manager = npe2.PluginManager.instance()
+    for name in ("a.dcm", "a.IMA", "a.nii", "a.v1.nii.gz", "a.mha", "a.MHD", "a.zarr", "a.npz", "a.gif", "a.TIF", "a.ome.tiff"):
+        ours = [reader for reader in manager.iter_compatible_readers([name]) if reader.plugin_name == PLUGIN]
+        assert len(ours) == 1, name
 
 
 def test_real_dicom_folder_becomes_one_layer_of_slices(viewer: Any, real_data: Path) -> None:
     folder = real_data / "sunnybrook-cine" / "final_data" / "dicoms" / "SCD0000301"
     if not folder.is_dir():
         pytest.skip("the DICOM series is not here")
-    layers = viewer.open(str(folder), plugin="napari-r2n2")
+    layers = viewer.open(str(folder), plugin=PLUGIN)
     assert layers
     assert {layer.data.shape[-3:] for layer in layers} == {(20, 256, 256)}
     for layer in layers:
         np.testing.assert_allclose(layer.scale[-2:], (1.289, 1.289), atol=1e-3)
         assert layer.axis_labels[-3:] == ("frame", "y", "x")
-
-
-def test_folders_of_others_are_left_to_them(tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("no image" * 100)
-    assert get_reader(str(tmp_path)) is None
-
-
-def test_damaged_file_is_an_error_that_names_it(tmp_path: Path) -> None:
-    file = tmp_path / "broken.nii"
-    file.write_bytes(b"\0" * 400)
-    reader = get_reader(str(file))
-    assert reader is not None
-    with pytest.raises(ValueError, match=r"broken\.nii"):
-        reader(str(file))

@@ -1,185 +1,342 @@
-"""The dock widget "Align (R2N2)": choose a layer and a method, run in the background, get the aligned layer."""
+"""The Align widget: choose a series and a method, align it in the background, export the result or open an earlier one."""
 
 from __future__ import annotations
 
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from magicgui.widgets import create_widget
-from napari.layers import Image
 from napari.qt.threading import thread_worker
-from napari.utils.notifications import show_error
-from qtpy.QtWidgets import QComboBox, QFormLayout, QHBoxLayout, QLabel, QProgressBar, QPushButton, QSpinBox, QVBoxLayout, QWidget
+from napari.utils.notifications import show_error, show_info
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import (
+    QApplication,
+    QFileDialog,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QMessageBox,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QVBoxLayout,
+    QWidget,
+)
 
+from napari_r2n2.align_form import AlignForm
 from napari_r2n2.alignment import AlignmentProgress, align
-from napari_r2n2.layers import layer_to_series, registered_layer
-from r2n2.config import RegistrationConfig
+from napari_r2n2.command_line import register_command
+from napari_r2n2.layers import METADATA_KEY, Place, axes_of, series_to_layers
+from napari_r2n2.preferences import PLUGIN_NAME
+from napari_r2n2.registration import Registration
+from napari_r2n2.result_files import FileProgress, export_results, open_results
+from napari_r2n2.result_layers import View, results_of
 from r2n2.errors import R2N2Error
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator, Iterator
 
     from napari.viewer import Viewer
 
+    from r2n2.config import RegistrationConfig
     from r2n2.series import ImageSeries
 
 __all__ = ["AlignWidget"]
 
-_AUTO = -1
-_METHODS = {"Network, refined": "r2n2", "Gaussians, fitted": "fit", "B-spline": "bspline"}
+_BAR = 1000
+_RUN_KEY, _FINISHED_NAME = "Control-Return", "run.json"
 
 
-class AlignWidget(QWidget):
-    """Aligns every frame of an image layer to a reference frame; the input layer is never changed."""
+class AlignWidget(QScrollArea):
+    """Aligns every frame of a series to a reference frame; the input layer is never changed."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
         self._viewer = napari_viewer
+        self.results = results_of(napari_viewer)
+        self.session = self.results.session
         self._worker: Any = None
         # A list, so that the slot that outlives this widget holds no reference to it.
         self._running: list[Any] = []
-        self._image: Any = None
-        self._result: Any = None
         self._warnings: list[str] = []
-        self._settings: dict[str, Any] = {}
+        self._began_s = 0.0
         self._build()
-        for event in (napari_viewer.layers.events.inserted, napari_viewer.layers.events.removed):
-            event.connect(self._update_choices)
-        running = self._running
-        self.destroyed.connect(lambda: [worker.quit() for worker in running])
-        self._update_choices()
+        running, session = self._running, self.session
+
+        def leave() -> None:
+            for worker in running:
+                worker.quit()
+                session.end()
+
+        self.destroyed.connect(leave)
+        viewer = self.results.viewer
+        viewer.bind_key(_RUN_KEY, lambda _viewer: self._run.click(), overwrite=True)
+        self.destroyed.connect(lambda: viewer.bind_key(_RUN_KEY, None, overwrite=True))
+        self._update()
+
+    # Making it
 
     def _build(self) -> None:
-        self._layers: Any = create_widget(annotation=Image, name="layer")
-        self._layers.native.setToolTip("The image series: axes (frame, y, x) or (slice, frame, y, x).")
-        self._reference = QSpinBox()
-        self._reference.setRange(_AUTO, _AUTO)
-        self._reference.setSpecialValueText("auto")
-        self._reference.setToolTip("Frame that all others are aligned to; auto: mean intensity nearest the mean of the series.")
-        self._method = QComboBox()
-        for label, name in _METHODS.items():
-            self._method.addItem(label, name)
-        self._method.setToolTip(
-            "Network: a short readable sequence of Gaussians, then refined. Gaussians: fitted without the network. "
-            "B-spline: the paper's baseline."
+        self.form = AlignForm(self._viewer)
+        self._run = _button(
+            "Run", f"Align in the background ({_RUN_KEY.replace('Control', 'Ctrl')}); frames appear as they are done."
         )
-        self._run = QPushButton("Run")
-        self._run.setToolTip("Align in the background and add the result as a new layer.")
-        self._cancel = QPushButton("Cancel")
-        self._cancel.setToolTip("Stop soon and keep the frames aligned so far.")
-        self._cancel.setEnabled(False)
+        self._cancel = _button("Cancel", "Stop after this step and keep the frames that are done.")
+        self._export = _button("Export ...", "Write the folder that r2n2 register writes: series, fields, tables, report.")
+        self._open = _button("Open result ...", "Show a folder that Export or r2n2 register wrote.")
+        self._command = _button("Copy as command", "Copy the command line that does the same without a window.")
+        self._step_through = _button("Step through ...", "Open the Sequence widget: ellipses, numbers, comparisons.")
+        self._measure = _button("Landmarks ...", "Open the Landmarks widget: the target registration error in mm.")
         self._progress = QProgressBar()
-        self._progress.setRange(0, 1000)
+        self._progress.setRange(0, _BAR)
         self._message = QLabel("")
         self._message.setWordWrap(True)
-        form, buttons, whole = QFormLayout(), QHBoxLayout(), QVBoxLayout()
-        form.addRow("Layer", self._layers.native)
-        form.addRow("Reference", self._reference)
-        form.addRow("Method", self._method)
-        buttons.addWidget(self._run)
-        buttons.addWidget(self._cancel)
-        whole.addLayout(form)
-        whole.addLayout(buttons)
+        self._message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        runs, files = QHBoxLayout(), QGridLayout()
+        runs.addWidget(self._run, 2)
+        runs.addWidget(self._cancel, 1)
+        files.addWidget(self._step_through, 0, 0)
+        files.addWidget(self._measure, 0, 1)
+        files.addWidget(self._export, 1, 0)
+        files.addWidget(self._open, 1, 1)
+        files.addWidget(self._command, 2, 0, 1, 2)
+        whole, inner = QVBoxLayout(), QWidget()
+        whole.addWidget(self.form)
+        whole.addLayout(runs)
         whole.addWidget(self._progress)
         whole.addWidget(self._message)
+        whole.addLayout(files)
         whole.addStretch()
-        self.setLayout(whole)
+        inner.setLayout(whole)
+        self.setWidget(inner)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.form.changed.connect(self._update)
+        self.form.reference_shown.connect(self._look_at)
         self._run.clicked.connect(self._start)
         self._cancel.clicked.connect(self._stop)
-        self._layers.changed.connect(self._layer_changed)
+        self._export.clicked.connect(self._ask_export)
+        self._open.clicked.connect(self._ask_open)
+        self._command.clicked.connect(self._copy_command)
+        self._step_through.clicked.connect(lambda: self._open_beside("Sequence"))
+        self._measure.clicked.connect(lambda: self._open_beside("Landmarks"))
+        self._hear_of_weights()
 
-    def _update_choices(self, _event: object = None) -> None:
-        self._layers.choices = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
-        self._layer_changed()
+    def _hear_of_weights(self) -> None:
+        from napari_r2n2.training_run import adapted_weights, weights_added
 
-    def _layer_changed(self, _layer: object = None) -> None:
-        layer = self._layers.value
-        frames = 0
-        if layer is not None:
-            axis = -4 if layer.rgb else -3
-            frames = layer.data.shape[axis] if layer.data.ndim >= -axis else 0
-        self._reference.setMaximum(frames - 1)
-        if self._worker is None:
-            self._run.setEnabled(layer is not None)
-            self._message.setText("" if layer is not None else "Open an image series first, or File > Open Sample > R2N2.")
+        for name, path in adapted_weights().items():
+            index = self.form._weights.currentIndex()
+            self.form.add_weights(name, path)
+            self.form._weights.setCurrentIndex(index)
+        weights_added.connect(self.form.add_weights)
+
+    def _update(self) -> None:
+        idle = self._worker is None
+        self._run.setEnabled(idle and not self.form.problem)
+        self._cancel.setEnabled(not idle)
+        self._open.setEnabled(idle)
+        self._export.setEnabled(idle and bool(self.session.registration.references))
+        self._step_through.setEnabled(bool(self.session.series))
+        self._command.setEnabled(not self.form.problem)
+        if idle and self.form.problem:
+            self._message.setText(self.form.problem)
+        elif idle and not self.session.results:
+            self._message.setText("")
+
+    def _look_at(self, frame: int) -> None:
+        """Show a frame of the chosen layer, which may have no registration yet."""
+        layer = self.form.layer
+        axis = self.form.axes.index("frame")
+        ndim = len(self.form.axes)
+        world = float(layer.translate[axis] + frame * layer.scale[axis])
+        dims = self._viewer.dims
+        dims.set_point(dims.ndim - ndim + axis, world)
+
+    def _open_beside(self, name: str) -> None:
+        """Open another of our widgets as a tab of this one."""
+        self._viewer.window.add_plugin_dock_widget(PLUGIN_NAME, name, tabify=True)
+
+    # Aligning
 
     def _start(self) -> None:
-        layer, reference = self._layers.value, self._reference.value()
         try:
-            config = RegistrationConfig.parse(
-                {"method": self._method.currentData(), "reference": "auto" if reference == _AUTO else reference}
-            )
-            series = layer_to_series(layer)
-        except (R2N2Error, ValueError) as error:
+            config, series = self.form.config(), self.form.series()
+        except R2N2Error as error:
             self._say(str(error))
             return
-        self._image, self._result, self._warnings = layer, None, []
-        self._settings = config.model_dump(mode="json")
-        self._run.setEnabled(False)
-        self._cancel.setEnabled(True)
-        self._progress.setValue(0)
-        self._message.setText("Working ...")
-        self._worker = worker = _work(series, config)
+        self._warnings = []
+        self.session.begin(series, config)
+        self.results.begin(Place.of(self.form.layer, self.form.axes))
+        self._work(_align(series, config), self._show, "Working ...")
+
+    def _work(self, worker: Any, show: Callable[[Any], None], text: str) -> None:
+        self._worker = worker
         self._running[:] = [worker]
-        worker.yielded.connect(self._show)
+        self._began_s = time.monotonic()
+        self._progress.setValue(0)
+        self._message.setText(text)
+        worker.yielded.connect(show)
         worker.returned.connect(self._done)
         worker.aborted.connect(self._aborted)
         worker.errored.connect(self._broken)
         worker.finished.connect(self._ready)
         worker.start()
+        self._update()
 
     def _stop(self) -> None:
         self._cancel.setEnabled(False)
         self._message.setText("Stopping after this step ...")
-        self._worker.quit()
+        if self._worker is not None:
+            self._worker.quit()
 
     def _show(self, progress: AlignmentProgress) -> None:
-        self._progress.setValue(round(1000 * progress.fraction))
-        for aligned in progress.finished:
-            if self._result is None:
-                self._result = np.array(self._image.data)  # frames not aligned yet stay as they are
-            several = self._image.axis_labels[0] == "slice"
-            self._result[(aligned.slice_index, aligned.frame) if several else aligned.frame] = aligned.image
-            if aligned.warning:
-                self._warnings.append(f"frame {aligned.frame}: {aligned.warning}")
-
-    def _done(self, problem: str) -> None:
-        if problem:
-            self._say(problem)
-            self._add_result(complete=False)
+        for result in progress.finished:
+            self.session.add(progress.slice_index, progress.reference, result)
+            if result.message:
+                self._warnings.append(result.message)
+        self._progress.setValue(round(_BAR * progress.fraction))
+        if not self._cancel.isEnabled():
             return
-        self._add_result(complete=True)
-        self._message.setText("Done. " + " ".join(self._warnings))
+        done = f"{progress.frames_done} of {progress.frames_total} frames"
+        self._message.setText(f"{done}{_time_left(time.monotonic() - self._began_s, progress.fraction)}")
+
+    def _done(self, outcome: Any) -> None:
+        if isinstance(outcome, str):
+            self._say(outcome)
+        elif isinstance(outcome, Registration):
+            self._show_registration(outcome)
+        elif isinstance(outcome, Path):
+            self._progress.setValue(_BAR)
+            self._message.setText(f"Written to {outcome}")
+            show_info(f"R2N2: written to {outcome}")
+        else:
+            self._progress.setValue(_BAR)
+            seconds = time.monotonic() - self._began_s
+            notes = "\n".join(self._warnings[:3]) + (f"\n... and {len(self._warnings) - 3} more" if len(self._warnings) > 3 else "")
+            self._message.setText(f"Done: {len(self.session.results)} frames in {seconds:.1f} s.\n{notes}".strip())
+            self.results.show(View.GAUSSIANS)
 
     def _aborted(self) -> None:
-        self._add_result(complete=False)
-        self._message.setText("Cancelled: frames not reached are unchanged." if self._result is not None else "Cancelled.")
+        kept, total = len(self.session.results), sum(len(item) for item in self.session.series)
+        self._message.setText(f"Cancelled: {kept} of {total} frames are aligned, the others are shown as they came.")
 
     def _broken(self, error: BaseException) -> None:
-        self._add_result(complete=False)
-        self._say(f"Internal error, {type(error).__name__}: {error}; please report it.")
+        self._say(f"Internal error, {type(error).__name__}: {error}; what was finished is kept. Please report it.")
 
     def _ready(self) -> None:
         self._worker = None
         self._running.clear()
-        self._cancel.setEnabled(False)
-        self._run.setEnabled(self._layers.value is not None)
+        self.session.end()
+        text = self._message.text()
+        self._update()
+        if text:
+            self._message.setText(text)
 
-    def _add_result(self, *, complete: bool) -> None:
-        if self._result is not None:
-            data, options, _kind = registered_layer(self._image, self._result, complete=complete, settings=self._settings)
-            self._viewer.add_image(data, **options)
+    # Files
+
+    def _ask_export(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "Folder for the result")
+        if not name:
+            return
+        folder, overwrite = Path(name), False
+        if (folder / _FINISHED_NAME).exists():
+            question = f"{folder} holds a result already. Replace it?"
+            overwrite = QMessageBox.question(self, "R2N2", question) == QMessageBox.StandardButton.Yes
+            if not overwrite:
+                return
+        self.export(folder, overwrite=overwrite)
+
+    def export(self, folder: Path, *, overwrite: bool = False) -> None:
+        """Write the result in the background."""
+        landmarks = {
+            index: marks for index in range(len(self.session.series)) if (marks := self.session.landmarks(index)) is not None
+        }
+        work = export_results(self.session.registration, folder, landmarks=landmarks, overwrite=overwrite)
+        self._work(_write(work, folder), self._show_files, f"Writing {folder} ...")
+
+    def _show_files(self, progress: FileProgress) -> None:
+        self._progress.setValue(round(_BAR * progress.fraction))
+
+    def _ask_open(self) -> None:
+        name = QFileDialog.getExistingDirectory(self, "Folder that Export or r2n2 register wrote")
+        if name:
+            self.open(Path(name))
+
+    def open(self, folder: Path, source: Path | None = None) -> None:
+        """Show a result folder, read in the background."""
+        self._work(_read(folder, source), self._show_files, f"Reading {folder} ...")
+
+    def _show_registration(self, registration: Registration) -> None:
+        made = series_to_layers(registration.series)
+        if len(made) > 1:
+            self._say("The slice positions of this result differ in size; open one of its sub-folders.")
+            return
+        data, options, _kind = made[0]
+        layer = self._viewer.add_image(data, **options)
+        self.session.show(registration)
+        self.results.begin(Place.of(layer, axes_of(layer)))
+        self.results.show(View.GAUSSIANS)
+        self._progress.setValue(_BAR)
+        self._message.setText(f"Opened: {len(registration.results)} frames.")
+
+    def _copy_command(self) -> None:
+        try:
+            series, config = self.form.series(), self.form.config()
+        except R2N2Error as error:
+            self._say(str(error))
+            return
+        remembered = self.form.layer.metadata.get(METADATA_KEY, {}).get("series", [])
+        spacing = tuple(remembered[0]["spacing"]) if remembered else None
+        command = register_command(series, config, spacing_in_file=spacing)
+        clipboard = QApplication.clipboard()
+        assert clipboard is not None
+        clipboard.setText(command)
+        self._message.setText(f"Copied:\n{command}")
 
     def _say(self, problem: str) -> None:
         self._message.setText(problem)
         show_error(problem)
 
 
+def _button(text: str, tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    return button
+
+
+def _time_left(seconds: float, fraction: float) -> str:
+    """What is left at the pace so far; nothing while there is no pace."""
+    if not 0.02 < fraction < 1:
+        return ""
+    left = seconds * (1 - fraction) / fraction
+    return f", {left:.0f} s left" if left < 90 else f", {left / 60:.0f} min left"
+
+
 @thread_worker
-def _work(series: tuple[ImageSeries, ...], config: RegistrationConfig) -> Generator[AlignmentProgress, None, str]:
-    """Runs in the worker's thread; returns "" or, for a problem a person can mend, its message."""
+def _align(series: tuple[ImageSeries, ...], config: RegistrationConfig) -> Generator[AlignmentProgress, None, str | None]:
+    """Runs in the worker's thread; returns None or, for a problem a person can mend, its message."""
     try:
         yield from align(series, config)
-    except (R2N2Error, ValueError, MemoryError) as error:
+    except (R2N2Error, ValueError, OSError, MemoryError) as error:
         return str(error) or "not enough memory; crop the series or close other layers"
-    return ""
+    return None
+
+
+@thread_worker
+def _write(work: Iterator[FileProgress], folder: Path) -> Generator[FileProgress, None, str | Path]:
+    try:
+        yield from work
+    except (R2N2Error, OSError, MemoryError) as error:
+        return str(error)
+    return folder
+
+
+@thread_worker
+def _read(folder: Path, source: Path | None) -> Generator[FileProgress, None, str | Registration]:
+    yield FileProgress(0.0, f"reading {folder.name}")
+    try:
+        return open_results(folder, source)
+    except (R2N2Error, OSError, MemoryError) as error:
+        return str(error)

@@ -4,60 +4,56 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.registration import FrameResult
     from r2n2.series import ImageSeries
 
-__all__ = ["AlignedFrame", "AlignmentProgress", "align"]
-
-
-@dataclass(frozen=True, eq=False)
-class AlignedFrame:
-    """One frame that became ready.
-
-    Parameters
-    ----------
-    slice_index, frame
-        Where it belongs.
-    image
-        (y, x), or (y, x, C) for several channels, in the dtype of the series.
-    warning
-        Why not to trust it, "" if there is no reason.
-    """
-
-    slice_index: int
-    frame: int
-    image: NDArray[Any]
-    warning: str
+__all__ = ["AlignmentProgress", "align"]
 
 
 @dataclass(frozen=True, eq=False)
 class AlignmentProgress:
-    """Share of the whole work done in [0, 1], the reference in use, and the frames ready with this step."""
+    """One step of the work.
 
-    fraction: float
+    Parameters
+    ----------
+    slice_index, reference
+        The slice position at work, and its reference frame.
+    finished
+        Its frames that became ready with this step.
+    frames_done, frames_total
+        Over all slice positions.
+    fraction
+        Share of the whole work done, in [0, 1].
+    """
+
+    slice_index: int
     reference: int
-    finished: tuple[AlignedFrame, ...]
+    finished: tuple[FrameResult, ...]
+    frames_done: int
+    frames_total: int
+    fraction: float
 
 
 def align(series: Sequence[ImageSeries], config: RegistrationConfig) -> Iterator[AlignmentProgress]:
-    """Register every slice position, one after the other; stopping at a yield keeps the frames given so far."""
-    # Imported here, in the worker's thread: loading torch takes seconds.
-    from r2n2.registration import register_series, warp_frame
+    """Register every slice position, one after the other; stopping at a yield keeps the frames given so far.
 
+    Raises
+    ------
+    R2N2Error
+        As ``r2n2.registration.register_series``.
+    """
+    # Imported here, in the worker's thread: loading torch takes seconds.
+    from r2n2.registration import register_series
+
+    total = sum(len(item) for item in series)
+    before = 0
     for index, item in enumerate(series):
         for progress in register_series(item, config):
-            frames = tuple(
-                AlignedFrame(index, result.frame, _image(warp_frame(item, result)), result.message) for result in progress.finished
-            )
-            yield AlignmentProgress((index + progress.fraction) / len(series), progress.reference, frames)
-
-
-def _image(frame: NDArray[Any]) -> NDArray[Any]:
-    """(C, *shape) as napari shows it."""
-    return frame[0] if frame.shape[0] == 1 else np.moveaxis(frame, 0, -1)
+            done = before + progress.frames_done
+            fraction = (before + progress.fraction * len(item)) / total
+            yield AlignmentProgress(index, progress.reference, progress.finished, done, total, fraction)
+        before += len(item)

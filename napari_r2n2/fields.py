@@ -1,4 +1,4 @@
-"""Images that follow from a run's transforms: warped frame, displacement, magnitude, Jacobian, residual, for any number of steps."""
+"""Images that follow from the transforms of a run: warped frame, displacement, Jacobian, residual, after any number of steps."""
 
 from __future__ import annotations
 
@@ -76,6 +76,11 @@ class FrameFields:
             return frame[0] if frame.shape[0] == 1 else frame
 
         return self._keep(("warped", key, upto), compute)
+
+    def fixed(self, key: FrameKey) -> NDArray[Any]:
+        """The reference of a frame's slice position, the frame itself while it is unknown; axes as ``warped``."""
+        reference = self._registration.references.get(key.slice_index, key.frame)
+        return self.warped(key._replace(frame=reference), 0)
 
     def magnitude(self, key: FrameKey, upto: int) -> NDArray[np.float32]:
         """Length of the displacement in mm, (y, x)."""

@@ -5,7 +5,8 @@ The plain dictionary ``layer.metadata["napari-r2n2"]`` keeps what a layer cannot
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,11 +16,83 @@ from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
 
-__all__ = ["METADATA_KEY", "LayerData", "landmarks_to_layer", "layer_to_series", "registered_layer", "series_to_layers"]
+__all__ = [
+    "AXES_CHOICES",
+    "METADATA_KEY",
+    "LayerData",
+    "Place",
+    "axes_of",
+    "landmarks_to_layer",
+    "layer_to_series",
+    "series_to_layers",
+]
 
 METADATA_KEY = "napari-r2n2"
 LayerData = tuple[Any, dict[str, Any], str]
 _COLOUR = (3, 4)
+
+AXES_CHOICES = (("slice", "frame", "y", "x"), ("frame", "channel", "y", "x"))
+"""What four axes without names may mean; a person has to say it."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the layer of a series lies and how it is shown: what every layer of its registration takes over.
+
+    Parameters
+    ----------
+    name
+        Of the layer.
+    axis_labels, units, scale, translate
+        One item an axis: (slice,) frame, (channel,) y, x.
+    rgb
+        Whether a last axis holds the colour.
+    display
+        Options of an Image layer: contrast limits, gamma and colormap; empty for colour.
+    """
+
+    name: str
+    axis_labels: tuple[str, ...]
+    units: tuple[str, ...]
+    scale: tuple[float, ...]
+    translate: tuple[float, ...]
+    rgb: bool
+    display: dict[str, Any]
+
+    @classmethod
+    def of(cls, layer: Any, axes: tuple[str, ...]) -> Place:
+        """Of an Image layer whose axes have these names."""
+        display: dict[str, Any] = {}
+        if not layer.rgb:
+            limits = tuple(float(limit) for limit in layer.contrast_limits)
+            display = {"colormap": layer.colormap.name, "contrast_limits": limits, "gamma": layer.gamma}
+        units = tuple(str(unit) for unit in layer.units)
+        return cls(layer.name, axes, units, tuple(layer.scale.tolist()), tuple(layer.translate.tolist()), bool(layer.rgb), display)
+
+    @property
+    def plane(self) -> tuple[float, float]:
+        """Length of a pixel along y and x."""
+        return self.scale[-2], self.scale[-1]
+
+    def stack_options(self, what: str, *, steps: bool = True) -> dict[str, Any]:
+        """Options of an image layer with the axes of the series, led by the step axis or not."""
+        lead: tuple[str, ...] = ("step",) if steps else ()
+        return {
+            "name": f"{self.name} {what}",
+            "axis_labels": (*lead, *self.axis_labels),
+            "units": (*("pixel" for _ in lead), *self.units),
+            "scale": (*(1.0 for _ in lead), *self.scale),
+            "translate": (*(0.0 for _ in lead), *self.translate),
+        }
+
+    def plane_options(self, what: str) -> dict[str, Any]:
+        """Options of a layer (y, x) that is drawn in the plane's unit instead of in pixels, so that lines are equally thick."""
+        return {
+            "name": f"{self.name} {what}",
+            "axis_labels": self.axis_labels[-2:],
+            "units": self.units[-2:],
+            "translate": self.translate[-2:],
+        }
 
 
 def series_to_layers(series: Sequence[ImageSeries]) -> list[LayerData]:
@@ -56,46 +129,78 @@ def landmarks_to_layer(landmarks: LandmarkSet, series: ImageSeries) -> LayerData
     return np.column_stack([points.frames.astype(float), points.points]), options, "points"
 
 
-def layer_to_series(layer: Any) -> tuple[ImageSeries, ...]:
-    """The image series that an Image layer shows: one for each slice position.
+def axes_of(layer: Any) -> tuple[str, ...]:
+    """Names of an Image layer's axes without the colour; empty where four axes have no names that say what they mean.
 
     Raises
     ------
     ArgumentError
-        If the layer has no time axis, or its scale is no pixel size.
+        If it cannot be an image series.
     """
-    data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    labels = tuple(layer.axis_labels)
-    extra = 1 if layer.rgb else 0
-    axes = data.ndim - extra
+    data, labels = _level(layer), tuple(layer.axis_labels)
+    axes = data.ndim - (1 if layer.rgb else 0)
     if axes < 3:
         raise ArgumentError(f"layer {layer.name!r}: an image series needs axes (frame, y, x), this has {axes}; choose a stack")
-    if axes > 4 or (axes == 4 and labels[0] not in ("slice", "frame")):
-        raise ArgumentError(
-            f"layer {layer.name!r}: expected axes (frame, y, x) or (slice, frame, y, x), got {labels}; "
-            "name the first axis 'slice' if it is one (layer.axis_labels), or split the layer"
-        )
-    several = axes == 4 and labels[0] == "slice"
-    volumes = data if several else [data]
+    if axes == 3:
+        return ("frame", "y", "x")
+    if axes == 4 and "z" in labels:
+        raise ArgumentError(f"layer {layer.name!r}: has axes {labels}; volumes are not aligned yet, choose one slice (2D+t)")
+    if axes == 4 and labels[0] == "slice":
+        return AXES_CHOICES[0]
+    if axes == 4 and not layer.rgb:
+        return AXES_CHOICES[1] if labels[0] == "frame" else ()
+    raise ArgumentError(
+        f"layer {layer.name!r}: expected axes (frame, y, x) or (slice, frame, y, x), got {axes} axes {labels}; split the layer"
+    )
+
+
+def layer_to_series(layer: Any, axes: tuple[str, ...] = ()) -> tuple[ImageSeries, ...]:
+    """The image series that an Image layer shows: one for each slice position. Nothing is read from a lazy layer yet.
+
+    Parameters
+    ----------
+    layer
+        An Image layer; of a multiscale one the finest level is used.
+    axes
+        What four axes without names mean, one of ``AXES_CHOICES``.
+
+    Raises
+    ------
+    ArgumentError
+        If the layer has no time axis, its axes have no meaning, it is turned or sheared, or its scale is no pixel size.
+    """
+    axes = axes_of(layer) or axes
+    if not axes:
+        raise ArgumentError(f"layer {layer.name!r}: has 4 axes without names; say what they mean under 'Axes'")
+    if not _is_upright(layer):
+        raise ArgumentError(f"layer {layer.name!r}: is turned, sheared or has an affine; reset that, or resample the images first")
+    data, several = _level(layer), axes[0] == "slice"
+    volumes = [data[index] for index in range(data.shape[0])] if several else [data]
     return tuple(_series(layer, volume, index) for index, volume in enumerate(volumes))
 
 
-def registered_layer(layer: Any, data: NDArray[Any], *, complete: bool, settings: Mapping[str, Any]) -> LayerData:
-    """The layer of the aligned series: shape, scale, units, labels and display of ``layer``, which stays untouched."""
-    metadata = dict(layer.metadata)
-    metadata[METADATA_KEY] = {**metadata.get(METADATA_KEY, {}), "registration": {"complete": complete, "settings": dict(settings)}}
-    options = {
-        "name": f"{layer.name} registered" + ("" if complete else " (partial)"),
-        "scale": tuple(layer.scale),
-        "translate": tuple(layer.translate),
-        "units": tuple(str(unit) for unit in layer.units),
-        "axis_labels": tuple(layer.axis_labels),
-        "rgb": layer.rgb,
-        "metadata": metadata,
-    }
-    if not layer.rgb:
-        options |= {"colormap": layer.colormap.name, "contrast_limits": tuple(layer.contrast_limits)}
-    return data, options, "image"
+def _level(layer: Any) -> Any:
+    return layer.data[0] if getattr(layer, "multiscale", False) else layer.data
+
+
+def _is_upright(layer: Any) -> bool:
+    ndim = layer.ndim
+    upright = np.allclose(layer.rotate, np.eye(ndim)) and np.allclose(layer.shear, 0)
+    return bool(upright and np.allclose(layer.affine.affine_matrix, np.eye(ndim + 1)))
+
+
+class _LayerFrames:
+    """(T, C, y, x) view of a layer's data (T, y, x), (T, C, y, x) or (T, y, x, colour); a frame is read when asked for."""
+
+    def __init__(self, data: Any, *, rgb: bool) -> None:
+        self._data, self._rgb = data, rgb
+        self.dtype = np.dtype(data.dtype)
+        frames, *rest = data.shape
+        self.shape = (frames, rest[-1], *rest[:-1]) if rgb else (frames, *rest) if len(rest) == 3 else (frames, 1, *rest)
+
+    def __getitem__(self, index: int) -> NDArray[Any]:
+        frame = np.asarray(self._data[index])
+        return np.moveaxis(frame, -1, 0) if self._rgb else frame.reshape(self.shape[1:])
 
 
 def _stack(series: ImageSeries) -> NDArray[Any]:
@@ -132,14 +237,22 @@ def _axes(series: ImageSeries) -> tuple[tuple[str, ...], tuple[str, ...], tuple[
 
 
 def _remember(series: ImageSeries) -> dict[str, Any]:
+    placed = series.patient_grid
     return {
-        "origin": list(series.grid.origin),
-        "direction": [list(row) for row in series.grid.direction],
+        "name": series.name,
+        "spacing": list(series.grid.spacing),
+        **_pose(series.grid),
+        "patient_grid": None if placed is None else {"shape": list(placed.shape), "spacing": list(placed.spacing), **_pose(placed)},
         "times_s": None if series.times_s is None else list(series.times_s),
         "modality": series.modality,
         "notes": list(series.notes),
-        "source": {key: value for key, value in series.source.items() if isinstance(value, str | int | float | bool | None)},
+        # How it was read, so that the aligned series can be written as the file was; all of it fits JSON.
+        "source": dict(series.source),
     }
+
+
+def _pose(grid: Grid) -> dict[str, Any]:
+    return {"origin": list(grid.origin), "direction": [list(row) for row in grid.direction]}
 
 
 def _slice_distance_mm(series: Sequence[ImageSeries]) -> float:
@@ -149,8 +262,7 @@ def _slice_distance_mm(series: Sequence[ImageSeries]) -> float:
 
 
 def _series(layer: Any, volume: Any, index: int) -> ImageSeries:
-    array = np.asarray(volume)
-    frames = np.moveaxis(array, -1, 1) if layer.rgb else array if array.ndim == 4 else array[:, None]
+    frames = _LayerFrames(volume, rgb=layer.rgb)
     remembered = layer.metadata.get(METADATA_KEY, {}).get("series", [])
     known = remembered[index] if index < len(remembered) else {}
     spacing, in_mm = _spacing_mm(layer)
@@ -158,13 +270,21 @@ def _series(layer: Any, volume: Any, index: int) -> ImageSeries:
     return ImageSeries(
         frames=frames,
         grid=Grid(frames.shape[2:], spacing, tuple(known.get("origin", ())), tuple(map(tuple, known.get("direction", ())))),
-        times_s=tuple(times) if times is not None and len(times) == len(frames) else None,
-        name=layer.name,
+        times_s=tuple(times) if times is not None and len(times) == frames.shape[0] else None,
+        name=known.get("name", layer.name),
         modality=known.get("modality", ""),
+        patient_grid=_patient_grid(known.get("patient_grid")),
         spacing_known=in_mm,
         notes=tuple(known.get("notes", ())),
-        source={**known.get("source", {}), "layer": layer.name},
+        source=dict(known.get("source", {})),
     )
+
+
+def _patient_grid(known: dict[str, Any] | None) -> Grid | None:
+    if known is None:
+        return None
+    direction = tuple(map(tuple, known["direction"]))
+    return Grid(tuple(known["shape"]), tuple(known["spacing"]), tuple(known["origin"]), direction)
 
 
 def _spacing_mm(layer: Any) -> tuple[tuple[float, ...], bool]:

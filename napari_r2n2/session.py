@@ -51,7 +51,11 @@ class Session:
 
     def begin(self, series: Sequence[ImageSeries], config: RegistrationConfig | None = None) -> None:
         """Start anew; landmarks stay, as they belong to the images."""
-        self.registration = Registration(series, config)
+        self.show(Registration(series, config))
+
+    def show(self, registration: Registration) -> None:
+        """Make another registration the current one."""
+        self.registration = registration
         self._selected = None
         self.began.emit()
 
@@ -149,8 +153,10 @@ class Session:
         self._landmarks = {index: marks for index, marks in landmarks.items() if len(marks)}
         self.landmarks_changed.emit()
 
-    def errors(self, slice_index: int = 0) -> TRETable | None:
-        """Target registration errors of a slice position with what is switched on now, or None without landmarks.
+    def errors(self, slice_index: int = 0, frame: int | None = None) -> TRETable | None:
+        """Target registration errors of a slice position, or of one of its frames, with what is switched on now.
+
+        None without landmarks or before the reference is known.
 
         Raises
         ------
@@ -162,7 +168,12 @@ class Session:
             return None
         from r2n2.evaluation import target_registration_error
 
-        return target_registration_error(self.registration.transforms(slice_index), marks, reference, self.series[slice_index].grid)
+        if frame is None:
+            transforms = self.registration.transforms(slice_index)
+        else:
+            transform = self.transform(FrameKey(slice_index, frame))
+            transforms = {} if transform is None else {frame: transform}
+        return target_registration_error(transforms, marks, reference, self.series[slice_index].grid)
 
 
 _SESSIONS: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()

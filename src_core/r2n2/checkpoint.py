@@ -9,14 +9,12 @@ whatever they hold, as loading one can run code.
 from __future__ import annotations
 
 import hashlib
-import importlib.resources
 import json
 import math
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import IO, Any
 
@@ -29,13 +27,13 @@ from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.evidence import ROUGHNESS, WIDTHS
 from r2n2.io.atomic import atomic_write
 from r2n2.network import R2N2
+from r2n2.shipped_weights import SUFFIX, named_weights, shipped_file
 
 __all__ = ["NORMALISATION", "Manifest", "load_network", "named_weights", "read_manifest", "save_network", "shipped_bytes"]
 
 NORMALISATION = "z-score over valid pixels, clamped to [-2, 2]; square on isotropic [-1, 1]"
 """What the network's images go through (``r2n2.preprocessing``); weights of any other are refused."""
 
-SUFFIX = ".safetensors"
 MAXIMUM_BYTES = 512 * 2**20
 MAXIMUM_HEADER_BYTES = 2**20
 
@@ -188,22 +186,10 @@ def read_manifest(name_or_path: str | Path) -> Manifest:
     return _manifest(place, _metadata(place, content))
 
 
-def named_weights() -> tuple[str, ...]:
-    """Names of the weights that ship, in alphabetical order."""
-    folder = _weights_folder()
-    if not folder.is_dir():
-        return ()
-    return tuple(sorted(entry.name.removesuffix(SUFFIX) for entry in folder.iterdir() if entry.name.endswith(SUFFIX)))
-
-
 def shipped_bytes(name: str) -> int:
     """Size of the file of weights that ship, one of ``named_weights``."""
-    with (_weights_folder() / f"{name}{SUFFIX}").open("rb") as stream:
+    with shipped_file(name).open("rb") as stream:
         return stream.seek(0, os.SEEK_END)
-
-
-def _weights_folder() -> Traversable:
-    return importlib.resources.files("r2n2.resources") / "weights"
 
 
 def _read(name_or_path: str | Path, *, header_only: bool = False) -> tuple[str, bytes]:
@@ -213,7 +199,7 @@ def _read(name_or_path: str | Path, *, header_only: bool = False) -> tuple[str, 
         if name_or_path not in known:
             which = f"there are: {', '.join(known)}; choose one" if known else "no weights ship; use --method fit"
             raise ResourceError(f"no weights are called {name_or_path!r}: {which} or give a {SUFFIX} file")
-        with (_weights_folder() / f"{name_or_path}{SUFFIX}").open("rb") as stream:
+        with shipped_file(name_or_path).open("rb") as stream:
             return f"weights {name_or_path!r}", _content(stream, header_only)
     path = Path(name_or_path)
     if path.suffix.lower() in _PICKLED:

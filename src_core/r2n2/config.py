@@ -13,9 +13,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from r2n2.errors import ArgumentError
 
-__all__ = ["BSplineConfig", "Config", "FitConfig", "MethodName", "NetworkConfig", "RegistrationConfig"]
+__all__ = ["SMALLEST_SIDE_PX", "BSplineConfig", "Config", "FitConfig", "MethodName", "NetworkConfig", "RegistrationConfig"]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
+
+SMALLEST_SIDE_PX = 16
+"""Frames with a shorter side are refused: they hold too little to align."""
 
 
 class Config(BaseModel):

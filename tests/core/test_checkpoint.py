@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save
 
-from r2n2 import checkpoint
+from r2n2 import checkpoint, shipped_weights
 from r2n2.checkpoint import load_network, named_weights, read_manifest, save_network
 from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
@@ -394,7 +394,7 @@ def test_a_file_too_large_for_weights_is_not_read(tmp_path: Path) -> None:
 
 
 def test_named_weights_are_those_that_ship(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, network: R2N2) -> None:
-    monkeypatch.setattr(checkpoint, "_weights_folder", lambda: tmp_path)
+    monkeypatch.setattr(shipped_weights, "weights_folder", lambda: tmp_path)
     assert named_weights() == ()
     with pytest.raises(ResourceError, match="no weights ship; use --method fit or give a"):
         load_network("general")
@@ -408,11 +408,11 @@ def test_named_weights_are_those_that_ship(monkeypatch: pytest.MonkeyPatch, tmp_
 
 
 def test_the_folder_of_named_weights_is_the_packages() -> None:
-    assert checkpoint._weights_folder().is_dir()
+    assert shipped_weights.weights_folder().is_dir()
     assert "general" in named_weights()
     for name in named_weights():
         load_network(name, ndim=2)
-        with (checkpoint._weights_folder() / f"{name}.safetensors").open("rb") as stream:
+        with shipped_weights.shipped_file(name).open("rb") as stream:
             assert len(stream.read()) <= 8 * 2**20
 
 

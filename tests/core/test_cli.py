@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from r2n2 import checkpoint
+from r2n2 import shipped_weights
 from r2n2.checkpoint import read_manifest, save_network
 from r2n2.cli import main
 from r2n2.cli_register import parse_spacing
@@ -451,9 +451,9 @@ def test_doctor_says_how_large_the_weights_are_and_whether_they_are_whole(monkey
     lines = {check.name: check for check in examine()}
     assert lines["weights general"].fine
     assert re.fullmatch(r"\d\.\d MiB, [\d,]+ numbers for 2D images, hash ok", lines["weights general"].value)
-    whole = (checkpoint._weights_folder() / "general.safetensors").read_bytes()
+    whole = shipped_weights.shipped_file("general").read_bytes()
     (tmp_path / "general.safetensors").write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-    monkeypatch.setattr(checkpoint, "_weights_folder", lambda: tmp_path)
+    monkeypatch.setattr(shipped_weights, "weights_folder", lambda: tmp_path)
     assert run("doctor") == 4
     assert "SHA-256" in capsys.readouterr().out
     (tmp_path / "general.safetensors").unlink()

@@ -1,6 +1,7 @@
 """Registration of pairs and of series: three methods behind one protocol, every long operation a generator of progress."""
 
 from r2n2.registration.base import Method, Pairs, RegistrationStep
+from r2n2.registration.batch import unregistered
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit import FitMethod
 from r2n2.registration.methods import build_method, resolve_device
@@ -25,6 +26,7 @@ __all__ = [
     "register_series",
     "resolve_device",
     "resolve_reference",
+    "unregistered",
     "warp_frame",
     "warp_pixels",
 ]

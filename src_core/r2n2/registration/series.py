@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from r2n2.config import RegistrationConfig
+from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.preprocessing import luminance
@@ -20,11 +20,7 @@ from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
-__all__ = ["SMALLEST_SIDE_PX", "edited_result", "register_pair", "register_series"]
-
-SMALLEST_SIDE_PX = 16
-"""A frame with a shorter side is refused: it holds too little to align."""
-
+__all__ = ["edited_result", "register_pair", "register_series"]
 
 def register_pair(
     fixed: NDArray[Any], moving: NDArray[Any], grid: Grid, config: RegistrationConfig | None = None

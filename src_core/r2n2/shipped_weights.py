@@ -1,0 +1,29 @@
+"""Which weights ship with the package, told without loading torch."""
+
+from __future__ import annotations
+
+import importlib.resources
+from importlib.resources.abc import Traversable
+
+__all__ = ["SUFFIX", "named_weights", "shipped_file", "weights_folder"]
+
+SUFFIX = ".safetensors"
+
+
+def named_weights() -> tuple[str, ...]:
+    """Names of the weights that ship, in alphabetical order."""
+    folder = weights_folder()
+    if not folder.is_dir():
+        return ()
+    found = (entry.name for entry in folder.iterdir())
+    return tuple(sorted(name.removesuffix(SUFFIX) for name in found if name.endswith(SUFFIX)))
+
+
+def weights_folder() -> Traversable:
+    """Where they lie."""
+    return importlib.resources.files("r2n2.resources") / "weights"
+
+
+def shipped_file(name: str) -> Traversable:
+    """File of the weights of that name."""
+    return weights_folder() / f"{name}{SUFFIX}"

@@ -112,6 +112,16 @@ def test_the_sequence_is_the_sum_of_its_parts(grid: Grid) -> None:
 
 
 @pytest.mark.parametrize("grid", [WIDE, VOLUME])
+def test_partial_sums_are_the_fields_after_every_step(grid: Grid) -> None:
+    sequence = _sequence(grid, 4)
+    sums = sequence.partial_sums()
+    assert len(sums) == 5
+    for step, vectors in enumerate(sums):
+        torch.testing.assert_close(vectors, sequence.displacement_field(upto=step).vectors)
+    assert not GaussianSequence.identity(grid).partial_sums().any()
+
+
+@pytest.mark.parametrize("grid", [WIDE, VOLUME])
 def test_the_field_holds_the_exact_value_of_every_pixel(grid: Grid) -> None:
     sequence = _sequence(grid)
     index = torch.stack(

@@ -116,3 +116,11 @@ def test_a_registered_frame_is_resampled_once_in_all_channels(status: FrameStatu
     np.testing.assert_array_equal(warped[:, :-2, 5:], frames[1][:, 2:, :-5])
     # Beyond the frame its nearest edge pixel is shown.
     np.testing.assert_array_equal(warped[:, :-2, 0], frames[1][:, 2:, 0])
+
+
+@pytest.mark.parametrize("status", FrameStatus)
+def test_only_a_transform_to_be_used_moves_a_frame(status: FrameStatus) -> None:
+    frames = _noise("i2", channels=2)[:, None]
+    warped = warp_frame(ImageSeries(frames, GRID), _result(status))
+    moved = status in (FrameStatus.OK, FrameStatus.FOLDED, FrameStatus.EDITED)
+    np.testing.assert_array_equal(warped[:, :-2, 5:], frames[1, :, 2:, :-5] if moved else frames[1, :, :-2, 5:])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,10 +24,13 @@ from r2n2.registration import (
     RegistrationStep,
     SeriesProgress,
     automatic_reference,
+    edited_result,
     register_series,
     resolve_device,
     resolve_reference,
+    unregistered,
     warp_frame,
+    warp_pixels,
 )
 from r2n2.registration import series as series_module
 from r2n2.series import ImageSeries
@@ -421,3 +425,28 @@ def test_a_batch_that_raises_is_done_again_frame_by_frame(monkeypatch: pytest.Mo
     assert "frame 2" in results[2].message
     assert "singular matrix" in results[2].message
     assert all(results[k].status is FrameStatus.OK for k in range(1, len(series)) if k != 2)
+
+
+def test_a_chosen_transform_is_measured_and_taken_even_where_it_is_worse() -> None:
+    series, exact = make.moving_series(3)
+    found = [result for progress in register_series(series, make.FAST) for result in progress.finished]
+    before = next(result for result in found if result.frame == 1)
+    opposite = GaussianSequence(exact[1].centres, exact[1].sigmas, exact[1].orientation, -exact[1].amplitudes, series.grid)
+    edited = edited_result(series, 0, before, opposite, "turned round")
+    assert (edited.status, edited.message, edited.frame, edited.seconds) == (FrameStatus.EDITED, "turned round", 1, before.seconds)
+    assert edited.similarity_after < edited.similarity_before < before.similarity_after
+    assert edited.similarity_before == pytest.approx(before.similarity_before)
+    np.testing.assert_array_equal(warp_frame(series, edited), warp_pixels(series.frame(1), opposite))
+    longest = float(opposite.displacement_field().magnitude_mm().max())
+    assert edited.max_displacement_mm == pytest.approx(longest)
+    same = edited_result(series, 0, before, before.transform, "")
+    for name in ("similarity_after", "folding_percent", "min_jacobian", "max_displacement_mm"):
+        assert getattr(same, name) == pytest.approx(getattr(before, name)), name
+
+
+def test_a_chosen_transform_of_a_frame_that_is_gone_is_refused() -> None:
+    series, exact = make.moving_series(3)
+    broken = replace(series, frames=np.where(np.arange(3)[:, None, None, None] == 1, np.nan, np.asarray(series.frames)))
+    before = unregistered(1, series.grid, FrameStatus.OK, "")
+    with pytest.raises(ReadError, match="frame 1"):
+        edited_result(broken, 0, before, exact[1], "")

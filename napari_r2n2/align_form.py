@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QSpinBox, QToolButton, QVBoxLayout, QWidget
 from superqt import QCollapsible, QLabeledSlider
 
+from napari_r2n2.connections import connect_while_alive
 from napari_r2n2.layers import AXES_CHOICES, METADATA_KEY, axes_of, layer_to_series
 from napari_r2n2.preferences import read_preferences
 from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
@@ -42,8 +44,13 @@ class AlignForm(QWidget):
         self.problem = _NO_LAYER
         self._named: list[Any] = []
         self._build()
-        for event in (viewer.layers.events.inserted, viewer.layers.events.removed):
-            event.connect(self._update_layers)
+        named, rename = self._named, self._update_names
+        events = viewer.layers.events
+        connect_while_alive(
+            self,
+            [(events.inserted, self._update_layers), (events.removed, self._update_layers)],
+            at_end=lambda: [layer.events.name.disconnect(rename) for layer in named],
+        )
         self._update_layers()
 
     # What is chosen
@@ -91,13 +98,18 @@ class AlignForm(QWidget):
             }
         )
 
+    def offer_weights(self, files: Mapping[str, Path]) -> None:
+        """Offer files of weights under their names."""
+        for name, path in files.items():
+            if self._weights.findData(str(path)) < 0:
+                self._weights.addItem(name, str(path))
+        self._choose_weights(self._preferred_weights)
+
     def add_weights(self, name: str, path: Path) -> None:
         """Offer a file of weights under a name, and choose it."""
-        known = self._weights.findData(str(path))
-        if known < 0:
+        if self._weights.findData(str(path)) < 0:
             self._weights.addItem(name, str(path))
-            known = self._weights.count() - 1
-        self._weights.setCurrentIndex(known)
+        self._weights.setCurrentIndex(self._weights.findData(str(path)))
 
     # Making it
 
@@ -136,6 +148,7 @@ class AlignForm(QWidget):
         self._device = _combo("Where to compute; auto takes a GPU if there is one.")
         self._device.addItems(["auto", "cpu", "cuda"])
         self._device.setCurrentText(preferred.device)
+        self._preferred_weights = preferred.weights
         self._choose_weights(preferred.weights)
         self._lay_out()
         self._connect()
@@ -195,7 +208,8 @@ class AlignForm(QWidget):
         chosen = self.layer
         for layer in self._named:
             layer.events.name.disconnect(self._update_names)
-        self._named = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        # In place, as the list is what is let go of at the end.
+        self._named[:] = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
         self._layers.blockSignals(True)
         self._layers.clear()
         for layer in self._named:

@@ -26,11 +26,13 @@ from qtpy.QtWidgets import (
 from napari_r2n2.align_form import AlignForm
 from napari_r2n2.alignment import AlignmentProgress, align
 from napari_r2n2.command_line import register_command
+from napari_r2n2.connections import connect_while_alive
 from napari_r2n2.layers import METADATA_KEY, Place, axes_of, series_to_layers
 from napari_r2n2.preferences import PLUGIN_NAME
 from napari_r2n2.registration import Registration
 from napari_r2n2.result_files import FileProgress, export_results, open_results
 from napari_r2n2.result_layers import View, results_of
+from napari_r2n2.training_run import adapted_weights, weights_added
 from r2n2.errors import R2N2Error
 
 if TYPE_CHECKING:
@@ -61,23 +63,23 @@ class AlignWidget(QScrollArea):
         self._warnings: list[str] = []
         self._began_s = 0.0
         self._build()
-        running, session = self._running, self.session
+        running, session, viewer = self._running, self.session, self.results.viewer
+        viewer.bind_key(_RUN_KEY, lambda _viewer: self._run.click(), overwrite=True)
 
         def leave() -> None:
+            viewer.bind_key(_RUN_KEY, None, overwrite=True)
             for worker in running:
                 worker.quit()
-                session.end()
+            session.end()
 
-        self.destroyed.connect(leave)
-        viewer = self.results.viewer
-        viewer.bind_key(_RUN_KEY, lambda _viewer: self._run.click(), overwrite=True)
-        self.destroyed.connect(lambda: viewer.bind_key(_RUN_KEY, None, overwrite=True))
+        connect_while_alive(self, [(weights_added, self.form.add_weights), (session.began, self._update)], at_end=leave)
         self._update()
 
     # Making it
 
     def _build(self) -> None:
         self.form = AlignForm(self._viewer)
+        self.form.offer_weights(adapted_weights())
         self._run = _button(
             "Run", f"Align in the background ({_RUN_KEY.replace('Control', 'Ctrl')}); frames appear as they are done."
         )
@@ -121,16 +123,6 @@ class AlignWidget(QScrollArea):
         self._command.clicked.connect(self._copy_command)
         self._step_through.clicked.connect(lambda: self._open_beside("Sequence"))
         self._measure.clicked.connect(lambda: self._open_beside("Landmarks"))
-        self._hear_of_weights()
-
-    def _hear_of_weights(self) -> None:
-        from napari_r2n2.training_run import adapted_weights, weights_added
-
-        for name, path in adapted_weights().items():
-            index = self.form._weights.currentIndex()
-            self.form.add_weights(name, path)
-            self.form._weights.setCurrentIndex(index)
-        weights_added.connect(self.form.add_weights)
 
     def _update(self) -> None:
         idle = self._worker is None

@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_r2n2.connections import connect_while_alive
 from napari_r2n2.result_layers import View, results_of, step_colours
 from r2n2.errors import ReadError
 
@@ -75,13 +76,20 @@ class SequenceWidget(QScrollArea):
         self._flicker_timer = QTimer(self)
         self._flicker_timer.timeout.connect(self._flip)
         self._flipped: tuple[Any, bool] | None = None
-        for signal in (self.session.began, self.session.ended, self.session.landmarks_changed, self.results.changed):
-            signal.connect(self._update)
-        self.session.added.connect(self._frame_changed)
-        self.session.edited.connect(self._frame_changed)
-        self.session.selected.connect(self._show_selected)
-        self.results.views_changed.connect(self._update_views)
-        self._bind_keys()
+        signals = (self.session.began, self.session.ended, self.session.landmarks_changed, self.results.changed)
+        viewer = self.results.viewer
+        self._bind_keys(viewer)
+        connect_while_alive(
+            self,
+            [
+                *((signal, self._update) for signal in signals),
+                (self.session.added, self._frame_changed),
+                (self.session.edited, self._frame_changed),
+                (self.session.selected, self._show_selected),
+                (self.results.views_changed, self._update_views),
+            ],
+            at_end=lambda: [viewer.bind_key(key, None, overwrite=True) for key in _KEYS],
+        )
         self._update_views()
         self._update()
 
@@ -149,12 +157,10 @@ class SequenceWidget(QScrollArea):
         self.setFrameShape(QScrollArea.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
-    def _bind_keys(self) -> None:
-        viewer = self.results.viewer
+    def _bind_keys(self, viewer: Any) -> None:
         actions = (lambda: self._move(1), lambda: self._move(-1), self._play.toggle, self._flicker.toggle, self._switch_selected)
         for key, action in zip(_KEYS, actions, strict=True):
             viewer.bind_key(key, lambda _viewer, action=action: action(), overwrite=True)
-        self.destroyed.connect(lambda: [viewer.bind_key(key, None, overwrite=True) for key in _KEYS])
 
     # Showing
 

@@ -204,8 +204,8 @@ class LandmarkBinding:
         self.editor = LandmarkEditor(layer, marks, self._name_of)
         self.editor.changed.connect(self._edited)
         self.editor.placed.connect(self._placed)
-        self.editor.dragged.connect(self.dragged.emit)
-        self.editor.said.connect(self.said.emit)
+        self.editor.dragged.connect(self._dragged)
+        self.editor.said.connect(self._said)
         self._tell_all()
 
     def _drop_editor(self) -> None:
@@ -216,6 +216,14 @@ class LandmarkBinding:
     def _edited(self) -> None:
         self._tell_session(self.marks)
         self.changed.emit()
+
+    # psygnal calls an emit that is connected once to count its arguments, hence these two.
+
+    def _dragged(self) -> None:
+        self.dragged.emit()
+
+    def _said(self, text: str) -> None:
+        self.said.emit(text)
 
     def _tell_session(self, marks: Marks) -> None:
         if self.registered or not self.session.series:

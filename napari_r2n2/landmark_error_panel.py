@@ -15,8 +15,8 @@ __all__ = ["ErrorPanel"]
 
 _COLUMNS = ("mean", "median", "max", "n")
 _ROWS = (
-    ("this frame, before", "frame_before"),
-    ("this frame, after", "frame_after"),
+    ("frame, before", "frame_before"),
+    ("frame, after", "frame_after"),
     ("all, before", "before"),
     ("all, after", "after"),
 )
@@ -46,7 +46,8 @@ class ErrorPanel(QWidget):
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(1)
-        head = QLabel("distance in mm")
+        grid.setHorizontalSpacing(4)
+        head = QLabel("mm")
         head.setToolTip("Before: without registration. After: target registration error, TRE.")
         grid.addWidget(head, 0, 0)
         for column, title in enumerate(_COLUMNS, start=1):
@@ -60,7 +61,7 @@ class ErrorPanel(QWidget):
                 grid.addWidget(self._cells[name, what], line, column)
         grid.setColumnStretch(0, 1)
         for column in range(1, 5):
-            grid.setColumnMinimumWidth(column, 44)
+            grid.setColumnMinimumWidth(column, 40)
         return grid
 
     def show_report(self, report: ErrorReport | None, frame: int) -> None:

@@ -70,16 +70,16 @@ class ErrorReport:
         remarks = [row.remark for row in self.rows]
         notes = []
         for remark, what in (
-            ("predicted", "still lie on the prediction, where the TRE is 0 by construction"),
-            ("copied", "are unmoved copies, whose distance before is 0 by construction"),
-            ("outside", "lie outside the image, or their partner does"),
-            ("no partner", f"have no partner in reference frame {self.reference}"),
+            ("predicted", "still on the prediction (TRE 0 by construction)"),
+            ("copied", "unmoved copies (0 mm before by construction)"),
+            ("outside", "point or partner outside the image"),
+            ("no partner", f"no partner in reference frame {self.reference}"),
         ):
             if remark in remarks:
-                notes.append(f"{remarks.count(remark)} not counted: they {what}.")
+                notes.append(f"{remarks.count(remark)} not counted: {what}.")
         before, after = self.before().number, self.after().number
         if 0 < after < before:
-            notes.append(f"{before - after} of {before} lie in frames that are not registered: before and after differ in count.")
+            notes.append(f"{before - after} of {before} lie in frames without a registration: they count before, not after.")
         return tuple(notes)
 
     def _counted(self, frame: int | None) -> list[ErrorRow]:

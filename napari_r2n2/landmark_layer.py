@@ -27,6 +27,7 @@ def new_layer(image: Any, marks: Marks) -> Any:
 def hint_layer(image: Any, name: str, colour: str, symbol: str) -> Any:
     """An empty points layer that only shows: predictions, or another observer's points."""
     layer = _points(image, name, colour, symbol)
+    layer.text = {**_text(colour), "anchor": "lower_left"}  # beside, not on, the id of the landmark itself
     layer.editable = False
     return layer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ PREDICTED = "predicted"
 """Where the registration expects it: its TRE is 0 by construction."""
 COPIED = "copied"
 """Where another frame has it: its distance before registration is 0 by construction."""
+_NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,10 +101,16 @@ class Marks:
         """The row of a landmark."""
         return next((k for k in self.rows_in(key) if self.ids[k] == name), None)
 
-    def next_number(self, slice_index: int) -> str:
-        """The number after the largest of a slice position; a number that is or was a partner of others is not used again."""
-        mine = (name for k, name in enumerate(self.ids) if self.key(k).slice_index == slice_index)
-        return str(1 + max((int(name) for name in mine if name.isdecimal()), default=0))
+    def next_name(self, slice_index: int) -> str:
+        """The name after the last of a slice position: 4 after 3, L08 after L07, 1 after names without a number.
+
+        A number still in use in any frame is not given again: the new point would be taken for the partner of the old ones.
+        """
+        mine = [m for k, n in enumerate(self.ids) if self.key(k).slice_index == slice_index and (m := _NUMBERED.match(n))]
+        if not mine:
+            return "1"
+        prefix, digits = mine[-1].groups()
+        return prefix + str(1 + max(int(m[2]) for m in mine if m[1] == prefix)).zfill(len(digits))
 
     def missing(self, reference: FrameKey, key: FrameKey) -> tuple[str, ...]:
         """Names of the reference that a frame lacks, in the reference's order."""

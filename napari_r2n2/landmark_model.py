@@ -43,7 +43,7 @@ class LandmarkModel(LandmarkBinding):
             return self.chosen
         key = self.frame
         if key.frame == self.reference():
-            return self.marks.next_number(key.slice_index)
+            return self.marks.next_name(key.slice_index)
         return next(iter(self.open_names(key)), None)
 
     def next_open(self) -> FrameKey | None:
@@ -65,7 +65,7 @@ class LandmarkModel(LandmarkBinding):
         if self.chosen is not None:
             return self.chosen
         if key.frame == self.reference(key.slice_index):
-            return marks.next_number(key.slice_index)
+            return marks.next_name(key.slice_index)
         name = next(iter(self.open_names(key)), None)
         if name is None:
             why = "the reference has no landmark yet" if not len(self._of_reference()) else "this frame has them all"

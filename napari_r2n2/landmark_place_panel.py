@@ -26,8 +26,8 @@ from napari_r2n2.session import FrameKey
 
 __all__ = ["PlacePanel"]
 
-_NEXT = "next"
-_NARROW = 60
+_NEXT = "next id"
+_NARROW = 48
 
 Do = Callable[[Callable[[], object]], None]
 """Runs an action and shows what went wrong in plain words."""
@@ -131,15 +131,8 @@ class PlacePanel(QWidget):
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
-        id_row = QHBoxLayout()
-        id_row.addWidget(QLabel("id"))
-        id_row.addWidget(self.ids, 1)
-        for k, item in enumerate((self.place, self.move_, id_row, self.undo, self.redo, self.delete, self.copy, self.confirm)):
-            at = (k // 3, k % 3)
-            if isinstance(item, QHBoxLayout):
-                grid.addLayout(item, *at)
-            else:
-                grid.addWidget(item, *at)
+        for k, item in enumerate((self.place, self.move_, self.ids, self.undo, self.redo, self.delete, self.copy, self.confirm)):
+            grid.addWidget(item, k // 3, k % 3)
         grid.addWidget(self.next, 2, 2)
         grid.addWidget(self.show_prediction, 3, 0, 1, 2)
         grid.addWidget(self.accept, 3, 2)
@@ -291,7 +284,7 @@ def _combo(tip: str) -> QComboBox:
     box.setToolTip(tip)
     # Long layer names must not widen the widget.
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(8)
+    box.setMinimumContentsLength(4)
     box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
     return box
 

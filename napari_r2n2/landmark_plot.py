@@ -46,7 +46,9 @@ class ErrorPlot(QWidget):
         """Qt: preferred size."""
         return QSize(320, 150)
 
-    minimumSizeHint = sizeHint  # noqa: N815
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """Qt: least size."""
+        return QSize(220, 150)
 
     def set_ink(self, colour: str) -> None:
         """Colour of axes and words."""

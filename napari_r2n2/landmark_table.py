@@ -87,13 +87,14 @@ class ErrorTable(QTableView):
         self.setAlternatingRowColors(False)
         self.setShowGrid(False)
         self.setMinimumHeight(150)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         sides, top = self.verticalHeader(), self.horizontalHeader()
         assert sides is not None
         assert top is not None
         sides.setVisible(False)
         sides.setDefaultSectionSize(20)
         top.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        for column, width in enumerate((48, 48, 58, 58)):
+        for column, width in enumerate((46, 46, 54, 54)):
             self.setColumnWidth(column, width)
         top.setStretchLastSection(True)
         self.clicked.connect(self._clicked)

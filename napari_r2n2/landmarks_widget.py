@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.theme import get_theme
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_r2n2.landmark_error_panel import ErrorPanel
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LandmarksWidget"]
 
-_WIDTH = 350
 # Milliseconds between two computations of all errors: what a drag leaves time for.
 _PAUSE_MS = 40
 
@@ -34,7 +33,7 @@ class LandmarksWidget(QScrollArea):
         self._model = model = LandmarkModel(napari_viewer)
         self._keys = _Keys(model, self._do, self._go_on)
         self._build()
-        self._hint = HintLayer(model.viewer, "predicted landmarks", "cyan", "ring")
+        self._hint = HintLayer(model.viewer, "predicted landmarks", "cyan", "cross")
         self._live = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -63,11 +62,12 @@ class LandmarksWidget(QScrollArea):
         self.files = FilePanel(self._model, self._do)
         self.message = QLabel()
         self.message.setWordWrap(True)
+        self.message.hide()
         self.message.setToolTip("What was done, or why not.")
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         inside = QWidget()
         whole = QVBoxLayout(inside)
-        whole.setContentsMargins(8, 8, 8, 8)
+        whole.setContentsMargins(6, 6, 6, 6)
         for part in (self.place, self.message, _line(), self.errors, _line(), self.files):
             whole.addWidget(part)
         whole.setStretchFactor(self.errors, 1)
@@ -75,16 +75,21 @@ class LandmarksWidget(QScrollArea):
         self.setWidgetResizable(True)
         self.setFrameShape(QFrame.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setMinimumWidth(_WIDTH - 30)
         self.errors.table.chosen.connect(lambda row: self._do(lambda: self._model.select(row)))
         self.errors.plot.frame_chosen.connect(lambda t: self._model.go_to(self._model.frame._replace(frame=t)))
         self.place.show_prediction.toggled.connect(lambda _on: self._show_prediction())
+
+    def minimumSizeHint(self) -> QSize:  # noqa: N802
+        """Qt: never so narrow that something is cut off, whatever the fonts of the theme."""
+        inside, bar = self.widget(), self.verticalScrollBar()
+        width = 0 if inside is None or bar is None else inside.minimumSizeHint().width() + bar.sizeHint().width()
+        return QSize(width, 200)
 
     # Acting
 
     def _do(self, action: Callable[[], object]) -> None:
         """Run what a person asked for; a problem is shown, not raised."""
-        self.message.setText("")
+        self._say("")
         try:
             action()
         except (R2N2Error, ValueError, OSError) as error:
@@ -96,6 +101,7 @@ class LandmarksWidget(QScrollArea):
 
     def _say(self, text: str) -> None:
         self.message.setText(text[:1].upper() + text[1:])
+        self.message.setVisible(bool(text))
 
     # Showing
 

@@ -45,8 +45,8 @@ class LazyStack:
 
     def __getitem__(self, index: Any) -> NDArray[Any]:
         index = index if isinstance(index, tuple) else (index,)
-        if Ellipsis in index:
-            place = index.index(Ellipsis)
+        # By identity: an array in the index cannot be compared.
+        for place in [place for place, part in enumerate(index) if part is Ellipsis]:
             index = (*index[:place], *(slice(None),) * (self.ndim - len(index) + 1), *index[place + 1 :])
         index = (*index, *(slice(None),) * (self.ndim - len(index)))
         count = len(self._leading)
@@ -56,7 +56,7 @@ class LazyStack:
         lengths = tuple(len(part) for part in chosen if part.ndim)
         if not items:
             return np.zeros((*lengths, *np.empty(self.shape[count:], self.dtype)[index[count:]].shape), self.dtype)
-        return np.stack(items).reshape(*lengths, *items[0].shape)
+        return np.stack(items).reshape((*lengths, *items[0].shape))
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         if copy is False:

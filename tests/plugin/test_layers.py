@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
+import dask.array
 import numpy as np
 import pytest
 from napari.layers import Image, Layer
+from numpy.typing import NDArray
 
-from napari_r2n2.layers import METADATA_KEY, landmarks_to_layer, layer_to_series, registered_layer, series_to_layers
+from napari_r2n2.layers import AXES_CHOICES, Place, axes_of, landmarks_to_layer, layer_to_series, series_to_layers
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
@@ -17,6 +20,10 @@ from r2n2.series import ImageSeries, LandmarkSet
 
 def _layers(*series: ImageSeries) -> list[Layer]:
     return [Layer.create(*data) for data in series_to_layers(series)]
+
+
+def _frames(series: ImageSeries) -> NDArray[Any]:
+    return np.stack([series.frame(index) for index in range(len(series))])
 
 
 def test_layer_carries_scale_units_and_labels(series: ImageSeries) -> None:
@@ -31,7 +38,7 @@ def test_layer_carries_scale_units_and_labels(series: ImageSeries) -> None:
 def test_there_and_back_is_the_same_series(series: ImageSeries) -> None:
     (layer,) = _layers(series)
     (back,) = layer_to_series(layer)
-    np.testing.assert_array_equal(back.frames, series.frames)
+    np.testing.assert_array_equal(_frames(back), series.frames)
     assert (back.grid, back.times_s, back.modality, back.dtype) == (series.grid, series.times_s, "MR", np.int16)
 
 
@@ -45,7 +52,7 @@ def test_slices_that_agree_become_one_layer(series: ImageSeries) -> None:
     np.testing.assert_allclose(layer.scale, (10.0, 0.5, 2.0, 1.5))
     back = layer_to_series(layer)
     assert len(back) == 2
-    np.testing.assert_array_equal(back[1].frames, second.frames)
+    np.testing.assert_array_equal(_frames(back[1]), second.frames)
 
 
 def test_slices_that_differ_stay_apart(series: ImageSeries) -> None:
@@ -58,7 +65,7 @@ def test_colour_frames(series: ImageSeries) -> None:
     (layer,) = _layers(replace(series, frames=frames))
     assert layer.rgb
     assert layer.data.shape == (4, 27, 35, 3)
-    np.testing.assert_array_equal(layer_to_series(layer)[0].frames, frames)
+    np.testing.assert_array_equal(_frames(layer_to_series(layer)[0]), frames)
 
 
 def test_unknown_pixel_size_is_said(series: ImageSeries) -> None:
@@ -72,21 +79,87 @@ def test_a_layer_in_micrometres_is_converted() -> None:
     assert layer_to_series(layer)[0].grid.spacing == pytest.approx((0.25, 0.5))
 
 
-@pytest.mark.parametrize("shape", [(5, 7), (2, 2, 5, 7)])
+@pytest.mark.parametrize("shape", [(5, 7), (2, 2, 2, 5, 7)])
 def test_a_layer_that_is_no_series_is_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ArgumentError, match=r"layer 'x'.*\(frame, y, x\)"):
         layer_to_series(Image(np.zeros(shape), name="x"))
 
 
-def test_registered_layer_shows_like_its_source(series: ImageSeries) -> None:
+def test_a_series_read_from_a_file_keeps_all_that_a_writer_needs(series: ImageSeries) -> None:
+    placed = Grid((1, 27, 35), (8.0, 2.0, 1.5), (3.0, 10.0, -7.0))
+    source = {"format": "dicom", "path": "x", "files": ["a", "b"], "rescale": [[1.0, 0.0], [2.0, -1.0]], "bits_stored": 12}
+    read = replace(series, patient_grid=placed, source=source, notes=("read",))
+    (layer,) = _layers(read)
+    json.dumps(layer.metadata)
+    layer.name = "renamed"
+    (back,) = layer_to_series(layer)
+    for name in ("grid", "patient_grid", "source", "notes", "name", "times_s", "spacing_known"):
+        assert getattr(back, name) == getattr(read, name), name
+
+
+def test_nothing_is_read_from_a_lazy_layer_until_a_frame_is_asked_for() -> None:
+    asked: list[int] = []
+
+    def load(block: Any, block_info: Any = None) -> Any:
+        asked.append(block_info[0]["chunk-location"][0] if block_info else -1)
+        return block
+
+    data = dask.array.zeros((3, 20, 30), chunks=(1, 20, 30), dtype=np.float32).map_blocks(load, dtype=np.float32)
+    layer = Image(data, contrast_limits=(0, 1))
+    asked.clear()
+    (series,) = layer_to_series(layer)
+    assert not asked
+    series.frame(2)
+    assert asked == [2]
+
+
+def test_the_finest_level_of_a_multiscale_layer_is_used() -> None:
+    fine = np.random.default_rng(0).random((3, 40, 60)).astype(np.float32)
+    layer = Image([fine, fine[:, ::2, ::2]], multiscale=True)
+    np.testing.assert_array_equal(layer_to_series(layer)[0].frame(1)[0], fine[1])
+
+
+def test_four_axes_without_names_are_asked_about() -> None:
+    data = np.random.default_rng(0).random((2, 3, 20, 30)).astype(np.float32)
+    layer = Image(data, name="x")
+    assert axes_of(layer) == ()
+    with pytest.raises(ArgumentError, match="'x': has 4 axes without names; say what they mean"):
+        layer_to_series(layer)
+    slices = layer_to_series(layer, AXES_CHOICES[0])
+    assert [len(item) for item in slices] == [3, 3]
+    np.testing.assert_array_equal(slices[1].frame(2)[0], data[1, 2])
+    (channels,) = layer_to_series(layer, AXES_CHOICES[1])
+    assert (len(channels), channels.channels) == (2, 3)
+    np.testing.assert_array_equal(channels.frame(1), data[1])
+
+
+def test_volumes_are_refused_not_taken_for_channels() -> None:
+    layer = Image(np.zeros((2, 3, 20, 30)), axis_labels=("frame", "z", "y", "x"))
+    with pytest.raises(ArgumentError, match="volumes are not aligned yet"):
+        layer_to_series(layer)
+
+
+@pytest.mark.parametrize("turn", [{"rotate": 20}, {"shear": [0.0, 0.0, 0.3]}, {"affine": np.diag([1.0, 2.0, 1.0, 1.0])}])
+def test_a_turned_layer_is_refused(turn: dict[str, Any]) -> None:
+    with pytest.raises(ArgumentError, match="turned, sheared or has an affine"):
+        layer_to_series(Image(np.zeros((3, 20, 30)), **turn))
+
+
+def test_layers_of_a_result_lie_where_the_series_lies(series: ImageSeries) -> None:
     (layer,) = _layers(series)
     layer.contrast_limits = (3, 500)
-    result = Layer.create(*registered_layer(layer, layer.data + 1, complete=True, settings={"method": "fit"}))
-    assert result.name == "disc registered"
-    np.testing.assert_allclose(result.scale, layer.scale)
-    assert (result.units, result.axis_labels, result.contrast_limits) == (layer.units, layer.axis_labels, [3, 500])
-    assert json.loads(json.dumps(result.metadata))[METADATA_KEY]["registration"]["settings"]["method"] == "fit"
-    assert "registration" not in layer.metadata[METADATA_KEY]
+    layer.translate = (0.0, 5.0, -3.0)
+    place = Place.of(layer, axes_of(layer))
+    stack = Image(np.zeros((2, 4, 27, 35), np.int16), **place.stack_options("aligned"), **place.display)
+    assert stack.name == "disc aligned"
+    assert stack.axis_labels == ("step", "frame", "y", "x")
+    np.testing.assert_allclose(stack.scale, (1.0, 0.5, 2.0, 1.5))
+    np.testing.assert_allclose(stack.translate, (0.0, 0.0, 5.0, -3.0))
+    assert [str(unit) for unit in stack.units] == ["pixel", "second", "millimeter", "millimeter"]
+    assert stack.contrast_limits == [3, 500]
+    drawn = place.plane_options("Gaussians")
+    assert (drawn["axis_labels"], drawn["translate"]) == (("y", "x"), (5.0, -3.0))
+    assert place.plane == (2.0, 1.5)
 
 
 def test_landmarks_lie_on_the_image(series: ImageSeries) -> None:

@@ -12,6 +12,7 @@ from psygnal import Signal
 from napari_r2n2.landmark_editor import LandmarkEditor
 from napari_r2n2.landmark_layer import adopt, new_layer, unfit
 from napari_r2n2.landmark_marks import Marks
+from napari_r2n2.landmark_predictions import Predictions
 from napari_r2n2.landmark_series import belongs_to, geometry_of, is_series
 from napari_r2n2.layers import METADATA_KEY
 from napari_r2n2.session import FrameKey, Session, session_of
@@ -51,7 +52,9 @@ class LandmarkBinding:
         self.editor: LandmarkEditor | None = None
         self.chosen: str | None = None
         """Id that a click places; None: the one that comes next."""
+        self.predictions = Predictions(self.session)
         self._references: dict[int, int] = {}
+        self._told: Marks | None = None
         self._events = [
             (self.viewer.layers.events.inserted, self._layers_changed),
             (self.viewer.layers.events.removed, self._layers_changed),
@@ -211,7 +214,7 @@ class LandmarkBinding:
     def _drop_editor(self) -> None:
         if self.editor is not None:
             self.editor.close()
-            self.editor, self.chosen = None, None
+            self.editor, self.chosen, self._told = None, None, None
 
     def _edited(self) -> None:
         self._tell_session(self.marks)
@@ -226,7 +229,11 @@ class LandmarkBinding:
         self.said.emit(text)
 
     def _tell_session(self, marks: Marks) -> None:
-        if self.registered or not self.session.series:
+        """Hand the landmarks on, if they are those of the session's series and others than it was told last."""
+        if self.editor is None or not (self.registered or not self.session.series):
+            return
+        if self._told is None or not marks.same(self._told):
+            self._told = marks
             self.session.set_landmarks(marks.sets())
 
     def _tell_all(self) -> None:
@@ -238,7 +245,11 @@ class LandmarkBinding:
     def _frame_changed(self, _event: object = None) -> None:
         self.moved.emit()
 
-    def _registration_changed(self, _key: object = None) -> None:
+    def _registration_changed(self, key: FrameKey | None = None) -> None:
+        self.predictions.forget(key)
+        if key is None:
+            self._told = None
+            self._tell_session(self.marks)
         self.changed.emit()
 
     def _renamed(self, _event: object = None) -> None:
@@ -247,8 +258,10 @@ class LandmarkBinding:
     def _layers_changed(self, _event: object = None) -> None:
         layers = list(self.viewer.layers)
         if self.editor is not None and self.editor.layer not in layers:
+            told = self._told is not None
             self._drop_editor()
-            self.session.set_landmarks({})
+            if told:
+                self.session.set_landmarks({})
         if self.image is None or self.image not in layers:
             self._drop_editor()
             self._watch_image(next(iter(self.images()), None))

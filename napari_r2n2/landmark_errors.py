@@ -5,17 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from napari_r2n2.landmark_marks import PLACED, Marks
-from napari_r2n2.landmark_series import contains
 from napari_r2n2.session import FrameKey
-from r2n2.errors import ReadError
 
 if TYPE_CHECKING:
-    from napari_r2n2.session import Session
+    from napari_r2n2.landmark_predictions import Predictions
     from r2n2.series import ImageSeries
 
 __all__ = ["ErrorReport", "ErrorRow", "Figures", "report"]
@@ -62,7 +61,7 @@ class ErrorReport:
     @property
     def frames(self) -> tuple[int, ...]:
         """Frames with a point that counts."""
-        return tuple(sorted({row.frame for row in self._counted(None)}))
+        return tuple(sorted(self._by_frame))
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -83,50 +82,51 @@ class ErrorReport:
         return tuple(notes)
 
     def _counted(self, frame: int | None) -> list[ErrorRow]:
-        return [row for row in self.rows if not row.remark and (frame is None or row.frame == frame)]
+        if frame is not None:
+            return self._by_frame.get(frame, [])
+        return [row for row in self.rows if not row.remark]
+
+    @cached_property
+    def _by_frame(self) -> dict[int, list[ErrorRow]]:
+        found: dict[int, list[ErrorRow]] = {}
+        for row in self._counted(None):
+            found.setdefault(row.frame, []).append(row)
+        return found
 
 
-def report(marks: Marks, series: tuple[ImageSeries, ...], slice_index: int, reference: int, session: Session | None) -> ErrorReport:
-    """Errors of a slice position; ``session`` is the registration of this series, or None before there is one.
+def report(
+    marks: Marks, series: tuple[ImageSeries, ...], slice_index: int, reference: int, predictions: Predictions | None
+) -> ErrorReport:
+    """Errors of a slice position; ``predictions`` are those of this series' registration, None before there is one.
 
-    Distances before are plain numpy, so that nothing heavy is loaded while people only place points.
+    The same numbers as ``Session.errors`` gives, but for every point, and fast enough to follow a drag.
     """
     place = series[slice_index]
-    spacing = np.array(place.grid.spacing)
+    spacing, positions = np.array(place.grid.spacing), marks.positions()
+    scaled = (positions * spacing).tolist()  # mm from the first pixel, along the axes
+    inside = np.all((positions >= -0.5) & (positions <= np.array(place.grid.shape) - 0.5), axis=1)
     fixed = {marks.ids[k]: k for k in marks.rows_in(FrameKey(slice_index, reference)) if marks.drafts[k] == PLACED}
-    after = {} if session is None else _after(session, slice_index)
     rows = []
-    for k, name in enumerate(marks.ids):
-        key = marks.key(k)
-        if key.slice_index != slice_index or key.frame == reference:
-            continue
-        remark, before = _remark(marks, series, k, fixed.get(name)), math.nan
-        if name in fixed and marks.drafts[k] == PLACED:
-            before = float(np.linalg.norm((marks.positions()[k] - marks.positions()[fixed[name]]) * spacing))
-        rows.append(ErrorRow(k, key.frame, name, before, after.get((key.frame, name), math.nan), remark))
-    return ErrorReport(reference, len(place), tuple(sorted(rows, key=lambda row: (row.frame, natural(row.id)))))
+    for frame in range(len(place)):
+        key = FrameKey(slice_index, frame)
+        here = marks.rows_in(key) if frame != reference else []
+        mapped = predictions.at(key, positions[list(fixed.values())]) if here and fixed and predictions is not None else None
+        expected = {} if mapped is None else dict(zip(fixed, (mapped * spacing).tolist(), strict=True))
+        for k in sorted(here, key=lambda k: natural(marks.ids[k])):
+            name, before, after = marks.ids[k], math.nan, math.nan
+            partner = fixed.get(name)
+            if partner is not None and marks.drafts[k] == PLACED:
+                before = math.dist(scaled[k], scaled[partner])
+                if name in expected:
+                    after = math.dist(scaled[k], expected[name])
+            remark = marks.drafts[k] or ("no partner" if partner is None else "" if inside[k] and inside[partner] else "outside")
+            rows.append(ErrorRow(k, frame, name, before, after, remark))
+    return ErrorReport(reference, len(place), tuple(rows))
 
 
 def natural(name: str) -> tuple[int, int, str]:
     """Sorting key by which 2 comes before 10, and numbers before names."""
     return (0, int(name), "") if name.isdecimal() else (1, 0, name)
-
-
-def _remark(marks: Marks, series: tuple[ImageSeries, ...], k: int, partner: int | None) -> str:
-    if marks.drafts[k] != PLACED:
-        return marks.drafts[k]
-    if partner is None:
-        return "no partner"
-    inside = all(contains(series, marks.key(n), marks.positions()[n]) for n in (k, partner))
-    return "" if inside else "outside"
-
-
-def _after(session: Session, slice_index: int) -> dict[tuple[int, str], float]:
-    try:
-        table = session.errors(slice_index)
-    except ReadError:  # no pair yet: the rows say so
-        return {}
-    return {} if table is None else {(row.frame, row.id): row.after_mm for row in table.rows}
 
 
 def _figures(distances: Iterable[float]) -> Figures:

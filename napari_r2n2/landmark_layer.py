@@ -152,8 +152,12 @@ def _name(value: Any) -> str:
 
 def _drafts(layer: Any) -> tuple[str, ...]:
     features = layer.features
-    flags = {d: features[d].fillna(False).astype(bool) for d in (COPIED, PREDICTED) if d in features.columns}
-    return tuple(next((d for d, flag in flags.items() if flag.iloc[k]), PLACED) for k in range(len(layer.data)))
+    drafts = [PLACED] * len(layer.data)
+    for draft in (COPIED, PREDICTED):
+        flags = features[draft].tolist() if draft in features.columns else []
+        # A gap of a features table is None or NaN.
+        drafts = [draft if k < len(flags) and flags[k] is True else kept for k, kept in enumerate(drafts)]
+    return tuple(drafts)
 
 
 def _numbers(values: tuple[float, ...]) -> str:

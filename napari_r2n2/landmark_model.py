@@ -161,17 +161,10 @@ class LandmarkModel(LandmarkBinding):
         reference = self.reference(key.slice_index)
         if self.editor is None or not self.registered or key.frame == reference:
             return {}
-        transform, marks = self.session.transform(key), self.editor.live()
+        marks = self.editor.live()
         rows = marks.rows_in(FrameKey(key.slice_index, reference))
-        if transform is None or not rows:
-            return {}
-        import torch
-
-        from r2n2.geometry import Space
-        from r2n2.transform import map_points
-
-        found = map_points(transform, torch.from_numpy(marks.positions()[rows].copy()), Space.INDEX).tolist()
-        return {marks.ids[k]: (y, x) for k, (y, x) in zip(rows, found, strict=True)}
+        mapped = self.predictions.at(key, marks.positions()[rows]) if rows else None
+        return {} if mapped is None else {marks.ids[k]: (float(y), float(x)) for k, (y, x) in zip(rows, mapped, strict=True)}
 
     def accept_prediction(self) -> None:
         """Place the expected landmark where the registration expects it, as a draft.
@@ -212,7 +205,7 @@ class LandmarkModel(LandmarkBinding):
         marks = self.editor.live() if live else self.marks
         self._tell_session(marks)
         at = self.frame.slice_index
-        return report(marks, self.series, at, self.reference(at), self.session if self.registered else None)
+        return report(marks, self.series, at, self.reference(at), self.predictions if self.registered else None)
 
     # Helpers
 

@@ -16,6 +16,7 @@ import torch
 from napari_r2n2 import landmark_files as files
 from napari_r2n2.landmark_errors import report
 from napari_r2n2.landmark_marks import COPIED, PLACED, PREDICTED, Marks
+from napari_r2n2.landmark_predictions import Predictions
 from napari_r2n2.session import FrameKey, Session
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.evaluation import target_registration_error
@@ -102,8 +103,7 @@ def test_rows_of_a_click_between_frames_are_rounded() -> None:
 
 def test_errors_before_and_after_are_the_hand_computed_ones(pairs: Marks, series: ImageSeries) -> None:
     session = registered(series, {0: (0, 0), 2: (3, 2)})
-    session.set_landmarks(pairs.sets())
-    found = report(pairs, (series,), 0, 0, session)
+    found = report(pairs, (series,), 0, 0, Predictions(session))
     assert [(row.frame, row.id) for row in found.rows] == [(1, "1"), (2, "1"), (2, "2")]
     assert [row.before_mm for row in found.rows] == pytest.approx([0, math.hypot(6, 6), 3])
     # 1 misses by (0, 2) pixels = 3 mm; 2 is at (4, 22) and expected at (7, 22): 3 pixels = 6 mm; frame 1 is not registered.
@@ -111,6 +111,28 @@ def test_errors_before_and_after_are_the_hand_computed_ones(pairs: Marks, series
     assert found.after(2) == pytest.approx((2, 4.5, 4.5, 6))
     assert found.before() == pytest.approx((3, (math.hypot(6, 6) + 3) / 3, 3, math.hypot(6, 6)))
     assert any("1 of 3" in note for note in found.notes)
+
+
+def test_the_report_agrees_with_the_session(series: ImageSeries) -> None:
+    """On a turned grid with random points and motion, and again after points moved and frames were registered anew."""
+    turned = replace(series, grid=Grid((27, 35), (2.0, 1.5), (10.0, -7.0), ((0.8, -0.6), (0.6, 0.8))))
+    session = registered(turned, {t: (0.4 * t, -0.7 * t) for t in range(4)})
+    predictions = Predictions(session)
+    random = np.random.default_rng(0)
+    marks = Marks.empty(3)
+    for turn in range(3):
+        for t in range(4):
+            for k in range(4 if turn == 0 else 2):  # in later turns only some points move
+                marks = marks.place(key(t), str(k), random.uniform(0, 26, 2).tolist())
+        session.set_landmarks(marks.sets())
+        table = session.errors()
+        found = report(marks, (turned,), 0, 0, predictions)
+        assert {(r.frame, r.id): (r.before_mm, r.after_mm) for r in found.rows} == {
+            (r.frame, r.id): (pytest.approx(r.before_mm), pytest.approx(r.after_mm)) for r in table.rows
+        }
+        assert found.after(1)[1:] == pytest.approx((table.after(1).mean_mm, table.after(1).median_mm, table.after(1).max_mm))
+        session.add(0, 0, FrameResult(2, shift(turned.grid, turn, 1), FrameStatus.OK, "", 0.5, 0.9, 0.0, 1.0, 1.0, 0.1))
+        predictions.forget(key(2))
 
 
 def test_distances_before_agree_with_the_evaluation(pairs: Marks, series: ImageSeries) -> None:
@@ -125,8 +147,7 @@ def test_what_does_not_count_is_left_out_and_said(pairs: Marks, series: ImageSer
     marks = pairs.place(key(3), "1", (10, 12), PREDICTED).place(key(3), "2", (4, 20), COPIED)
     marks = marks.place(key(1), "2", (4, 35.4)).place(key(1), "lonely", (3, 3))
     session = registered(series, dict.fromkeys(range(4), (0, 0)))
-    session.set_landmarks(marks.sets())
-    found = report(marks, (series,), 0, 0, session)
+    found = report(marks, (series,), 0, 0, Predictions(session))
     assert [row.remark for row in found.rows] == ["", "outside", "no partner", "", "", "predicted", "copied"]
     assert found.after().number == found.before().number == 3
     assert found.frames == (1, 2)
@@ -134,7 +155,9 @@ def test_what_does_not_count_is_left_out_and_said(pairs: Marks, series: ImageSer
 
 
 def test_without_pairs_there_are_no_numbers(series: ImageSeries) -> None:
-    found = report(Marks.empty(3).place(key(0), "1", (3, 3)), (series,), 0, 0, registered(series, {0: (0, 0), 1: (1, 1)}))
+    found = report(
+        Marks.empty(3).place(key(0), "1", (3, 3)), (series,), 0, 0, Predictions(registered(series, {0: (0, 0), 1: (1, 1)}))
+    )
     assert found.rows == ()
     assert math.isnan(found.before().mean_mm)
 

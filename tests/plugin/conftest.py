@@ -14,6 +14,7 @@ pytest.importorskip("pytestqt")
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
+from r2n2.config import RegistrationConfig
 from r2n2.geometry import Grid
 from r2n2.series import ImageSeries
 
@@ -96,3 +97,21 @@ def in_layer(viewer: Any, series: ImageSeries) -> Any:
 
     data, options, _kind = series_to_layers([series])[0]
     return viewer.add_image(data, **options)
+
+
+@pytest.fixture
+def aligned(viewer: Any, in_layer: Any) -> Any:
+    """The series aligned to frame 0 by six fitted Gaussians, shown in the window; its ``ResultLayers``."""
+    from napari_r2n2.alignment import align
+    from napari_r2n2.layers import Place, axes_of, layer_to_series
+    from napari_r2n2.result_layers import results_of
+
+    series, config = layer_to_series(in_layer), RegistrationConfig(method="fit", steps=6, reference=0, device="cpu")
+    results = results_of(viewer)
+    results.session.begin(series, config)
+    results.begin(Place.of(in_layer, axes_of(in_layer)))
+    for progress in align(series, config):
+        for result in progress.finished:
+            results.session.add(progress.slice_index, progress.reference, result)
+    results.session.end()
+    return results

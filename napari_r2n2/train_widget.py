@@ -1,0 +1,385 @@
+"""The Train widget: adapt the network's weights to the open series in the background, with curves, time left and a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari.layers import Image
+from napari.qt.threading import thread_worker
+from napari.utils.notifications import show_error, show_info
+from napari.utils.theme import get_theme
+from qtpy.QtCore import Qt, QTimer, QUrl
+from qtpy.QtGui import QDesktopServices
+from qtpy.QtWidgets import (
+    QComboBox,
+    QDoubleSpinBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QProgressBar,
+    QPushButton,
+    QScrollArea,
+    QSpinBox,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_r2n2.layers import AXES_CHOICES, METADATA_KEY, axes_of, layer_to_series
+from napari_r2n2.loss_plot import LossPlot
+from napari_r2n2.preferences import read_preferences
+from napari_r2n2.training_run import SUFFIX, TrainingRun, adapted_weights, weights_folder
+from r2n2.errors import ArgumentError, R2N2Error
+from r2n2.shipped_weights import named_weights
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+
+    from napari.viewer import Viewer
+
+    from r2n2.series import ImageSeries
+    from r2n2.training.adapt import Adapting
+
+__all__ = ["TrainWidget"]
+
+_AUTO = -1
+_BAR = 1000
+_REDRAWN_EVERY_MS = 500
+_FEWEST_FRAMES = 4
+_NOTES_TOLD = 3
+_NO_LAYER = "Drop an image series onto the window, or try File > Open Sample > R2N2."
+_INTRODUCTION = (
+    "Goes on training on the very series that is to be aligned. Some frames are held out; "
+    "weights are kept only if they align these better and fold no more."
+)
+
+
+class TrainWidget(QScrollArea):
+    """Adapts weights to a series; the series and the weights it starts from are never changed."""
+
+    def __init__(self, napari_viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._worker: Any = None
+        # Lists, so that the slots that outlive this widget hold no reference to it.
+        self._running: list[Any] = []
+        self._named: list[Any] = []
+        self.run: TrainingRun | None = None
+        self._build()
+        self._clock = QTimer(self)
+        self._clock.setInterval(_REDRAWN_EVERY_MS)
+        self._clock.timeout.connect(self._show_progress)
+        for event in (napari_viewer.layers.events.inserted, napari_viewer.layers.events.removed):
+            event.connect(self._update_layers)
+        napari_viewer.events.theme.connect(self._show_theme)
+        running = self._running
+        self.destroyed.connect(lambda: [end() for end in running])
+        self._show_theme()
+        self._update_layers()
+
+    # Making it
+
+    def _build(self) -> None:
+        preferred = read_preferences()
+        self._introduction = _label(_INTRODUCTION)
+        self._layers = _combo("The image series: axes (frame, y, x) or (slice, frame, y, x).")
+        self._axes = _combo("What the four axes of this layer mean; it does not say so itself.")
+        self._axes.addItem("choose ...", ())
+        for axes in AXES_CHOICES:
+            self._axes.addItem(", ".join(axes), axes)
+        self._slice = QSpinBox()
+        self._slice.setToolTip("Slice position to adapt to, counted from 0; the weights then serve all of them.")
+        self._weights = _combo("Weights to start from: shipped, adapted before, or a .safetensors file.")
+        self._browse = QToolButton()
+        self._browse.setText("...")
+        self._browse.setToolTip("Choose a .safetensors file of weights to start from.")
+        for name in named_weights():
+            self._weights.addItem(name, name)
+        for name, file in adapted_weights().items():
+            self._weights.addItem(name, str(file))
+        self._choose_weights(preferred.weights)
+        self._reference = QSpinBox()
+        self._reference.setRange(_AUTO, _AUTO)
+        self._reference.setSpecialValueText("auto")
+        self._reference.setToolTip(
+            "The frame that the series will be aligned to, counted from 0.\n"
+            "auto: the frame whose mean intensity is nearest the mean of the series."
+        )
+        self._minutes = QDoubleSpinBox()
+        self._minutes.setRange(0.1, 600.0)
+        self._minutes.setDecimals(1)
+        self._minutes.setSingleStep(0.5)
+        self._minutes.setValue(2.0)
+        self._minutes.setSuffix(" min")
+        self._minutes.setToolTip("For everything, preparation included; on a GPU fewer minutes are enough.")
+        self._device = _combo("Where to compute; auto takes a GPU if there is one.")
+        self._device.addItems(["auto", "cpu", "cuda"])
+        self._device.setCurrentText(preferred.device)
+        self._start = _button("Start", "Adapt in the background; what is found is kept only if it is better.")
+        self._stop = _button("Stop", "End after this update and keep the best weights so far.")
+        self._plot = LossPlot()
+        self._plot.setToolTip(
+            "Loss of every update, faint, and its running mean.\n"
+            "Points: similarity of the held-out frames to the reference, of the best weights so far."
+        )
+        self._progress = QProgressBar()
+        self._progress.setRange(0, _BAR)
+        self._progress.setTextVisible(False)
+        self._progress.setToolTip("Share of the time that is over.")
+        self._phase = _label("")
+        self._message = _label("")
+        self._message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self._save = _button("Save as ...", "Copy the adapted weights to a file of your choice.")
+        self._folder = _button("Open folder", "Show where adapted weights are kept, to copy or delete them.")
+        self._lay_out()
+        self._start.clicked.connect(self._begin)
+        self._stop.clicked.connect(self._end_early)
+        self._save.clicked.connect(self._ask_save)
+        self._folder.clicked.connect(self._open_folder)
+        self._browse.clicked.connect(self._choose_file)
+        self._layers.currentIndexChanged.connect(self._layer_changed)
+        self._axes.currentIndexChanged.connect(self._layer_changed)
+
+    def _lay_out(self) -> None:
+        self._rows = QFormLayout()
+        self._rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        weights, runs, files = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        weights.addWidget(self._weights, 1)
+        weights.addWidget(self._browse)
+        self._rows.addRow("Series", self._layers)
+        self._rows.addRow("Axes", self._axes)
+        self._rows.addRow("Slice", self._slice)
+        self._rows.addRow("Start from", weights)
+        self._rows.addRow("Reference", self._reference)
+        self._rows.addRow("Time", self._minutes)
+        self._rows.addRow("Device", self._device)
+        runs.addWidget(self._start, 2)
+        runs.addWidget(self._stop, 1)
+        files.addWidget(self._save)
+        files.addWidget(self._folder)
+        inner, whole = QWidget(), QVBoxLayout()
+        whole.addWidget(self._introduction)
+        whole.addLayout(self._rows)
+        whole.addLayout(runs)
+        whole.addWidget(self._progress)
+        whole.addWidget(self._phase)
+        whole.addWidget(self._plot)
+        whole.addWidget(self._message)
+        whole.addLayout(files)
+        whole.addStretch()
+        inner.setLayout(whole)
+        self.setWidget(inner)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QScrollArea.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    # What is chosen
+
+    def _series(self) -> tuple[ImageSeries, ...]:
+        layer = self._layers.currentData()
+        if layer is None:
+            raise ArgumentError(_NO_LAYER)
+        return layer_to_series(layer, self._axes.currentData() or ())
+
+    def _choose_weights(self, name: str) -> None:
+        known = max(self._weights.findText(name), self._weights.findData(name))
+        if known < 0 and Path(name).is_file():
+            self._weights.addItem(Path(name).stem, name)
+            known = self._weights.count() - 1
+        if known >= 0:
+            self._weights.setCurrentIndex(known)
+
+    def _choose_file(self) -> None:
+        name, _kind = QFileDialog.getOpenFileName(self, "Weights to start from", "", f"Weights (*{SUFFIX})")
+        if name:
+            self._choose_weights(name)
+
+    # Following the viewer
+
+    def _update_layers(self, _event: object = None) -> None:
+        chosen = self._layers.currentData()
+        for layer in self._named:
+            layer.events.name.disconnect(self._update_names)
+        self._named = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        self._layers.blockSignals(True)
+        self._layers.clear()
+        for layer in self._named:
+            layer.events.name.connect(self._update_names)
+            # What was aligned already has nothing to teach.
+            if "registration" not in layer.metadata.get(METADATA_KEY, {}):
+                self._layers.addItem(layer.name, layer)
+        kept = self._layers.findData(chosen) if chosen is not None else -1
+        self._layers.setCurrentIndex(kept if kept >= 0 else self._layers.count() - 1)
+        self._layers.blockSignals(False)
+        self._layer_changed()
+
+    def _update_names(self, _event: object = None) -> None:
+        for index in range(self._layers.count()):
+            self._layers.setItemText(index, self._layers.itemData(index).name)
+
+    def _layer_changed(self, _index: int = 0) -> None:
+        layer, problem, ambiguous = self._layers.currentData(), "", False
+        series: tuple[ImageSeries, ...] = ()
+        try:
+            ambiguous = layer is not None and not axes_of(layer)
+            series = self._series()
+        except R2N2Error as error:
+            problem = str(error)
+        self._rows.setRowVisible(self._axes, ambiguous)
+        self._rows.setRowVisible(self._slice, len(series) > 1)
+        if series:
+            self._slice.setRange(0, len(series) - 1)
+            self._reference.setMaximum(len(series[0]) - 1)
+            if len(series[0]) < _FEWEST_FRAMES:
+                problem = (
+                    f"layer {layer.name!r}: has {len(series[0])} frames, adapting needs the reference and at least 3 others; "
+                    "choose a longer series"
+                )
+        self._start.setEnabled(self._worker is None and not problem)
+        if self._worker is None:
+            self._phase.setText(problem)
+            self._phase.setVisible(bool(problem))
+        self._show_buttons()
+
+    def _show_buttons(self) -> None:
+        self._stop.setEnabled(self._worker is not None and self.run is not None and not self.run.stopping)
+        self._save.setEnabled(self._worker is None and self.run is not None and self.run.file is not None)
+
+    def _show_theme(self, _event: object = None) -> None:
+        self._plot.set_ink(get_theme(self._viewer.theme).text.as_hex())
+
+    # Running
+
+    def _begin(self) -> None:
+        reference = self._reference.value()
+        try:
+            series = self._series()[self._slice.value()]
+        except R2N2Error as error:
+            self._say(str(error))
+            return
+        self.run = run = TrainingRun(
+            series,
+            name=self._layers.currentText(),
+            start=self._weights.currentData(),
+            seconds=60 * self._minutes.value(),
+            reference="auto" if reference == _AUTO else reference,
+            device=self._device.currentText(),
+        )
+        worker = self._worker = _work(run)
+        self._running[:] = [run.stop, worker.quit]
+        self._message.setText("")
+        self._phase.setVisible(True)
+        self._start.setEnabled(False)
+        self._show_buttons()
+        self._show_progress()
+        worker.yielded.connect(self._take)
+        worker.returned.connect(self._done)
+        worker.errored.connect(self._broken)
+        worker.finished.connect(self._ready)
+        self._clock.start()
+        worker.start()
+
+    def _end_early(self) -> None:
+        assert self.run is not None
+        self.run.stop()
+        self._show_buttons()
+        self._show_progress()
+
+    def _take(self, adapting: Adapting) -> None:
+        assert self.run is not None
+        self.run.take(adapting)
+
+    def _show_progress(self) -> None:
+        if self.run is None:
+            return
+        self._plot.show_curves(self.run.losses, [(check.update, check.similarity) for check in self.run.checks])
+        if self._worker is not None:
+            self._progress.setValue(round(_BAR * self.run.fraction))
+            self._phase.setText(self.run.phase)
+
+    def _done(self, problem: str) -> None:
+        assert self.run is not None
+        notes = "\n".join(self.run.notes[:_NOTES_TOLD])
+        if problem:
+            self._say(problem)
+            return
+        try:
+            file = self.run.keep()
+        except (R2N2Error, OSError, ValueError) as error:
+            self._say(f"{self.run.verdict} They could not be saved: {error}")
+            return
+        told = self.run.verdict if file is None else f"{self.run.verdict}\nChoose {file.stem!r} under Weights in the Align widget."
+        self._message.setText(f"{told}\n{notes}".strip())
+        if file is not None and self._weights.findData(str(file)) < 0:
+            self._weights.addItem(file.stem, str(file))
+
+    def _broken(self, error: BaseException) -> None:
+        # napari tells it too, with where it happened.
+        self._message.setText(f"Internal error, {type(error).__name__}: {error}; nothing was saved. Please report it.")
+
+    def _ready(self) -> None:
+        self._clock.stop()
+        self._worker = None
+        self._running.clear()
+        self._show_progress()
+        self._progress.setValue(_BAR if self.run is not None and self.run.last is not None else 0)
+        self._layer_changed()
+
+    # Files
+
+    def _ask_save(self) -> None:
+        assert self.run is not None
+        assert self.run.file is not None
+        name, _kind = QFileDialog.getSaveFileName(self, "Save the adapted weights", self.run.file.name, f"Weights (*{SUFFIX})")
+        if not name:
+            return
+        try:
+            show_info(f"Saved: {self.run.save_as(Path(name))}")
+        except (R2N2Error, OSError) as error:
+            self._say(f"The weights could not be saved: {error}")
+
+    def _open_folder(self) -> None:
+        folder = weights_folder()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._say(f"{folder}: cannot be made ({error.strerror}); check its permissions")
+            return
+        QDesktopServices.openUrl(QUrl.fromLocalFile(str(folder)))
+
+    def _say(self, problem: str) -> None:
+        self._message.setText(problem)
+        show_error(problem)
+
+
+def _label(text: str) -> QLabel:
+    label = QLabel(text)
+    label.setWordWrap(True)
+    return label
+
+
+def _combo(tip: str) -> QComboBox:
+    box = QComboBox()
+    box.setToolTip(tip)
+    # Long names must not make the dock wider.
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(10)
+    return box
+
+
+def _button(text: str, tip: str) -> QPushButton:
+    button = QPushButton(text)
+    button.setToolTip(tip)
+    return button
+
+
+@thread_worker
+def _work(run: TrainingRun) -> Generator[Adapting, None, str]:
+    """Runs in the worker's thread; returns "" or, for a problem a person can mend, its message."""
+    try:
+        yield from run.work()
+    except (R2N2Error, ValueError, OSError, MemoryError) as error:
+        return str(error) or "not enough memory; crop the series or close other layers"
+    return ""

@@ -24,6 +24,7 @@ _LEFT_PX, _TOP_PX, _RIGHT_PX, _BOTTOM_PX = 44.0, 24.0, 54.0, 34.0
 _TICK_PX = 4.0
 _POINTS_DRAWN = 400
 _OUTLIERS = 0.02
+_FEWEST_CUT = 10
 
 
 def smoothed(curve: Curve) -> list[tuple[float, float]]:
@@ -73,11 +74,13 @@ class LossPlot(QWidget):
 
     def show_curves(self, losses: Curve, checks: Curve) -> None:
         """(update, loss) and (update, similarity), both in the order of updates."""
-        self._losses, self._checks, self._means = list(losses), list(checks), smoothed(losses)
-        # The few largest and smallest may lie outside, or one bad batch would flatten all others.
+        self._losses, self._checks = list(losses), list(checks)
+        # The few largest and smallest may lie outside, or one bad batch would flatten all others and bend the mean.
         ordered = sorted(loss for _update, loss in self._losses)
-        cut = int(_OUTLIERS * len(ordered))
-        self._loss_axis = span([*ordered[cut : len(ordered) - cut], *(loss for _update, loss in self._means)], 0.01)
+        cut = math.ceil(_OUTLIERS * len(ordered)) if len(ordered) > _FEWEST_CUT else 0
+        usual = ordered[cut : len(ordered) - cut] or [0.0]
+        self._means = smoothed([(update, min(max(loss, usual[0]), usual[-1])) for update, loss in self._losses])
+        self._loss_axis = span(usual, 0.01)
         self._similarity_axis = span([similarity for _update, similarity in self._checks], 0.001)
         self.update()
 

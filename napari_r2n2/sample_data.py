@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -16,4 +17,5 @@ def breathing_thorax() -> list[LayerData]:
     from r2n2.simulation import ThoraxConfig, thorax_series
 
     simulated = thorax_series(ThoraxConfig(shape=(128, 128)))
-    return [*series_to_layers([simulated.series]), landmarks_to_layer(simulated.landmarks, simulated.series)]
+    series = replace(simulated.series, name="breathing thorax")
+    return [*series_to_layers([series]), landmarks_to_layer(simulated.landmarks, series)]

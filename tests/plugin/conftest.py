@@ -14,8 +14,9 @@ pytest.importorskip("pytestqt")
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
-from r2n2.config import RegistrationConfig
+from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Grid
+from r2n2.registration import FrameResult, register_series
 from r2n2.series import ImageSeries
 
 
@@ -77,8 +78,7 @@ def press(qtbot: Any) -> Callable[[Any], None]:
     return click
 
 
-@pytest.fixture
-def series() -> ImageSeries:
+def disc_series() -> ImageSeries:
     """A blurred disc that moves down by up to 4 mm: 4 frames of 27 x 35 pixels of 2 x 1.5 mm, int16, every 0.5 s."""
     y, x = np.meshgrid(np.arange(27) * 2.0, np.arange(35) * 1.5, indexing="ij")
     frames = [900 / (1 + np.exp((np.hypot(y - 24 - shift, x - 25) - 11) / 1.5)) for shift in (0.0, 2.0, 4.0, 2.0)]
@@ -92,6 +92,25 @@ def series() -> ImageSeries:
 
 
 @pytest.fixture
+def series() -> ImageSeries:
+    """The moving disc of ``disc_series``."""
+    return disc_series()
+
+
+@pytest.fixture(scope="session")
+def disc_config() -> RegistrationConfig:
+    """Six Gaussians fitted quickly."""
+    small = FitConfig(sizes=(16, 32, 48), rounds=2, steps_a_round=3, final_steps=3, regulariser_size=12)
+    return RegistrationConfig(method="fit", steps=6, reference=0, device="cpu", fit=small)
+
+
+@pytest.fixture(scope="session")
+def disc_results(disc_config: RegistrationConfig) -> tuple[FrameResult, ...]:
+    """The moving disc registered, once for all tests."""
+    return tuple(result for progress in register_series(disc_series(), disc_config) for result in progress.finished)
+
+
+@pytest.fixture
 def in_layer(viewer: Any, series: ImageSeries) -> Any:
     from napari_r2n2.layers import series_to_layers
 
@@ -100,18 +119,15 @@ def in_layer(viewer: Any, series: ImageSeries) -> Any:
 
 
 @pytest.fixture
-def aligned(viewer: Any, in_layer: Any) -> Any:
-    """The series aligned to frame 0 by six fitted Gaussians, shown in the window; its ``ResultLayers``."""
-    from napari_r2n2.alignment import align
+def aligned(viewer: Any, in_layer: Any, disc_config: RegistrationConfig, disc_results: tuple[FrameResult, ...]) -> Any:
+    """The disc aligned to frame 0 by six Gaussians, shown in the window; its ``ResultLayers``."""
     from napari_r2n2.layers import Place, axes_of, layer_to_series
     from napari_r2n2.result_layers import results_of
 
-    series, config = layer_to_series(in_layer), RegistrationConfig(method="fit", steps=6, reference=0, device="cpu")
     results = results_of(viewer)
-    results.session.begin(series, config)
+    results.session.begin(layer_to_series(in_layer), disc_config)
     results.begin(Place.of(in_layer, axes_of(in_layer)))
-    for progress in align(series, config):
-        for result in progress.finished:
-            results.session.add(progress.slice_index, progress.reference, result)
+    for result in disc_results:
+        results.session.add(0, 0, result)
     results.session.end()
     return results

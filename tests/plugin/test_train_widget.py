@@ -356,3 +356,15 @@ def test_axes_of_the_plot_end_at_whole_steps_and_curves_lie_inside(qtbot: Any) -
     for place, colour in ((plot.similarity_position(100, 0.96), "#3fa0dc"), (plot.loss_position(90, 0.03), "#e69f00")):
         near = {image.pixelColor(round(place.x()) + dx, round(place.y()) + dy).name() for dx in (-2, -1, 0) for dy in range(-9, 10)}
         assert colour in near
+
+
+def test_one_bad_batch_does_not_flatten_the_others(qtbot: Any) -> None:
+    plot = LossPlot()
+    qtbot.addWidget(plot)
+    plot.resize(300, 190)
+    losses = [(k, 1 / k + 0.1) for k in range(1, 101)]
+    plot.show_curves(losses, [])
+    expected = plot.loss_position(50, 0.12)
+    plot.show_curves([(update, 1e6 if update == 40 else loss) for update, loss in losses], [])
+    assert plot.loss_position(50, 0.12).y() == pytest.approx(expected.y(), abs=3)
+    assert max(loss for _update, loss in plot._means) < 2

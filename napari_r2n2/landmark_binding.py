@@ -55,6 +55,7 @@ class LandmarkBinding:
         self.predictions = Predictions(self.session)
         self._references: dict[int, int] = {}
         self._told: Marks | None = None
+        self._registered: bool | None = None  # None: to be found out anew
         self._events = [
             (self.viewer.layers.events.inserted, self._layers_changed),
             (self.viewer.layers.events.removed, self._layers_changed),
@@ -64,7 +65,7 @@ class LandmarkBinding:
         ]
         for emitter, slot in self._events:
             emitter.connect(slot)
-        self._signals = [self.session.began, self.session.added, self.session.edited, self.session.ended]
+        self._signals = [self.session.began, self.session.added, self.session.edited]
         for signal in self._signals:
             signal.connect(self._registration_changed)
         self._layers_changed()
@@ -172,8 +173,10 @@ class LandmarkBinding:
     @property
     def registered(self) -> bool:
         """Whether the session's registration is that of the chosen series."""
-        names = {layer.name for layer in self.viewer.layers}
-        return self.image is not None and belongs_to(self.session, self.image, self.series, names)
+        if self._registered is None:
+            names = {geometry_of(layer)[0].name for layer in self.images()}
+            self._registered = self.image is not None and belongs_to(self.session, self.series, names)
+        return self._registered
 
     def reference(self, slice_index: int | None = None) -> int:
         """Reference frame of a slice position, of the one on the screen by default."""
@@ -248,15 +251,16 @@ class LandmarkBinding:
     def _registration_changed(self, key: FrameKey | None = None) -> None:
         self.predictions.forget(key)
         if key is None:
-            self._told = None
+            self._told = self._registered = None
             self._tell_session(self.marks)
         self.changed.emit()
 
     def _renamed(self, _event: object = None) -> None:
+        self._registered = None
         self.layers_changed.emit()
 
     def _layers_changed(self, _event: object = None) -> None:
-        layers = list(self.viewer.layers)
+        layers, self._registered = list(self.viewer.layers), None
         if self.editor is not None and self.editor.layer not in layers:
             told = self._told is not None
             self._drop_editor()
@@ -280,6 +284,7 @@ class LandmarkBinding:
 
     def _watch_image(self, image: Any) -> None:
         names = ("data", "scale", "translate", "axis_labels", "units")
+        self._registered = None
         if self.image is not None:
             for name in names:
                 getattr(self.image.events, name).disconnect(self._image_changed)
@@ -296,7 +301,7 @@ class LandmarkBinding:
         if not is_series(image):
             self.choose_image(next((other for other in self.images() if other is not image), None))
             return
-        self.series = geometry_of(image)
+        self.series, self._registered = geometry_of(image), None
         layer = self.layer
         if layer is not None and layer.ndim == image.ndim:
             layer.scale, layer.translate = image.scale, image.translate

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from qtpy.QtWidgets import QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
+from qtpy.QtCore import Qt
+from qtpy.QtWidgets import QApplication, QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
 from napari_r2n2 import landmark_files as files
 from napari_r2n2.landmark_hints import HintLayer
@@ -21,7 +23,6 @@ if TYPE_CHECKING:
 __all__ = ["FilePanel"]
 
 _READABLE = "Landmarks (*.csv *.json)"
-_OBSERVER = "magenta"
 
 
 class FilePanel(QWidget):
@@ -32,7 +33,7 @@ class FilePanel(QWidget):
         self._model = model
         self._second: Mapping[int, LandmarkSet] | None = None
         self._name = ""
-        self._hint = HintLayer(model.viewer, "observer 2", _OBSERVER, "diamond")
+        self._hint = HintLayer(model.viewer, "observer 2", colour="magenta", symbol="diamond", anchor="upper_right")
         self.load = QPushButton("Import ...")
         self.load.setToolTip(
             "Landmarks from R2N2's CSV (px or mm), napari's points CSV or 3D Slicer's .mrk.json; for several slice positions a "
@@ -97,7 +98,8 @@ class FilePanel(QWidget):
             kind = "slicer" if path.lower().endswith(".json") else kinds.get(chosen, "px")
         if not path:
             return
-        written = files.write(Path(path), model.marks, model.series, kind)
+        with _busy():
+            written = files.write(Path(path), model.marks, model.series, kind)
         drafts = model.marks.drafted
         left = f" {drafts} unmoved copies or predictions were left out." if drafts else ""
         names = written[0].name if len(written) == 1 else f"{len(written)} files"
@@ -140,7 +142,8 @@ class FilePanel(QWidget):
         if self._model.image is None:
             raise ArgumentError("there is no image series that landmarks could belong to; open one first")
         references = [self._model.reference(k) for k in range(len(self._model.series))]
-        return files.read(path, self._model.series, references)
+        with _busy():
+            return files.read(path, self._model.series, references)
 
     def _ask_open(self, title: str) -> Path | None:
         if self._model.several:
@@ -148,6 +151,16 @@ class FilePanel(QWidget):
         else:
             path, _kind = QFileDialog.getOpenFileName(self, title, "", _READABLE)
         return Path(path) if path else None
+
+
+@contextmanager
+def _busy() -> Iterator[None]:
+    """The wait cursor: the first conversion between mm and pixels loads torch, which takes seconds."""
+    QApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
+    try:
+        yield
+    finally:
+        QApplication.restoreOverrideCursor()
 
 
 def _mm(value: float) -> str:

@@ -18,10 +18,13 @@ __all__ = ["HintLayer", "prediction_marks"]
 
 
 class HintLayer:
-    """A read-only points layer that comes and goes with what it has to show."""
+    """A read-only points layer that comes and goes with what it has to show.
 
-    def __init__(self, viewer: Any, what: str, colour: str, symbol: str) -> None:
-        self._viewer, self._what, self._colour, self._symbol = viewer, what, colour, symbol
+    ``anchor`` says where its ids stand, so that they do not lie on those of the landmarks ("upper_left").
+    """
+
+    def __init__(self, viewer: Any, what: str, *, colour: str, symbol: str, anchor: str) -> None:
+        self._viewer, self._what, self._look = viewer, what, (colour, symbol, anchor)
         self.layer: Any = None
 
     @property
@@ -35,7 +38,7 @@ class HintLayer:
             self.hide()
         if not self.shown:
             active = self._viewer.layers.selection.active
-            self.layer = hint_layer(image, f"{image.name} {self._what}", self._colour, self._symbol)
+            self.layer = hint_layer(image, f"{image.name} {self._what}", *self._look)
             self.layer.metadata[METADATA_KEY] = {HINT: True}
             self._viewer.add_layer(self.layer)
             # A click must still go to the layer it went to before.
@@ -44,7 +47,6 @@ class HintLayer:
             return
         self.layer.data = marks.rows.copy()
         self.layer.features = {"id": np.array(marks.ids, dtype=object)}
-        self.layer.editable = False
 
     def hide(self) -> None:
         """Take the layer away."""

@@ -24,11 +24,13 @@ def new_layer(image: Any, marks: Marks) -> Any:
     return layer
 
 
-def hint_layer(image: Any, name: str, colour: str, symbol: str) -> Any:
+def hint_layer(image: Any, name: str, colour: str, symbol: str, anchor: str) -> Any:
     """An empty points layer that only shows: predictions, or another observer's points."""
     layer = _points(image, name, colour, symbol)
-    layer.text = {**_text(colour), "anchor": "lower_left"}  # beside, not on, the id of the landmark itself
+    layer.text = {**_text(colour), "anchor": anchor}
     layer.editable = False
+    # napari makes every layer editable again when the view changes between 2D and 3D.
+    layer.events.editable.connect(_stay_read_only)
     return layer
 
 
@@ -133,6 +135,11 @@ def _points(image: Any, name: str, colour: str, symbol: str) -> Any:
         scale=tuple(image.scale),
         translate=tuple(image.translate),
     )
+
+
+def _stay_read_only(event: Any) -> None:
+    if event.source.editable:
+        event.source.editable = False
 
 
 def _text(colour: str) -> dict[str, Any]:

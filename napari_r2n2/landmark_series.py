@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -50,10 +51,10 @@ def contains(series: tuple[ImageSeries, ...], key: FrameKey, yx: Any = None) -> 
     return yx is None or bool(np.all((np.asarray(yx) >= -0.5) & (np.asarray(yx) <= shape - 0.5)))
 
 
-def belongs_to(session: Session, layer: Any, series: tuple[ImageSeries, ...], names: set[str]) -> bool:
-    """Whether a session registered this layer, whose geometry is ``series``; ``names`` are those of all layers.
+def belongs_to(session: Session, series: tuple[ImageSeries, ...], names: Collection[str]) -> bool:
+    """Whether a session registered this series; ``names`` are those of all series in the viewer.
 
-    A layer may have been renamed since, so the name only decides where another layer bears it.
+    A layer may have been renamed since, so the name only decides where another series bears it.
     """
     if len(session.series) != len(series):
         return False
@@ -61,5 +62,5 @@ def belongs_to(session: Session, layer: Any, series: tuple[ImageSeries, ...], na
         same = mine.grid.shape == theirs.grid.shape and np.allclose(mine.grid.spacing, theirs.grid.spacing)
         if not same or len(mine) != len(theirs):
             return False
-    source = session.series[0].source.get("layer", layer.name)
-    return source == layer.name or source not in names
+    registered = session.series[0].name
+    return registered == series[0].name or registered not in names

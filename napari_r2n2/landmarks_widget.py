@@ -9,6 +9,7 @@ from napari.utils.theme import get_theme
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
+from napari_r2n2.connections import connect_while_alive
 from napari_r2n2.landmark_error_panel import ErrorPanel
 from napari_r2n2.landmark_file_panel import FilePanel
 from napari_r2n2.landmark_hints import HintLayer, prediction_marks
@@ -33,7 +34,7 @@ class LandmarksWidget(QScrollArea):
         self._model = model = LandmarkModel(napari_viewer)
         self._keys = _Keys(model, self._do, self._go_on)
         self._build()
-        self._hint = HintLayer(model.viewer, "predicted landmarks", "cyan", "cross")
+        self._hint = HintLayer(model.viewer, "predicted landmarks", colour="cyan", symbol="cross", anchor="lower_left")
         self._live = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
@@ -44,15 +45,17 @@ class LandmarksWidget(QScrollArea):
         model.moved.connect(self._frame_moved)
         model.layers_changed.connect(self._show_layers)
         model.said.connect(self._say)
-        self._viewer_events = [
-            (model.viewer.layers.selection.events.active, self._show_state),
-            (model.viewer.events.theme, self._show_theme),
-        ]
-        for emitter, slot in self._viewer_events:
-            emitter.connect(slot)
-        # Held by the lambda alone, so that nothing calls into a widget that Qt has deleted.
-        events, keys = self._viewer_events, self._keys
-        self.destroyed.connect(lambda: _let_go(model, keys, events))
+        keys, events = self._keys, model.viewer.events
+
+        def leave() -> None:
+            keys.release()
+            model.close()
+
+        connect_while_alive(
+            self,
+            [(model.viewer.layers.selection.events.active, self._show_state), (events.theme, self._show_theme)],
+            at_end=leave,
+        )
         self._show_theme()
         self._show_layers()
         self._refresh()
@@ -184,13 +187,6 @@ class _Keys:
                 self._layer.bind_key(key, None)
             self._layer.events.mode.disconnect(self._mode_changed)
         self._layer = None
-
-
-def _let_go(model: LandmarkModel, keys: _Keys, events: list[tuple[Any, Any]]) -> None:
-    for emitter, slot in events:
-        emitter.disconnect(slot)
-    keys.release()
-    model.close()
 
 
 def _line() -> QFrame:

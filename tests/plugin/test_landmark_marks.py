@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import json
 import math
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,17 @@ def test_written_and_read_again_is_the_same(pairs: Marks, series: ImageSeries, t
     assert notes == ()
 
 
+def test_slicer_gets_patient_positions(pairs: Marks, series: ImageSeries, tmp_path: Path) -> None:
+    """Of a coronal slice: rows run down the body, against z, columns to the left, along x."""
+    direction = ((0.0, -1.0, 0.0), (1.0, 0.0, 0.0), (0.0, 0.0, 1.0))
+    coronal = replace(series, patient_grid=Grid((1, 27, 35), (6.0, 2.0, 1.5), (100.0, -40.0, 20.0), direction))
+    (written,) = files.write(tmp_path / "marks.mrk.json", pairs, (coronal,), "slicer")
+    point = json.loads(written.read_text())["markups"][0]["controlPoints"][0]
+    assert point["position"] == pytest.approx([20 + 10 * 1.5, -40, 100 - 10 * 2.0])
+    sets, _notes = files.read(written, (coronal,), [0])
+    np.testing.assert_allclose(sets[0].points, pairs.positions(), atol=1e-9)
+
+
 def test_millimetres_are_those_of_the_grid(pairs: Marks, series: ImageSeries, tmp_path: Path) -> None:
     (written,) = files.write(tmp_path / "marks", pairs, (series,), "mm")
     with written.open(encoding="utf-8", newline="") as file:
@@ -267,6 +280,36 @@ def test_observers_of_several_slices_count_together(series: ImageSeries) -> None
     found = files.compare(one.sets(), two.sets(), (series, series))
     assert found.worst[0] == (1, 0, "1", pytest.approx(3.0))
     assert (found.summary.count, found.alone) == (2, 1)
+
+
+def test_placing_needs_neither_qt_nor_torch() -> None:
+    """The model works in a viewer without a window, and distances before cost no start of torch."""
+    script = """
+import sys
+import numpy as np
+from napari.components import ViewerModel
+from napari_r2n2.landmark_model import LandmarkModel
+from napari_r2n2.session import FrameKey, session_of
+
+viewer = ViewerModel()
+model = LandmarkModel(viewer)
+viewer.add_image(np.zeros((4, 27, 35)), scale=(0.5, 2, 1.5), axis_labels=("frame", "y", "x"), units=("s", "mm", "mm"))
+model.new_layer()
+model.go_to(FrameKey(0, 0))
+model.layer.add([0, 10, 10])
+model.go_to(FrameKey(0, 1))
+model.layer.add([1, 13, 14])
+assert model.marks.ids == ("1", "1")
+assert abs(model.errors().before().mean_mm - 72**0.5) < 1e-9
+assert session_of(viewer).landmarks().ids == ("1", "1")
+model.undo()
+assert model.marks.ids == ("1",)
+model.close()
+loaded = {name.split(".")[0] for name in sys.modules}
+assert not loaded & {"torch", "PyQt6", "PySide6"}, loaded & {"torch", "PyQt6", "PySide6"}
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_marks_refuse_unequal_lengths() -> None:

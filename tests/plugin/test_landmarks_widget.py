@@ -121,8 +121,7 @@ def test_without_a_series_it_says_what_to_do(viewer: Any, qtbot: Any) -> None:
     assert not widget.files.load.isEnabled()
 
 
-def test_opening_is_light(widget: Any, viewer: Any, in_layer: Any) -> None:
-    """The choice of a layer must not copy or change it, and the series of the widget is that of the layer."""
+def test_the_series_in_view_is_taken(widget: Any, viewer: Any, in_layer: Any) -> None:
     assert widget._model.image is in_layer
     assert widget._model.series[0].grid.spacing == (2.0, 1.5)
     assert list(viewer.layers) == [in_layer]
@@ -335,6 +334,9 @@ def test_prediction_is_hollow_and_read_only_and_does_not_count(
     hint = viewer.layers["disc predicted landmarks"]
     np.testing.assert_allclose(hint.data, [[2, 13, 10], [2, 7, 20]], atol=1e-6)
     assert not hint.editable
+    viewer.dims.ndisplay = 3
+    viewer.dims.ndisplay = 2
+    assert not hint.editable
     assert viewer.layers.selection.active is widget._model.layer
     key(Qt.Key_Y)
     layer = widget._model.layer
@@ -451,6 +453,8 @@ def test_the_curve_shows_means_and_leads_to_frames(widget: Any, viewer: Any, ser
     assert plot._after == {2: pytest.approx(2.0)}  # 1 row too far, 1 row too near
     assert plot._top_mm == 4.0
     place = plot.position(2, 2.0)
+    area = plot._area()
+    assert (place.x(), place.y()) == pytest.approx((area.left() + area.width() * 2.5 / 4, area.center().y()))
     QTest.mouseClick(plot, Qt.LeftButton, Qt.NoModifier, place.toPoint())
     assert viewer.dims.current_step[0] == 2
     blue = plot.grab().toImage().pixelColor(place.toPoint())
@@ -583,7 +587,7 @@ def test_a_second_observer_is_shown_and_measured(
 
 def test_layers_may_go_be_renamed_or_exchanged(widget: Any, viewer: Any, in_layer: Any, series: ImageSeries, qtbot: Any) -> None:
     fill(widget, {(0, "1"): (10, 10), (1, "1"): (12, 10)})
-    register(viewer, replace(series, source={"layer": "disc"}))
+    register(viewer, series)
     in_layer.name, widget._model.layer.name = "lung", "my points"
     assert widget.place.image.currentText() == "lung"
     assert widget.place.points.currentText() == "my points"
@@ -604,11 +608,25 @@ def test_layers_may_go_be_renamed_or_exchanged(widget: Any, viewer: Any, in_laye
     assert "Open an image series" in widget.place.guide.text()
 
 
+def test_a_series_renamed_after_its_registration_is_still_known(
+    widget: Any, viewer: Any, in_layer: Any, series: ImageSeries, qtbot: Any
+) -> None:
+    fill(widget, {(0, "1"): (10, 10), (1, "1"): (12, 10)})
+    register(viewer, series)
+    in_layer.metadata = {}  # as of a layer that no reader of ours made: its name is all it is known by
+    in_layer.name = "lung"
+    widget._model.choose_image(None)
+    widget._model.choose_image(in_layer)
+    settle(widget, qtbot)
+    assert widget._model.series[0].name == "lung"
+    assert after_mm(widget) == {("1", "1"): "2.00"}
+
+
 def test_another_series_of_equal_shape_is_not_the_registered_one(widget: Any, viewer: Any, series: ImageSeries, qtbot: Any) -> None:
     fill(widget, {(0, "1"): (10, 10), (1, "1"): (12, 10)})
     data, options, _kind = series_to_layers([replace(series, name="other")])[0]
     other = viewer.add_image(data, **options)
-    register(viewer, replace(series, source={"layer": "other"}))
+    register(viewer, replace(series, name="other"))
     settle(widget, qtbot)
     assert after_mm(widget) == {("1", "1"): "–"}
     assert not widget._model.registered

@@ -27,6 +27,7 @@ from napari_r2n2.align_form import AlignForm
 from napari_r2n2.alignment import AlignmentProgress, align
 from napari_r2n2.command_line import register_command
 from napari_r2n2.connections import connect_while_alive
+from napari_r2n2.garbage import MainThreadGarbage
 from napari_r2n2.layers import METADATA_KEY, Place, axes_of, series_to_layers
 from napari_r2n2.preferences import PLUGIN_NAME
 from napari_r2n2.registration import Registration
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = ["AlignWidget"]
 
 _BAR = 1000
+_TELL_S = 0.05
 _RUN_KEY, _FINISHED_NAME = "Control-Return", "run.json"
 
 
@@ -174,6 +176,7 @@ class AlignWidget(QScrollArea):
         worker.aborted.connect(self._aborted)
         worker.errored.connect(self._broken)
         worker.finished.connect(self._ready)
+        worker.finished.connect(MainThreadGarbage().release)
         worker.start()
         self._update()
 
@@ -309,8 +312,13 @@ def _time_left(seconds: float, fraction: float) -> str:
 @thread_worker
 def _align(series: tuple[ImageSeries, ...], config: RegistrationConfig) -> Generator[AlignmentProgress, None, str | None]:
     """Runs in the worker's thread; returns None or, for a problem a person can mend, its message."""
+    told_s = 0.0
     try:
-        yield from align(series, config)
+        for progress in align(series, config):
+            # Telling more often would only keep the window from drawing; Cancel is heard at these moments.
+            if progress.finished or time.monotonic() - told_s > _TELL_S:
+                yield progress
+                told_s = time.monotonic()
     except (R2N2Error, ValueError, OSError, MemoryError) as error:
         return str(error) or "not enough memory; crop the series or close other layers"
     return None

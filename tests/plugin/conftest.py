@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,13 @@ class CanvasMouse:
         for k in range(steps + 1):
             self.move(a + (b - a) * k / steps)
         QTest.mouseRelease(self.native, Qt.LeftButton, Qt.NoModifier, b)
+
+
+@pytest.fixture(autouse=True)
+def _collected() -> Iterator[None]:
+    """Closed windows are garbage with GL and Qt objects in it: collected here, not by chance in the thread of a later worker."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture

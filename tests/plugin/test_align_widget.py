@@ -1,18 +1,25 @@
-"""The widget in a real window: opened from the menu, run and cancelled with real clicks."""
+"""The Align widget in a real window: opened from the menu, run and cancelled with real clicks."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from qtpy.QtCore import Qt
+from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
 
 import r2n2.registration
+from napari_r2n2.image_views import View
+from napari_r2n2.session import FrameKey
 from r2n2.errors import ResourceError
-from r2n2.geometry import Grid
-from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
+from r2n2.registration import FrameResult, FrameStatus, unregistered
+from r2n2.registration.results import SeriesProgress
 from r2n2.series import ImageSeries
 
 pytestmark = pytest.mark.usefixtures("canvas_mouse")
@@ -21,144 +28,328 @@ pytestmark = pytest.mark.usefixtures("canvas_mouse")
 @pytest.fixture
 def widget(viewer: Any) -> Any:
     """The widget as the entry of the Plugins menu opens it."""
-    _dock, widget = viewer.window.add_plugin_dock_widget("napari-r2n2", "Align (R2N2)")
+    _dock, widget = viewer.window.add_plugin_dock_widget("napari-r2n2", "Align")
     return widget
 
 
-def _endless(series: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
-    """Gives frame 1 at once, then only progress, until somebody stops it."""
-    values = {"similarity_before": 0.5, "similarity_after": 0.9, "folding_percent": 0.0, "min_jacobian": 1.0}
-    result = FrameResult(1, None, FrameStatus.OK, "", **values, max_displacement_mm=1.0, seconds=0.1)  # type: ignore[arg-type]
-    yield SeriesProgress(0, 1, len(series), 0.25, (result,))
-    for _ in range(100_000):
-        yield SeriesProgress(0, 1, len(series), 0.5, ())
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, disc_results: tuple[FrameResult, ...]) -> None:
+    """Registration gives the disc's known results."""
+
+    def register(item: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
+        for count, result in enumerate(disc_results, start=1):
+            yield SeriesProgress(0, count, len(item), count / len(item), (result,))
+
+    monkeypatch.setattr(r2n2.registration, "register_series", register)
 
 
-def _finished(qtbot: Any, widget: Any, timeout: int = 60_000) -> None:
+def _endless(item: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
+    """Gives the reference at once, then only progress, until somebody stops it."""
+    yield SeriesProgress(0, 1, len(item), 0.25, (unregistered(0, item.grid, FrameStatus.REFERENCE, ""),))
+    for _ in range(10_000):
+        time.sleep(0.01)  # in the worker's thread: the pace of real steps
+        yield SeriesProgress(0, 1, len(item), 0.5, ())
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registration never ends by itself."""
+    monkeypatch.setattr(r2n2.registration, "register_series", _endless)
+
+
+def _finished(qtbot: Any, widget: Any, timeout: int = 120_000) -> None:
     qtbot.waitUntil(lambda: widget._worker is None, timeout=timeout)
 
 
 def test_without_a_layer_it_says_what_to_do(widget: Any) -> None:
     assert not widget._run.isEnabled()
-    assert "Open an image series" in widget._message.text()
+    assert "Open Sample" in widget._message.text()
 
 
-def test_run_adds_the_aligned_layer(viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+def test_run_aligns_with_the_network_and_shows_ellipses(
+    viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any
+) -> None:
     before = in_layer.data.copy()
-    widget._reference.setValue(0)
+    widget.form._auto.setChecked(False)
+    widget.form._reference.setValue(0)
     press(widget._run)
     assert not widget._run.isEnabled()
-    assert {name: widget._settings[name] for name in ("method", "weights", "refine")} == {
-        "method": "r2n2",
-        "weights": "general",
-        "refine": True,
-    }
+    config = widget.session.config
+    assert (config.method, config.weights, config.refine, config.reference) == ("r2n2", "general", True, 0)
     _finished(qtbot, widget)
-    result = viewer.layers["disc registered"]
-    np.testing.assert_allclose(result.scale, in_layer.scale)
-    assert (result.units, result.axis_labels, result.data.dtype) == (in_layer.units, in_layer.axis_labels, in_layer.data.dtype)
+    result = viewer.layers["disc aligned"]
     np.testing.assert_array_equal(in_layer.data, before)
-    np.testing.assert_array_equal(result.data[0], before[0])
-    error = [np.abs(stack[2].astype(float) - before[0]).mean() for stack in (before, result.data)]
+    aligned = result.data[-1]
+    np.testing.assert_array_equal(aligned[0], before[0])
+    error = [np.abs(stack[2].astype(float) - before[0]).mean() for stack in (before, aligned)]
     assert error[1] < 0.5 * error[0]
-    assert widget._progress.value() == 1000
+    assert "disc Gaussians" in viewer.layers
+    assert widget._progress.value() == widget._progress.maximum()
+    assert "Done: 4 frames" in widget._message.text()
     assert widget._run.isEnabled()
 
 
-def test_cancel_keeps_the_frames_that_are_ready(
-    viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("quick")
+def test_frames_appear_as_they_are_done(
+    viewer: Any, widget: Any, in_layer: Any, disc_results: Any, press: Callable[[Any], None], qtbot: Any
 ) -> None:
-    monkeypatch.setattr(r2n2.registration, "register_series", _endless, raising=False)
-    warped = np.full((1, 27, 35), 77, np.int16)
-    monkeypatch.setattr(r2n2.registration, "warp_frame", lambda _series, _result: warped, raising=False)
+    seen: list[tuple[int, bool]] = []
+    press(widget._run)
+    layer = widget.results.layer(View.ALIGNED)
+    assert layer in viewer.layers, "the layer is there before the first frame is done"
+
+    def look(key: FrameKey) -> None:
+        seen.append((key.frame, np.array_equal(layer.data[-1, 2], in_layer.data[2])))
+
+    widget.session.added.connect(look)
+    _finished(qtbot, widget)
+    assert seen == [(result.frame, result.frame < 2) for result in disc_results]
+
+
+@pytest.mark.usefixtures("endless")
+def test_cancel_keeps_the_frames_that_are_ready(widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any) -> None:
     press(widget._run)
     qtbot.waitUntil(lambda: widget._progress.value() >= 250)
+    assert "1 of 4 frames" in widget._message.text()
     press(widget._cancel)
     _finished(qtbot, widget)
-    result = viewer.layers["disc registered (partial)"]
-    np.testing.assert_array_equal(result.data[1], warped[0])
-    np.testing.assert_array_equal(result.data[2], in_layer.data[2])
-    assert "Cancelled" in widget._message.text()
+    assert list(widget.session.results) == [FrameKey(0, 0)]
+    assert not widget.session.complete
+    assert "Cancelled: 1 of 4 frames" in widget._message.text()
+    np.testing.assert_array_equal(widget.results.layer(View.ALIGNED).data[-1], in_layer.data)
     assert widget._run.isEnabled()
+    assert widget._export.isEnabled(), "what is done can be written"
     assert not widget._cancel.isEnabled()
 
 
-def test_a_problem_is_shown_in_plain_words(
-    viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def refuse(_series: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
-        raise ResourceError("the device has no memory left; use a smaller batch")
-        yield
-
-    monkeypatch.setattr(r2n2.registration, "register_series", refuse, raising=False)
-    monkeypatch.setattr(r2n2.registration, "warp_frame", None, raising=False)
+@pytest.mark.usefixtures("endless", "in_layer")
+def test_pressing_run_twice_runs_once(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
     press(widget._run)
+    worker = widget._worker
+    QTest.mouseClick(widget._run, Qt.LeftButton)
+    QTest.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key_Return, Qt.ControlModifier)
+    assert widget._worker is worker
+    press(widget._cancel)
     _finished(qtbot, widget)
-    assert widget._message.text() == "the device has no memory left; use a smaller batch"
-    assert list(viewer.layers) == [in_layer]
+    assert sum("aligned" in layer.name for layer in viewer.layers) == 1
 
 
-def test_a_layer_without_time_is_refused(viewer: Any, widget: Any, press: Callable[[Any], None]) -> None:
-    viewer.add_image(np.zeros((27, 35)), name="photo")
-    press(widget._run)
-    assert "'photo'" in widget._message.text()
-    assert widget._worker is None
-
-
-def test_reference_is_limited_to_the_frames(widget: Any, in_layer: Any) -> None:
-    assert widget._reference.text() == "auto"
-    widget._reference.setValue(99)
-    assert widget._reference.value() == len(in_layer.data) - 1
-
-
-def test_removed_layer_leaves_the_list(viewer: Any, widget: Any, in_layer: Any) -> None:
-    viewer.layers.remove(in_layer)
-    assert widget._layers.value is None
-    assert not widget._run.isEnabled()
-
-
-def test_closing_the_dock_stops_the_worker(
-    viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("endless")
+def test_the_input_layer_may_be_renamed_and_deleted_meanwhile(
+    viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any
 ) -> None:
-    monkeypatch.setattr(r2n2.registration, "register_series", _endless, raising=False)
-    monkeypatch.setattr(r2n2.registration, "warp_frame", lambda *_: np.zeros((1, 27, 35), np.int16), raising=False)
     press(widget._run)
-    qtbot.waitUntil(lambda: widget._progress.value() >= 250)
+    qtbot.waitUntil(lambda: bool(widget.session.results))
+    in_layer.name = "other"
+    assert widget.form._layers.currentText() == "other"
+    viewer.layers.remove(in_layer)
+    qtbot.wait(100)
+    assert widget._worker is not None, "what runs goes on"
+    press(widget._cancel)
+    _finished(qtbot, widget)
+    assert "disc aligned" in viewer.layers
+    np.testing.assert_array_equal(viewer.layers["disc aligned"].data[-1, 1], in_layer.data[1])
+
+
+@pytest.mark.usefixtures("endless", "in_layer")
+def test_closing_the_dock_stops_the_worker(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+    ended: list[None] = []
+    widget.session.ended.connect(lambda: ended.append(None))
+    press(widget._run)
+    qtbot.waitUntil(lambda: bool(widget.session.results))
     worker = widget._worker
     viewer.window.remove_dock_widget(widget)
     widget.deleteLater()
     qtbot.waitUntil(lambda: not worker.is_running)
     assert worker.abort_requested
+    assert ended
+    viewer.add_image(np.zeros((3, 20, 30)), name="nobody listens any more")
 
 
-def test_sample_opens_with_landmarks(viewer: Any) -> None:
-    viewer.open_sample("napari-r2n2", "breathing_thorax")
-    image, points = viewer.layers
-    np.testing.assert_allclose(image.scale, points.scale)
-    assert image.units == points.units
-    assert image.axis_labels == ("frame", "y", "x")
-    assert len(points.data) > 0
-    assert points.data[:, 0].max() < image.data.shape[0]
+@pytest.mark.usefixtures("endless", "in_layer")
+def test_closing_the_window_meanwhile_is_harmless(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+    press(widget._run)
+    qtbot.waitUntil(lambda: bool(widget.session.results))
+    worker = widget._worker
+    viewer.close()
+    qtbot.waitUntil(lambda: not worker.is_running, timeout=20_000)
 
 
-def test_slices_run_one_after_the_other(
-    viewer: Any, widget: Any, series: ImageSeries, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.usefixtures("in_layer")
+def test_a_problem_is_shown_in_plain_words(
+    widget: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_r2n2.layers import series_to_layers
+    def refuse(_series: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
+        raise ResourceError("the device has no memory left; use a smaller batch")
+        yield
 
-    def instant(item: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
-        values = {"similarity_before": 0.5, "similarity_after": 0.9, "folding_percent": 0.0, "min_jacobian": 1.0}
-        results = [
-            FrameResult(t, None, FrameStatus.OK, "", **values, max_displacement_mm=1.0, seconds=0.1)  # type: ignore[arg-type]
-            for t in range(len(item))
-        ]
-        yield SeriesProgress(0, len(item), len(item), 1.0, tuple(results))
-
-    monkeypatch.setattr(r2n2.registration, "register_series", instant, raising=False)
-    monkeypatch.setattr(r2n2.registration, "warp_frame", lambda item, result: item.frame(result.frame) + 1, raising=False)
-    other = replace(series, frames=np.asarray(series.frames) * 2, patient_grid=Grid((1, 27, 35)))
-    data, options, _kind = series_to_layers([series, other])[0]
-    layer = viewer.add_image(data, **options)
+    monkeypatch.setattr(r2n2.registration, "register_series", refuse)
     press(widget._run)
     _finished(qtbot, widget)
-    np.testing.assert_array_equal(viewer.layers["disc registered"].data, layer.data + 1)
+    assert widget._message.text() == "the device has no memory left; use a smaller batch"
+    assert widget._run.isEnabled()
+
+
+@pytest.mark.usefixtures("in_layer")
+def test_an_error_of_ours_is_told_and_what_was_done_is_kept(
+    widget: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(item: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
+        yield SeriesProgress(0, 1, 4, 0.25, (unregistered(0, item.grid, FrameStatus.REFERENCE, ""),))
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr(r2n2.registration, "register_series", broken)
+    with qtbot.capture_exceptions():
+        press(widget._run)
+        _finished(qtbot, widget)
+    assert "ZeroDivisionError: a bug; what was finished is kept" in widget._message.text()
+    assert list(widget.session.results) == [FrameKey(0, 0)]
+
+
+@pytest.mark.parametrize(
+    ("shape", "reason"),
+    [((27, 35), "needs axes"), ((1, 27, 35), "one frame"), ((4, 9, 35), "too small"), ((2, 3, 27, 35), "4 axes without names")],
+)
+def test_wrong_input_is_refused_before_run(viewer: Any, widget: Any, shape: tuple[int, ...], reason: str) -> None:
+    viewer.add_image(np.zeros(shape), name="photo")
+    assert not widget._run.isEnabled()
+    assert "'photo'" in widget._message.text()
+    assert reason in widget._message.text()
+
+
+def test_the_meaning_of_four_axes_can_be_said(viewer: Any, widget: Any) -> None:
+    viewer.add_image(np.random.default_rng(0).random((2, 3, 27, 35)).astype(np.float32), name="photo")
+    assert widget.form._axes.isVisible()
+    widget.form._axes.setCurrentIndex(1)
+    assert widget._run.isEnabled()
+    assert [len(item) for item in widget.form.series()] == [3, 3]
+    viewer.add_image(np.zeros((4, 27, 35)), name="plain")
+    widget.form._layers.setCurrentText("plain")
+    assert not widget.form._axes.isVisible()
+
+
+def test_the_reference_slider_shows_its_frame(viewer: Any, widget: Any, in_layer: Any) -> None:
+    widget.form._auto.setChecked(False)
+    widget.form._reference.setValue(3)
+    assert viewer.dims.current_step[0] == 3
+    assert widget.form.config().reference == 3
+    assert widget.form._reference.maximum() == 3
+    widget.form._auto.setChecked(True)
+    assert widget.form.config().reference == "auto"
+    assert in_layer.visible
+
+
+def test_results_are_not_offered_as_series(widget: Any, aligned: Any) -> None:
+    aligned.show(View.RESIDUAL)
+    assert [widget.form._layers.itemText(k) for k in range(widget.form._layers.count())] == ["disc"]
+
+
+def test_removed_layer_leaves_the_list(viewer: Any, widget: Any, in_layer: Any) -> None:
+    viewer.layers.remove(in_layer)
+    assert widget.form.layer is None
+    assert not widget._run.isEnabled()
+
+
+@pytest.mark.usefixtures("in_layer")
+def test_advanced_settings_reach_the_configuration(widget: Any) -> None:
+    form = widget.form
+    form._method.setCurrentIndex(form._method.findData("fit"))
+    assert not form._weights.isEnabled()
+    form._steps.setValue(12)
+    form._batch.setValue(3)
+    form._warm.setChecked(True)
+    form._device.setCurrentText("cpu")
+    config = form.config()
+    assert (config.method, config.steps, config.batch_size, config.warm_start, config.device) == ("fit", 12, 3, True, "cpu")
+
+
+def test_weights_of_a_file_can_be_chosen(widget: Any, tmp_path: Path) -> None:
+    from napari_r2n2.training_run import weights_added
+
+    names = [widget.form._weights.itemText(k) for k in range(widget.form._weights.count())]
+    assert {"general", "paper"} <= set(names)
+    weights_added.emit("mine", tmp_path / "mine.safetensors")
+    assert widget.form.config().weights == str(tmp_path / "mine.safetensors")
+    assert widget.form._weights.currentText() == "mine"
+
+
+@pytest.mark.usefixtures("quick", "in_layer")
+def test_the_command_is_copied(widget: Any, press: Callable[[Any], None]) -> None:
+    press(widget._command)
+    clipboard = QApplication.clipboard()
+    assert clipboard is not None
+    assert clipboard.text().startswith("r2n2 register SERIES -o RESULT --method r2n2 --refine")
+
+
+def test_a_result_is_written_and_opened_again(
+    viewer: Any, widget: Any, series: ImageSeries, disc_config: Any, disc_results: Any, tmp_path: Path, qtbot: Any
+) -> None:
+    from napari_r2n2.layers import Place, axes_of, layer_to_series, series_to_layers
+    from r2n2.io import read_series, write_series
+
+    path = write_series(tmp_path, "in", replace(series, source={"format": "mha"}), (series.frame(k) for k in range(4)))
+    (read,) = read_series(path)
+    data, options, _kind = series_to_layers([read])[0]
+    layer = viewer.add_image(data, **options)
+    widget.session.begin(layer_to_series(layer), disc_config)
+    widget.results.begin(Place.of(layer, axes_of(layer)))
+    for result in disc_results:
+        grid = widget.session.series[0].grid
+        widget.session.add(0, 0, replace(result, transform=replace(result.transform, grid=grid)))
+    widget.session.switch(FrameKey(0, 2), 3, False)
+    expected = np.asarray(widget.results.layer(View.ALIGNED).data)[-1]
+    widget.export(tmp_path / "out")
+    _finished(qtbot, widget)
+    assert (tmp_path / "out" / "run.json").is_file()
+    assert str(tmp_path / "out") in widget._message.text()
+    (written,) = read_series(next((tmp_path / "out").glob("registered.*")))
+    np.testing.assert_array_equal(np.stack([written.frame(k)[0] for k in range(4)]), expected)
+    widget.open(tmp_path / "out")
+    _finished(qtbot, widget)
+    assert "Opened: 4 frames" in widget._message.text()
+    assert len(widget.session.sequence(FrameKey(0, 2)) or ()) == 5, "the step that was switched off was not written"
+    assert widget.session.results[FrameKey(0, 2)].status is FrameStatus.EDITED
+    np.testing.assert_array_equal(np.asarray(widget.results.layer(View.ALIGNED).data)[-1], expected)
+
+
+def test_a_folder_that_is_no_result_is_refused(widget: Any, tmp_path: Path, qtbot: Any) -> None:
+    widget.open(tmp_path)
+    _finished(qtbot, widget)
+    assert "run.json" in widget._message.text()
+
+
+@pytest.mark.usefixtures("quick")
+def test_an_existing_result_is_not_replaced_unasked(
+    widget: Any, in_layer: Any, press: Callable[[Any], None], tmp_path: Path, qtbot: Any
+) -> None:
+    press(widget._run)
+    _finished(qtbot, widget)
+    widget.export(tmp_path / "out")
+    _finished(qtbot, widget)
+    stamp = (tmp_path / "out" / "run.json").stat().st_mtime_ns
+    widget.export(tmp_path / "out")
+    _finished(qtbot, widget)
+    assert "overwrite" in widget._message.text()
+    assert (tmp_path / "out" / "run.json").stat().st_mtime_ns == stamp
+    assert in_layer.visible
+
+
+@pytest.mark.usefixtures("quick")
+def test_slices_run_one_after_the_other(
+    viewer: Any, widget: Any, series: ImageSeries, press: Callable[[Any], None], tmp_path: Path, qtbot: Any
+) -> None:
+    from napari_r2n2.layers import series_to_layers
+    from r2n2.result_folder import read_result, slice_folders
+
+    other = replace(series, frames=np.asarray(series.frames) * 2)
+    data, options, _kind = series_to_layers([series, other])[0]
+    viewer.add_image(data, **options)
+    press(widget._run)
+    _finished(qtbot, widget)
+    assert set(widget.session.results) == {FrameKey(index, frame) for index in (0, 1) for frame in range(4)}
+    assert "Done: 8 frames" in widget._message.text()
+    widget.export(tmp_path / "out")
+    _finished(qtbot, widget)
+    folders = slice_folders(tmp_path / "out")
+    assert [folder.name for folder in folders] == ["slice_00", "slice_01"]
+    assert len(read_result(folders[1]).metrics) == 4

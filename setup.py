@@ -66,7 +66,7 @@ CORE = [
     "matplotlib>=3.10",
     "jinja2>=3.1",
 ]
-PLUGIN = ["napari>=0.9", "npe2>=0.8", "magicgui>=0.10", "psygnal>=0.11", "qtpy>=2.4", "superqt>=0.7"]
+PLUGIN = ["napari>=0.9", "npe2>=0.8", "magicgui>=0.10", "psygnal>=0.11", "platformdirs>=4", "qtpy>=2.4", "superqt>=0.7"]
 TEST = ["pytest>=8", "hypothesis>=6.130", "ruff", "mypy", "build", "psutil"]
 
 setup(

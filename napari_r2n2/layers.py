@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_r2n2.fields import COLOUR
+from napari_r2n2.stacks import LazyStack
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
@@ -29,7 +31,8 @@ __all__ = [
 
 METADATA_KEY = "napari-r2n2"
 LayerData = tuple[Any, dict[str, Any], str]
-_COLOUR = (3, 4)
+LARGE_BYTES = 2**30
+"""Series of more bytes are not read whole when they are opened."""
 
 AXES_CHOICES = (("slice", "frame", "y", "x"), ("frame", "channel", "y", "x"))
 """What four axes without names may mean; a person has to say it."""
@@ -100,14 +103,32 @@ def series_to_layers(series: Sequence[ImageSeries]) -> list[LayerData]:
     first = series[0]
     alike = {(item.frames.shape, item.grid.spacing, item.dtype.str, item.spacing_known) for item in series}
     if len(series) > 1 and len(alike) == 1:
-        data = np.stack([_stack(item) for item in series])
         options = _options(first, list(series))
         distance = _slice_distance_mm(series)
         options["axis_labels"] = ("slice", *options["axis_labels"])
         options["units"] = ("mm" if distance else "pixel", *options["units"])
         options["scale"] = (distance or 1.0, *options["scale"])
-        return [(data, options, "image")]
-    return [(_stack(item), _options(item, [item]), "image") for item in series]
+        return [_image_layer(series, options)]
+    return [_image_layer([item], _options(item, [item])) for item in series]
+
+
+def _image_layer(series: Sequence[ImageSeries], options: dict[str, Any]) -> LayerData:
+    """All slice positions as one array, read frame by frame as they are looked at where that would fill the memory."""
+    first = series[0]
+    lead = (*([len(series)] if len(series) > 1 else []), len(first))
+    item = _image(first, 0).shape
+
+    def image(*place: int) -> NDArray[Any]:
+        return _image(series[place[0] if len(place) > 1 else 0], place[-1])
+
+    stack = LazyStack(lead, item, first.dtype, image)
+    if stack.size * stack.dtype.itemsize <= LARGE_BYTES:
+        return stack[...], options, "image"
+    if not options["rgb"]:
+        # napari would read every frame to find them.
+        some = [_image(first, index) for index in (0, len(first) // 2, len(first) - 1)]
+        options["contrast_limits"] = (float(np.nanmin(some)), float(np.nanmax(some)))
+    return stack, options, "image"
 
 
 def landmarks_to_layer(landmarks: LandmarkSet, series: ImageSeries) -> LayerData:
@@ -174,9 +195,9 @@ def layer_to_series(layer: Any, axes: tuple[str, ...] = ()) -> tuple[ImageSeries
         raise ArgumentError(f"layer {layer.name!r}: has 4 axes without names; say what they mean under 'Axes'")
     if not _is_upright(layer):
         raise ArgumentError(f"layer {layer.name!r}: is turned, sheared or has an affine; reset that, or resample the images first")
-    data, several = _level(layer), axes[0] == "slice"
-    volumes = [data[index] for index in range(data.shape[0])] if several else [data]
-    return tuple(_series(layer, volume, index) for index, volume in enumerate(volumes))
+    if axes[0] != "slice":
+        return (_series(layer, (), 0),)
+    return tuple(_series(layer, (index,), index) for index in range(_level(layer).shape[0]))
 
 
 def _level(layer: Any) -> Any:
@@ -190,34 +211,34 @@ def _is_upright(layer: Any) -> bool:
 
 
 class _LayerFrames:
-    """(T, C, y, x) view of a layer's data (T, y, x), (T, C, y, x) or (T, y, x, colour); a frame is read when asked for."""
+    """(T, C, y, x) view of a layer's data (T, y, x), (T, C, y, x) or (T, y, x, colour) at ``place``; read frame by frame."""
 
-    def __init__(self, data: Any, *, rgb: bool) -> None:
-        self._data, self._rgb = data, rgb
+    def __init__(self, data: Any, place: tuple[int, ...], *, rgb: bool) -> None:
+        self._data, self._place, self._rgb = data, place, rgb
         self.dtype = np.dtype(data.dtype)
-        frames, *rest = data.shape
+        frames, *rest = data.shape[len(place) :]
         self.shape = (frames, rest[-1], *rest[:-1]) if rgb else (frames, *rest) if len(rest) == 3 else (frames, 1, *rest)
 
     def __getitem__(self, index: int) -> NDArray[Any]:
-        frame = np.asarray(self._data[index])
+        frame = np.asarray(self._data[(*self._place, index)])
         return np.moveaxis(frame, -1, 0) if self._rgb else frame.reshape(self.shape[1:])
 
 
-def _stack(series: ImageSeries) -> NDArray[Any]:
-    """(T, y, x), or (T, y, x, 3 or 4) for colour, or (T, C, y, x)."""
-    frames = np.stack([series.frame(index) for index in range(len(series))])
+def _image(series: ImageSeries, index: int) -> NDArray[Any]:
+    """One frame as napari shows it: (y, x), (y, x, colour) or (channel, y, x)."""
+    frame = series.frame(index)
     if series.channels == 1:
-        return frames[:, 0]
-    return np.moveaxis(frames, 1, -1) if series.channels in _COLOUR else frames
+        return frame[0]
+    return np.moveaxis(frame, 0, -1) if series.channels in COLOUR else frame
 
 
 def _options(series: ImageSeries, everyone: Sequence[ImageSeries]) -> dict[str, Any]:
     labels, units, scale = _axes(series)
-    if series.channels > 1 and series.channels not in _COLOUR:
+    if series.channels > 1 and series.channels not in COLOUR:
         labels, units, scale = (labels[0], "channel", *labels[1:]), (units[0], "pixel", *units[1:]), (scale[0], 1.0, *scale[1:])
     return {
         "name": series.name or "series",
-        "rgb": series.channels in _COLOUR,
+        "rgb": series.channels in COLOUR,
         "axis_labels": labels,
         "units": units,
         "scale": scale,
@@ -261,8 +282,8 @@ def _slice_distance_mm(series: Sequence[ImageSeries]) -> float:
     return 0.0 if first is None or second is None else float(np.linalg.norm(np.subtract(second.origin, first.origin)))
 
 
-def _series(layer: Any, volume: Any, index: int) -> ImageSeries:
-    frames = _LayerFrames(volume, rgb=layer.rgb)
+def _series(layer: Any, place: tuple[int, ...], index: int) -> ImageSeries:
+    frames = _LayerFrames(_level(layer), place, rgb=layer.rgb)
     remembered = layer.metadata.get(METADATA_KEY, {}).get("series", [])
     known = remembered[index] if index < len(remembered) else {}
     spacing, in_mm = _spacing_mm(layer)

@@ -12,6 +12,7 @@ import pytest
 from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
+from napari_r2n2 import layers
 from napari_r2n2.layers import AXES_CHOICES, Place, axes_of, landmarks_to_layer, layer_to_series, series_to_layers
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
@@ -168,3 +169,27 @@ def test_landmarks_lie_on_the_image(series: ImageSeries) -> None:
     np.testing.assert_allclose(layer.data, [[0, 10, 10], [2, 0, 0]])
     np.testing.assert_allclose(layer.scale, (0.5, 2.0, 1.5))
     assert list(layer.features["id"]) == ["a", "b"]
+
+
+@pytest.mark.parametrize("slices", [1, 2])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_series_is_read_as_it_is_looked_at(
+    series: ImageSeries, slices: int, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = np.random.default_rng(0).integers(0, 255, (9, channels, 27, 35), dtype=np.uint8)
+    items = [replace(series, frames=frames + index, times_s=None) for index in range(slices)]
+    whole = series_to_layers(items)[0]
+    asked: list[int] = []
+    frame = ImageSeries.frame
+    monkeypatch.setattr(ImageSeries, "frame", lambda self, index: asked.append(index) or frame(self, index))
+    monkeypatch.setattr(layers, "LARGE_BYTES", 1000)
+    lazy = series_to_layers(items)[0]
+    layer = Layer.create(*lazy)
+    assert len(asked) < 9, "opening reads a few frames only"
+    np.testing.assert_array_equal(np.asarray(layer.data), whole[0])
+    assert layer.rgb == (channels == 3)
+    asked.clear()
+    back = layer_to_series(layer)
+    assert not asked
+    np.testing.assert_array_equal(back[-1].frame(5), frame(items[-1], 5))
+    assert set(asked) == {5}

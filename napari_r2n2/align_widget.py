@@ -150,7 +150,9 @@ class AlignWidget(QScrollArea):
 
     def _open_beside(self, name: str) -> None:
         """Open another of our widgets as a tab of this one."""
-        self._viewer.window.add_plugin_dock_widget(PLUGIN_NAME, name, tabify=True)
+        dock, _widget = self._viewer.window.add_plugin_dock_widget(PLUGIN_NAME, name, tabify=True)
+        dock.show()
+        dock.raise_()
 
     # Aligning
 

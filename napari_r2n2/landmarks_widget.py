@@ -15,6 +15,7 @@ from napari_r2n2.landmark_file_panel import FilePanel
 from napari_r2n2.landmark_hints import HintLayer, prediction_marks
 from napari_r2n2.landmark_model import LandmarkModel
 from napari_r2n2.landmark_place_panel import PlacePanel
+from napari_r2n2.result_layers import View, results_of
 from r2n2.errors import R2N2Error
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class LandmarksWidget(QScrollArea):
         model.moved.connect(self._frame_moved)
         model.layers_changed.connect(self._show_layers)
         model.said.connect(self._say)
+        self._results = results_of(model.viewer)
         keys, events = self._keys, model.viewer.events
 
         def leave() -> None:
@@ -53,7 +55,11 @@ class LandmarksWidget(QScrollArea):
 
         connect_while_alive(
             self,
-            [(model.viewer.layers.selection.events.active, self._show_state), (events.theme, self._show_theme)],
+            [
+                (model.viewer.layers.selection.events.active, self._show_state),
+                (events.theme, self._show_theme),
+                (self._results.changed, self._show_frame_as_it_came),
+            ],
             at_end=leave,
         )
         self._show_theme()
@@ -149,6 +155,15 @@ class LandmarksWidget(QScrollArea):
 
     def _show_state(self, _event: object = None) -> None:
         self.place.show_state()
+        self._show_frame_as_it_came()
+
+    def _show_frame_as_it_came(self) -> None:
+        """A landmark placed in the aligned image would measure nothing: while one places or moves them, step 0 is shown."""
+        layer = self._model.layer
+        drawing = layer is not None and str(layer.mode) in ("add", "select")
+        if drawing and self._results.shown(View.ALIGNED) and self._results.step > 0:
+            self._results.go_to(step=0)
+            self._say("Step 0 is shown: landmarks are placed in the frames as they came, not in the aligned ones.")
 
     def _show_theme(self, _event: object = None) -> None:
         self.errors.plot.set_ink(get_theme(self._model.viewer.theme).text.as_hex())

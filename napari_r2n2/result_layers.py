@@ -148,7 +148,7 @@ class ResultLayers:
             yield self._lines(view, place)
 
     def _lines(self, view: View, place: Place) -> Any:
-        return self.viewer.add_vectors(
+        layer = self.viewer.add_vectors(
             np.zeros((1, 2, 2)),
             **place.plane_options(view.value),
             edge_color=_COLOURS[view],
@@ -156,6 +156,9 @@ class ResultLayers:
             vector_style="arrow" if view is View.ARROWS else "line",
             opacity=1.0,
         )
+        # Drawing a thumbnail of a thousand lines takes longer than drawing the lines.
+        layer._max_vectors_thumbnail = 1
+        return layer
 
     def _image(self, view: View, place: Place) -> Any:
         registration = self.session.registration

@@ -211,7 +211,8 @@ class SequenceWidget(QScrollArea):
                 box.setCheckState(Qt.CheckState.Checked if on[row] else Qt.CheckState.Unchecked)
                 self._table.setItem(row, 0, box)
                 name = _cell(str(row + 1))
-                name.setForeground(QColor.fromRgbF(*colours[row, :3].tolist()))
+                # A swatch: text in the ends of a colormap is hard to read on a dark or a light table.
+                name.setData(Qt.ItemDataRole.DecorationRole, QColor.fromRgbF(*colours[row, :3].tolist()))
                 self._table.setItem(row, _STEP, name)
                 for column, number in enumerate(numbers, start=_STEP + 1):
                     self._table.setItem(row, column, _cell(f"{number:.0f}" if _COLUMNS[column] == "angle°" else f"{number:.1f}"))

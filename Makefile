@@ -15,7 +15,7 @@ PACKAGING := setup.py pyproject.toml constraints.txt
 
 XVFB := xvfb-run -a -s "-screen 0 1600x1000x24"
 
-.PHONY: help demo test test-core test-plugin lint docs gui clean
+.PHONY: help demo test test-core test-plugin lint docs screenshots gui clean
 .DEFAULT_GOAL := help
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make test    core tests, then plugin tests in a virtual display (where xvfb-run exists)"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    HTML documentation in docs/_build/html"
+	@echo "make screenshots  take the pictures of the plugin in docs/images anew, in a virtual display"
 	@echo "make gui     napari with the plugin"
 	@echo "make clean   remove the environment and everything generated"
 
@@ -73,6 +74,10 @@ lint: $(STAMPS)/test
 
 docs: $(STAMPS)/docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+# The script sets its own settings and weights aside, so that none of the person's are read or written.
+screenshots: $(STAMPS)/plugin
+	QT_API=pyqt6 $(XVFB) $(BIN)/python docs/make_screenshots.py
 
 gui: $(STAMPS)/plugin
 	QT_API=pyqt6 $(BIN)/napari -w napari-r2n2

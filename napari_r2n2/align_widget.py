@@ -17,7 +17,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QMessageBox,
     QProgressBar,
-    QPushButton,
     QScrollArea,
     QVBoxLayout,
     QWidget,
@@ -25,6 +24,7 @@ from qtpy.QtWidgets import (
 
 from napari_r2n2.align_form import AlignForm
 from napari_r2n2.alignment import AlignmentProgress, align
+from napari_r2n2.choosers import button
 from napari_r2n2.command_line import register_command
 from napari_r2n2.connections import connect_while_alive
 from napari_r2n2.garbage import MainThreadGarbage
@@ -33,7 +33,7 @@ from napari_r2n2.preferences import PLUGIN_NAME
 from napari_r2n2.registration import Registration
 from napari_r2n2.result_files import FileProgress, export_results, open_results
 from napari_r2n2.result_layers import View, results_of
-from napari_r2n2.training_run import adapted_weights, weights_added
+from napari_r2n2.training_run import weights_added
 from r2n2.errors import R2N2Error
 
 if TYPE_CHECKING:
@@ -74,23 +74,22 @@ class AlignWidget(QScrollArea):
                 worker.quit()
             session.end()
 
-        connect_while_alive(self, [(weights_added, self.form.add_weights), (session.began, self._update)], at_end=leave)
+        connect_while_alive(self, [(weights_added, self.form.weights.add), (session.began, self._update)], at_end=leave)
         self._update()
 
     # Making it
 
     def _build(self) -> None:
         self.form = AlignForm(self._viewer)
-        self.form.offer_weights(adapted_weights())
-        self._run = _button(
+        self._run = button(
             "Run", f"Align in the background ({_RUN_KEY.replace('Control', 'Ctrl')}); frames appear as they are done."
         )
-        self._cancel = _button("Cancel", "Stop after this step and keep the frames that are done.")
-        self._export = _button("Export ...", "Write the folder that r2n2 register writes: series, fields, tables, report.")
-        self._open = _button("Open result ...", "Show a folder that Export or r2n2 register wrote.")
-        self._command = _button("Copy as command", "Copy the command line that does the same without a window.")
-        self._step_through = _button("Step through ...", "Open the Sequence widget: ellipses, numbers, comparisons.")
-        self._measure = _button("Landmarks ...", "Open the Landmarks widget: the target registration error in mm.")
+        self._cancel = button("Cancel", "Stop after this step and keep the frames that are done.")
+        self._export = button("Export ...", "Write the folder that r2n2 register writes: series, fields, tables, report.")
+        self._open = button("Open result ...", "Show a folder that Export or r2n2 register wrote.")
+        self._command = button("Copy as command", "Copy the command line that does the same without a window.")
+        self._step_through = button("Step through ...", "Open the Sequence widget: ellipses, numbers, comparisons.")
+        self._measure = button("Landmarks ...", "Open the Landmarks widget: the target registration error in mm.")
         self._progress = QProgressBar()
         self._progress.setRange(0, _BAR)
         self._message = QLabel("")
@@ -141,9 +140,9 @@ class AlignWidget(QScrollArea):
 
     def _look_at(self, frame: int) -> None:
         """Show a frame of the chosen layer, which may have no registration yet."""
-        layer = self.form.layer
-        axis = self.form.axes.index("frame")
-        ndim = len(self.form.axes)
+        layer = self.form.chooser.layer
+        axis = self.form.chooser.axes.index("frame")
+        ndim = len(self.form.chooser.axes)
         world = float(layer.translate[axis] + frame * layer.scale[axis])
         dims = self._viewer.dims
         dims.set_point(dims.ndim - ndim + axis, world)
@@ -158,13 +157,13 @@ class AlignWidget(QScrollArea):
 
     def _start(self) -> None:
         try:
-            config, series = self.form.config(), self.form.series()
+            config, series = self.form.config(), self.form.chooser.series()
         except R2N2Error as error:
             self._say(str(error))
             return
         self._warnings = []
         self.session.begin(series, config)
-        self.results.begin(Place.of(self.form.layer, self.form.axes))
+        self.results.begin(Place.of(self.form.chooser.layer, self.form.chooser.axes))
         self._work(_align(series, config), self._show, "Working ...")
 
     def _work(self, worker: Any, show: Callable[[Any], None], text: str) -> None:
@@ -280,11 +279,11 @@ class AlignWidget(QScrollArea):
 
     def _copy_command(self) -> None:
         try:
-            series, config = self.form.series(), self.form.config()
+            series, config = self.form.chooser.series(), self.form.config()
         except R2N2Error as error:
             self._say(str(error))
             return
-        remembered = self.form.layer.metadata.get(METADATA_KEY, {}).get("series", [])
+        remembered = self.form.chooser.layer.metadata.get(METADATA_KEY, {}).get("series", [])
         spacing = tuple(remembered[0]["spacing"]) if remembered else None
         command = register_command(series, config, spacing_in_file=spacing)
         clipboard = QApplication.clipboard()
@@ -295,12 +294,6 @@ class AlignWidget(QScrollArea):
     def _say(self, problem: str) -> None:
         self._message.setText(problem)
         show_error(problem)
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button
 
 
 def _time_left(seconds: float, fraction: float) -> str:

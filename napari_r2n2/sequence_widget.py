@@ -75,10 +75,17 @@ class SequenceWidget(QScrollArea):
         self._movie.timeout.connect(self._next_step)
         self._flicker_timer = QTimer(self)
         self._flicker_timer.timeout.connect(self._flip)
-        self._flipped: tuple[Any, bool] | None = None
+        # The layer that flickers and whether it was visible; a list, for what is left to do when this widget is gone.
+        self._flipped: list[tuple[Any, bool]] = []
         signals = (self.session.began, self.session.ended, self.session.landmarks_changed, self.results.changed)
-        viewer = self.results.viewer
+        viewer, flipped = self.results.viewer, self._flipped
         self._bind_keys(viewer)
+
+        def leave() -> None:
+            _still(flipped)
+            for key in _KEYS:
+                viewer.bind_key(key, None, overwrite=True)
+
         connect_while_alive(
             self,
             [
@@ -88,7 +95,7 @@ class SequenceWidget(QScrollArea):
                 (self.session.selected, self._show_selected),
                 (self.results.views_changed, self._update_views),
             ],
-            at_end=lambda: [viewer.bind_key(key, None, overwrite=True) for key in _KEYS],
+            at_end=leave,
         )
         self._update_views()
         self._update()
@@ -305,27 +312,27 @@ class SequenceWidget(QScrollArea):
 
     def _set_flickering(self, on: bool) -> None:
         self._flicker_timer.stop()
-        self._still()
+        _still(self._flipped)
         reference = self._other.currentData() == "reference"
         self.results.show(View.REFERENCE, on and reference)
         layer = self.results.layer(View.REFERENCE if reference else View.ALIGNED)
         if on and layer is not None:
-            self._flipped = (layer, layer.visible)
+            self._flipped.append((layer, layer.visible))
             self._flicker_timer.start(_FLICKER_MS)
 
     def _flip(self) -> None:
-        layer = self._flipped[0] if self._flipped else None
+        layer = self._flipped[0][0] if self._flipped else None
         if layer is None or layer not in self.results.viewer.layers:
             self._flicker.setChecked(False)
             return
         layer.visible = not layer.visible
 
-    def _still(self) -> None:
-        """Leave the flickering layer as it was."""
-        if self._flipped is not None:
-            layer, visible = self._flipped
-            layer.visible = visible
-            self._flipped = None
+
+def _still(flipped: list[tuple[Any, bool]]) -> None:
+    """Leave the flickering layer as it was."""
+    while flipped:
+        layer, visible = flipped.pop()
+        layer.visible = visible
 
 
 def _toggle(text: str, tip: str) -> QPushButton:

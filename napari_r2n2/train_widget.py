@@ -5,34 +5,31 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari.layers import Image
 from napari.qt.threading import thread_worker
 from napari.utils.notifications import show_error, show_info
 from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
-    QComboBox,
     QDoubleSpinBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QProgressBar,
-    QPushButton,
     QScrollArea,
     QSpinBox,
-    QToolButton,
     QVBoxLayout,
     QWidget,
 )
 
-from napari_r2n2.layers import AXES_CHOICES, METADATA_KEY, axes_of, layer_to_series
+from napari_r2n2.choosers import SeriesChooser, WeightsChooser, button, device_combo
+from napari_r2n2.connections import connect_while_alive
+from napari_r2n2.garbage import MainThreadGarbage
 from napari_r2n2.loss_plot import LossPlot
 from napari_r2n2.preferences import read_preferences
-from napari_r2n2.training_run import SUFFIX, TrainingRun, adapted_weights, weights_folder
-from r2n2.errors import ArgumentError, R2N2Error
-from r2n2.shipped_weights import named_weights
+from napari_r2n2.training_run import SUFFIX, TrainingRun, weights_folder
+from r2n2.errors import R2N2Error
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -49,7 +46,6 @@ _BAR = 1000
 _REDRAWN_EVERY_MS = 500
 _FEWEST_FRAMES = 4
 _NOTES_TOLD = 3
-_NO_LAYER = "Drop an image series onto the window, or try File > Open Sample > R2N2."
 _INTRODUCTION = (
     "Goes on training on the very series that is to be aligned. Some frames are held out; "
     "weights are kept only if they align these better and fold no more."
@@ -63,43 +59,30 @@ class TrainWidget(QScrollArea):
         super().__init__()
         self._viewer = napari_viewer
         self._worker: Any = None
-        # Lists, so that the slots that outlive this widget hold no reference to it.
+        # A list, so that the slot that outlives this widget holds no reference to it.
         self._running: list[Any] = []
-        self._named: list[Any] = []
         self.run: TrainingRun | None = None
         self._build()
         self._clock = QTimer(self)
         self._clock.setInterval(_REDRAWN_EVERY_MS)
         self._clock.timeout.connect(self._show_progress)
-        for event in (napari_viewer.layers.events.inserted, napari_viewer.layers.events.removed):
-            event.connect(self._update_layers)
-        napari_viewer.events.theme.connect(self._show_theme)
         running = self._running
-        self.destroyed.connect(lambda: [end() for end in running])
+        connect_while_alive(self, [(napari_viewer.events.theme, self._show_theme)], at_end=lambda: [end() for end in running])
         self._show_theme()
-        self._update_layers()
+        self.chooser.update()
 
     # Making it
 
     def _build(self) -> None:
         preferred = read_preferences()
         self._introduction = _label(_INTRODUCTION)
-        self._layers = _combo("The image series: axes (frame, y, x) or (slice, frame, y, x).")
-        self._axes = _combo("What the four axes of this layer mean; it does not say so itself.")
-        self._axes.addItem("choose ...", ())
-        for axes in AXES_CHOICES:
-            self._axes.addItem(", ".join(axes), axes)
+        self._rows = QFormLayout()
+        self._rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.chooser = SeriesChooser(self._viewer, self, self._rows)
         self._slice = QSpinBox()
         self._slice.setToolTip("Slice position to adapt to, counted from 0; the weights then serve all of them.")
-        self._weights = _combo("Weights to start from: shipped, adapted before, or a .safetensors file.")
-        self._browse = QToolButton()
-        self._browse.setText("...")
-        self._browse.setToolTip("Choose a .safetensors file of weights to start from.")
-        for name in named_weights():
-            self._weights.addItem(name, name)
-        for name, file in adapted_weights().items():
-            self._weights.addItem(name, str(file))
-        self._choose_weights(preferred.weights)
+        tip = "Weights to start from: shipped, adapted before, or a .safetensors file."
+        self.weights = WeightsChooser(self, tip, preferred.weights)
         self._reference = QSpinBox()
         self._reference.setRange(_AUTO, _AUTO)
         self._reference.setSpecialValueText("auto")
@@ -114,11 +97,9 @@ class TrainWidget(QScrollArea):
         self._minutes.setValue(2.0)
         self._minutes.setSuffix(" min")
         self._minutes.setToolTip("For everything, preparation included; on a GPU fewer minutes are enough.")
-        self._device = _combo("Where to compute; auto takes a GPU if there is one.")
-        self._device.addItems(["auto", "cpu", "cuda"])
-        self._device.setCurrentText(preferred.device)
-        self._start = _button("Start", "Adapt in the background; what is found is kept only if it is better.")
-        self._stop = _button("Stop", "End after this update and keep the best weights so far.")
+        self._device = device_combo(preferred.device)
+        self._start = button("Start", "Adapt in the background; what is found is kept only if it is better.")
+        self._stop = button("Stop", "End after this update and keep the best weights so far.")
         self._plot = LossPlot()
         self._plot.setToolTip(
             "Loss of every update, faint, and its running mean.\n"
@@ -131,27 +112,19 @@ class TrainWidget(QScrollArea):
         self._phase = _label("")
         self._message = _label("")
         self._message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        self._save = _button("Save as ...", "Copy the adapted weights to a file of your choice.")
-        self._folder = _button("Open folder", "Show where adapted weights are kept, to copy or delete them.")
+        self._save = button("Save as ...", "Copy the adapted weights to a file of your choice.")
+        self._folder = button("Open folder", "Show where adapted weights are kept, to copy or delete them.")
         self._lay_out()
         self._start.clicked.connect(self._begin)
         self._stop.clicked.connect(self._end_early)
         self._save.clicked.connect(self._ask_save)
         self._folder.clicked.connect(self._open_folder)
-        self._browse.clicked.connect(self._choose_file)
-        self._layers.currentIndexChanged.connect(self._layer_changed)
-        self._axes.currentIndexChanged.connect(self._layer_changed)
+        self.chooser.changed.connect(self._series_changed)
 
     def _lay_out(self) -> None:
-        self._rows = QFormLayout()
-        self._rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
-        weights, runs, files = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
-        weights.addWidget(self._weights, 1)
-        weights.addWidget(self._browse)
-        self._rows.addRow("Series", self._layers)
-        self._rows.addRow("Axes", self._axes)
+        runs, files = QHBoxLayout(), QHBoxLayout()
         self._rows.addRow("Slice", self._slice)
-        self._rows.addRow("Start from", weights)
+        self._rows.addRow("Start from", self.weights)
         self._rows.addRow("Reference", self._reference)
         self._rows.addRow("Time", self._minutes)
         self._rows.addRow("Device", self._device)
@@ -175,59 +148,15 @@ class TrainWidget(QScrollArea):
         self.setFrameShape(QScrollArea.Shape.NoFrame)
         self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
 
-    # What is chosen
-
-    def _series(self) -> tuple[ImageSeries, ...]:
-        layer = self._layers.currentData()
-        if layer is None:
-            raise ArgumentError(_NO_LAYER)
-        return layer_to_series(layer, self._axes.currentData() or ())
-
-    def _choose_weights(self, name: str) -> None:
-        known = max(self._weights.findText(name), self._weights.findData(name))
-        if known < 0 and Path(name).is_file():
-            self._weights.addItem(Path(name).stem, name)
-            known = self._weights.count() - 1
-        if known >= 0:
-            self._weights.setCurrentIndex(known)
-
-    def _choose_file(self) -> None:
-        name, _kind = QFileDialog.getOpenFileName(self, "Weights to start from", "", f"Weights (*{SUFFIX})")
-        if name:
-            self._choose_weights(name)
-
     # Following the viewer
 
-    def _update_layers(self, _event: object = None) -> None:
-        chosen = self._layers.currentData()
-        for layer in self._named:
-            layer.events.name.disconnect(self._update_names)
-        self._named = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
-        self._layers.blockSignals(True)
-        self._layers.clear()
-        for layer in self._named:
-            layer.events.name.connect(self._update_names)
-            # What was aligned already has nothing to teach.
-            if "registration" not in layer.metadata.get(METADATA_KEY, {}):
-                self._layers.addItem(layer.name, layer)
-        kept = self._layers.findData(chosen) if chosen is not None else -1
-        self._layers.setCurrentIndex(kept if kept >= 0 else self._layers.count() - 1)
-        self._layers.blockSignals(False)
-        self._layer_changed()
-
-    def _update_names(self, _event: object = None) -> None:
-        for index in range(self._layers.count()):
-            self._layers.setItemText(index, self._layers.itemData(index).name)
-
-    def _layer_changed(self, _index: int = 0) -> None:
-        layer, problem, ambiguous = self._layers.currentData(), "", False
+    def _series_changed(self) -> None:
+        layer, problem = self.chooser.layer, ""
         series: tuple[ImageSeries, ...] = ()
         try:
-            ambiguous = layer is not None and not axes_of(layer)
-            series = self._series()
+            series = self.chooser.series()
         except R2N2Error as error:
             problem = str(error)
-        self._rows.setRowVisible(self._axes, ambiguous)
         self._rows.setRowVisible(self._slice, len(series) > 1)
         if series:
             self._slice.setRange(0, len(series) - 1)
@@ -255,14 +184,14 @@ class TrainWidget(QScrollArea):
     def _begin(self) -> None:
         reference = self._reference.value()
         try:
-            series = self._series()[self._slice.value()]
+            series = self.chooser.series()[self._slice.value()]
         except R2N2Error as error:
             self._say(str(error))
             return
         self.run = run = TrainingRun(
             series,
-            name=self._layers.currentText(),
-            start=self._weights.currentData(),
+            name=self.chooser.layers.currentText(),
+            start=self.weights.weights,
             seconds=60 * self._minutes.value(),
             reference="auto" if reference == _AUTO else reference,
             device=self._device.currentText(),
@@ -278,6 +207,7 @@ class TrainWidget(QScrollArea):
         worker.returned.connect(self._done)
         worker.errored.connect(self._broken)
         worker.finished.connect(self._ready)
+        worker.finished.connect(MainThreadGarbage().release)
         self._clock.start()
         worker.start()
 
@@ -312,8 +242,8 @@ class TrainWidget(QScrollArea):
             return
         told = self.run.verdict if file is None else f"{self.run.verdict}\nChoose {file.stem!r} under Weights in the Align widget."
         self._message.setText(f"{told}\n{notes}".strip())
-        if file is not None and self._weights.findData(str(file)) < 0:
-            self._weights.addItem(file.stem, str(file))
+        if file is not None:
+            self.weights.offer({file.stem: file})
 
     def _broken(self, error: BaseException) -> None:
         # napari tells it too, with where it happened.
@@ -325,7 +255,7 @@ class TrainWidget(QScrollArea):
         self._running.clear()
         self._show_progress()
         self._progress.setValue(_BAR if self.run is not None and self.run.last is not None else 0)
-        self._layer_changed()
+        self._series_changed()
 
     # Files
 
@@ -358,21 +288,6 @@ def _label(text: str) -> QLabel:
     label = QLabel(text)
     label.setWordWrap(True)
     return label
-
-
-def _combo(tip: str) -> QComboBox:
-    box = QComboBox()
-    box.setToolTip(tip)
-    # Long names must not make the dock wider.
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(10)
-    return box
-
-
-def _button(text: str, tip: str) -> QPushButton:
-    button = QPushButton(text)
-    button.setToolTip(tip)
-    return button
 
 
 @thread_worker

@@ -141,7 +141,7 @@ def test_the_input_layer_may_be_renamed_and_deleted_meanwhile(
     press(widget._run)
     qtbot.waitUntil(lambda: bool(widget.session.results))
     in_layer.name = "other"
-    assert widget.form._layers.currentText() == "other"
+    assert widget.form.chooser.layers.currentText() == "other"
     viewer.layers.remove(in_layer)
     qtbot.wait(100)
     assert widget._worker is not None, "what runs goes on"
@@ -219,13 +219,13 @@ def test_wrong_input_is_refused_before_run(viewer: Any, widget: Any, shape: tupl
 
 def test_the_meaning_of_four_axes_can_be_said(viewer: Any, widget: Any) -> None:
     viewer.add_image(np.random.default_rng(0).random((2, 3, 27, 35)).astype(np.float32), name="photo")
-    assert widget.form._axes.isVisible()
-    widget.form._axes.setCurrentIndex(1)
+    assert widget.form.chooser.axes_box.isVisible()
+    widget.form.chooser.axes_box.setCurrentIndex(1)
     assert widget._run.isEnabled()
-    assert [len(item) for item in widget.form.series()] == [3, 3]
+    assert [len(item) for item in widget.form.chooser.series()] == [3, 3]
     viewer.add_image(np.zeros((4, 27, 35)), name="plain")
-    widget.form._layers.setCurrentText("plain")
-    assert not widget.form._axes.isVisible()
+    widget.form.chooser.layers.setCurrentText("plain")
+    assert not widget.form.chooser.axes_box.isVisible()
 
 
 def test_the_reference_slider_shows_its_frame(viewer: Any, widget: Any, in_layer: Any) -> None:
@@ -241,12 +241,12 @@ def test_the_reference_slider_shows_its_frame(viewer: Any, widget: Any, in_layer
 
 def test_results_are_not_offered_as_series(widget: Any, aligned: Any) -> None:
     aligned.show(View.RESIDUAL)
-    assert [widget.form._layers.itemText(k) for k in range(widget.form._layers.count())] == ["disc"]
+    assert [widget.form.chooser.layers.itemText(k) for k in range(widget.form.chooser.layers.count())] == ["disc"]
 
 
 def test_removed_layer_leaves_the_list(viewer: Any, widget: Any, in_layer: Any) -> None:
     viewer.layers.remove(in_layer)
-    assert widget.form.layer is None
+    assert widget.form.chooser.layer is None
     assert not widget._run.isEnabled()
 
 
@@ -254,7 +254,7 @@ def test_removed_layer_leaves_the_list(viewer: Any, widget: Any, in_layer: Any) 
 def test_advanced_settings_reach_the_configuration(widget: Any) -> None:
     form = widget.form
     form._method.setCurrentIndex(form._method.findData("fit"))
-    assert not form._weights.isEnabled()
+    assert not form.weights.box.isEnabled()
     form._steps.setValue(12)
     form._batch.setValue(3)
     form._warm.setChecked(True)
@@ -266,11 +266,11 @@ def test_advanced_settings_reach_the_configuration(widget: Any) -> None:
 def test_weights_of_a_file_can_be_chosen(widget: Any, tmp_path: Path) -> None:
     from napari_r2n2.training_run import weights_added
 
-    names = [widget.form._weights.itemText(k) for k in range(widget.form._weights.count())]
+    names = [widget.form.weights.box.itemText(k) for k in range(widget.form.weights.box.count())]
     assert {"general", "paper"} <= set(names)
     weights_added.emit("mine", tmp_path / "mine.safetensors")
     assert widget.form.config().weights == str(tmp_path / "mine.safetensors")
-    assert widget.form._weights.currentText() == "mine"
+    assert widget.form.weights.box.currentText() == "mine"
 
 
 @pytest.mark.usefixtures("quick", "in_layer")

@@ -142,6 +142,16 @@ def test_a_layer_deleted_while_it_flickers_stops_the_flicker(viewer: Any, widget
     qtbot.waitUntil(lambda: not widget._flicker.isChecked(), timeout=5000)
 
 
+def test_closing_while_it_flickers_leaves_the_layer_visible(viewer: Any, widget: Any, aligned: Any, qtbot: Any) -> None:
+    widget._other.setCurrentIndex(1)
+    widget._flicker.setChecked(True)
+    qtbot.waitUntil(lambda: not aligned.layer(View.ALIGNED).visible, timeout=5000)
+    viewer.window.remove_dock_widget(widget)
+    with qtbot.waitSignal(widget.destroyed):
+        widget.deleteLater()
+    assert aligned.layer(View.ALIGNED).visible
+
+
 def test_keys_step_and_switch(viewer: Any, widget: Any, aligned: Any, canvas_mouse: Any, qtbot: Any) -> None:
     canvas = canvas_mouse.native
     canvas.setFocus()

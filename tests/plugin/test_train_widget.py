@@ -98,7 +98,7 @@ def _ended(qtbot: Any, widget: Any, timeout: int = 60_000) -> None:
 def test_real_adapting_is_drawn_judged_and_never_worse(
     widget: Any, press: Callable[[Any], None], qtbot: Any, tiny: Path, folder: Path
 ) -> None:
-    widget._choose_weights(str(tiny))
+    widget.weights.add(tiny.stem, tiny)
     widget._minutes.setValue(0.2)
     press(widget._start)
     assert not widget._start.isEnabled()
@@ -119,7 +119,7 @@ def test_real_adapting_is_drawn_judged_and_never_worse(
 def test_real_stop_ends_after_the_update_with_a_last_look(
     widget: Any, press: Callable[[Any], None], qtbot: Any, tiny: Path
 ) -> None:
-    widget._choose_weights(str(tiny))
+    widget.weights.add(tiny.stem, tiny)
     widget._minutes.setValue(10)
     press(widget._start)
     qtbot.waitUntil(lambda: widget.run.last is not None and widget.run.last.update >= 2, timeout=60_000)
@@ -165,7 +165,7 @@ def test_better_weights_are_kept_known_and_usable(
     text = widget._message.text()
     assert "0.9410 → 0.9530, folding 0.02 % (was 0.01 %) after 5 updates: better weights kept" in text
     assert "frame 3 is not used: damaged" in text
-    assert widget._weights.findData(str(file)) > 0
+    assert widget.weights.box.findData(str(file)) > 0
     assert widget._progress.value() == widget._progress.maximum()
 
 
@@ -219,7 +219,7 @@ def test_stopped_before_anything_was_learnt(
 
 def test_a_problem_is_told_in_plain_words(widget: Any, press: Callable[[Any], None], qtbot: Any, tmp_path: Path) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"nothing")
-    widget._choose_weights(str(tmp_path / "broken.safetensors"))
+    widget.weights.add("broken", tmp_path / "broken.safetensors")
     press(widget._start)
     _ended(qtbot, widget)
     assert "broken.safetensors" in widget._message.text()
@@ -287,7 +287,7 @@ def test_closing_the_dock_ends_the_training_and_breaks_nothing(
 def test_only_a_long_enough_series_can_be_started(viewer: Any, widget: Any) -> None:
     assert widget._start.isEnabled()
     viewer.add_image(np.random.default_rng(1).random((3, 20, 20)), name="short")
-    widget._layers.setCurrentIndex(widget._layers.findText("short"))
+    widget.chooser.layers.setCurrentIndex(widget.chooser.layers.findText("short"))
     assert not widget._start.isEnabled()
     assert "'short'" in widget._phase.text()
     assert "at least 3 others" in widget._phase.text()
@@ -303,7 +303,7 @@ def test_a_slice_is_chosen_of_several(
     other = replace(movie, frames=np.asarray(movie.frames) * 2)
     data, options, _kind = series_to_layers([movie, other])[0]
     viewer.add_image(data, **{**options, "name": "two"})
-    widget._layers.setCurrentIndex(widget._layers.findText("two"))
+    widget.chooser.layers.setCurrentIndex(widget.chooser.layers.findText("two"))
     assert widget._slice.isVisible()
     asked = _fake(monkeypatch, {}, updates=1)
     widget._slice.setValue(1)
@@ -314,10 +314,10 @@ def test_a_slice_is_chosen_of_several(
 
 def test_axes_without_names_are_asked_for(viewer: Any, widget: Any) -> None:
     viewer.add_image(np.random.default_rng(1).random((2, 5, 20, 20)), name="four")
-    widget._layers.setCurrentIndex(widget._layers.findText("four"))
-    assert widget._axes.isVisible()
+    widget.chooser.layers.setCurrentIndex(widget.chooser.layers.findText("four"))
+    assert widget.chooser.axes_box.isVisible()
     assert not widget._start.isEnabled()
-    widget._axes.setCurrentIndex(1)
+    widget.chooser.axes_box.setCurrentIndex(1)
     assert widget._start.isEnabled()
     assert widget._slice.maximum() == 1
 

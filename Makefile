@@ -23,7 +23,7 @@ help:
 	@echo "make test    core tests, then plugin tests in a virtual display (where xvfb-run exists)"
 	@echo "make lint    ruff and mypy"
 	@echo "make docs    HTML documentation in docs/_build/html"
-	@echo "make screenshots  take the pictures of the plugin in docs/images anew, in a virtual display"
+	@echo "make screenshots   pictures of the plugin in docs/images, taken anew in a virtual display"
 	@echo "make gui     napari with the plugin"
 	@echo "make clean   remove the environment and everything generated"
 

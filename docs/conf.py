@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from typing import Any
 
 from sphinx.application import Sphinx
@@ -23,6 +24,8 @@ html_logo = html_favicon = "../resources/icons/r2n2.svg"
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 3
 
+# The pages of the plugin are built where it is not installed, too.
+autodoc_mock_imports = [name for name in ("napari", "psygnal", "platformdirs") if find_spec(name) is None]
 autodoc_member_order = "bysource"
 autodoc_typehints = "description"
 autodoc_typehints_description_target = "documented"

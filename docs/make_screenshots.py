@@ -5,6 +5,7 @@ usage: make screenshots, or python docs/make_screenshots.py where there is a scr
 
 from __future__ import annotations
 
+import io
 import os
 import tempfile
 import time
@@ -12,19 +13,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
     from napari_r2n2.result_layers import ResultLayers
 
 IMAGES = Path(__file__).with_name("images")
-WINDOW = (1400, 860)
+WINDOW = (1400, 930)
+LARGEST_BYTES = 250_000
 PANEL, GAP, MARGIN = 344, 8, 26
 GIF_SIDE = 300
 # Deep inspiration: the farthest from the reference.
-FRAME = 10
-STEP = 5
-ADAPTING_MINUTES = 1.0
+FRAME = 9
+STEP = 7
+ADAPTING_MINUTES = 1.5
 TEXT = (30, 30, 30)
 
 
@@ -130,10 +133,12 @@ def press(widget: Any, *texts: str) -> None:
 
 
 def save(name: str, picture: Image.Image) -> None:
-    """Write a PNG of 256 colours."""
+    """Write a PNG, of 256 colours where all of them would make it large."""
     IMAGES.mkdir(exist_ok=True)
-    reduced = picture.quantize(256, method=Image.Quantize.FASTOCTREE, dither=Image.Dither.NONE)
-    reduced.save(IMAGES / f"plugin_{name}.png", optimize=True)
+    path = IMAGES / f"plugin_{name}.png"
+    picture.save(path, optimize=True)
+    if path.stat().st_size > LARGEST_BYTES:
+        picture.quantize(256, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 def align(window: Window) -> None:
@@ -156,14 +161,40 @@ def sequence(window: Window) -> None:
     animation(window)
 
 
+def preferences(window: Window) -> None:
+    """Picture of R2N2's page of the preferences."""
+    from qtpy.QtWidgets import QApplication, QListWidget
+
+    # napari offers no public way to its dialog.
+    window.viewer.window._open_preferences_dialog()
+    window.settle()
+    dialog = next(found for found in QApplication.topLevelWidgets() if type(found).__name__ == "PreferencesDialog")
+    pages = dialog.findChild(QListWidget)
+    pages.setCurrentRow(next(row for row in range(pages.count()) if "R2N2" in pages.item(row).text()))
+    dialog.resize(760, 560)
+    window.settle()
+    save("preferences", from_qt(dialog.grab()))
+    dialog.close()
+
+
+def from_qt(pixmap: Any) -> Image.Image:
+    """A grabbed widget as a picture."""
+    from qtpy.QtCore import QBuffer
+
+    buffer = QBuffer()
+    buffer.open(QBuffer.OpenModeFlag.WriteOnly)
+    pixmap.save(buffer, "PNG")
+    return Image.open(io.BytesIO(bytes(buffer.data()))).convert("RGB")
+
+
 def views(window: Window) -> None:
     """Eight views of one frame with letters."""
     last = window.results.session.registration.step_count
     panels = []
     for caption, step, shown in (
         ("Gaussians", last, ("Gaussians",)),
-        ("displacement and grid", last, ("displacement", "deformed grid")),
-        ("length of the displacement", last, ("magnitude (mm)",)),
+        ("displacement", last, ("displacement",)),
+        ("deformed grid", last, ("deformed grid",)),
         ("Jacobian determinant", last, ("Jacobian",)),
         ("checkerboard, before", 0, ("checkerboard",)),
         ("checkerboard, after", last, ("checkerboard",)),
@@ -205,13 +236,25 @@ def animation(window: Window) -> None:
             pair.append(window.canvas(GIF_SIDE))
         frames.append(labelled(pair, f"step {step} of {last}"))
     window.show("Gaussians")
-    whole = Image.new("RGB", (frames[0].width, 3 * frames[0].height))
-    for k, chosen in enumerate((0, last // 2, last)):
-        whole.paste(frames[chosen], (0, k * frames[0].height))
-    palette = whole.quantize(128, dither=Image.Dither.NONE)
+    palette = gif_palette(last)
     reduced = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     durations = [900, *[160] * (last - 1), 1500]
     reduced[0].save(IMAGES / "plugin.gif", save_all=True, append_images=reduced[1:], duration=durations, loop=0, optimize=True)
+
+
+def gif_palette(steps: int) -> Image.Image:
+    """Greys, the colours of the residual and those of the Gaussians: what counts is not what fills most pixels."""
+    from napari.utils.colormaps import ensure_colormap
+
+    from napari_r2n2.result_layers import step_colours
+
+    lines = step_colours("turbo", steps)[:, :3]
+    residual = ensure_colormap("RdBu").map(np.linspace(0, 1, 80))[:, :3]
+    greys = np.repeat(np.linspace(0, 1, 256 - 2 * steps - len(residual))[:, None], 3, axis=1)
+    colours = np.concatenate((greys, residual, lines, 0.5 * lines))
+    image = Image.new("P", (1, 1))
+    image.putpalette((255 * colours).round().astype(np.uint8).tobytes())
+    return image
 
 
 def labelled(pair: list[Image.Image], step: str) -> Image.Image:
@@ -252,6 +295,7 @@ def main() -> None:
     window = Window()
     align(window)
     sequence(window)
+    preferences(window)
     landmarks(window)
     train(window)
     window.viewer.close()

@@ -163,7 +163,8 @@ class AlignWidget(QScrollArea):
             return
         self._warnings = []
         self.session.begin(series, config)
-        self.results.begin(Place.of(self.form.chooser.layer, self.form.chooser.axes))
+        layer = self.form.chooser.layer
+        self.results.begin(Place.of(layer, self.form.chooser.axes), layer)
         self._work(_align(series, config), self._show, "Working ...")
 
     def _work(self, worker: Any, show: Callable[[Any], None], text: str) -> None:
@@ -211,8 +212,14 @@ class AlignWidget(QScrollArea):
             self._progress.setValue(_BAR)
             seconds = time.monotonic() - self._began_s
             notes = "\n".join(self._warnings[:3]) + (f"\n... and {len(self._warnings) - 3} more" if len(self._warnings) > 3 else "")
-            self._message.setText(f"Done: {len(self.session.results)} frames in {seconds:.1f} s.\n{notes}".strip())
+            self._message.setText(
+                f"Done: {len(self.session.results)} frames in {seconds:.1f} s, {self._reference()}.\n{notes}".strip()
+            )
             self.results.show(View.GAUSSIANS)
+
+    def _reference(self) -> str:
+        frames = [self.session.reference(index) for index in range(len(self.session.series))]
+        return f"reference frame {frames[0]}" if len(frames) == 1 else f"reference frames {', '.join(map(str, frames))}"
 
     def _aborted(self) -> None:
         kept, total = len(self.session.results), sum(len(item) for item in self.session.series)
@@ -272,7 +279,7 @@ class AlignWidget(QScrollArea):
         data, options, _kind = made[0]
         layer = self._viewer.add_image(data, **options)
         self.session.show(registration)
-        self.results.begin(Place.of(layer, axes_of(layer)))
+        self.results.begin(Place.of(layer, axes_of(layer)), layer)
         self.results.show(View.GAUSSIANS)
         self._progress.setValue(_BAR)
         self._message.setText(f"Opened: {len(registration.results)} frames.")

@@ -13,7 +13,7 @@ from napari_r2n2.layers import METADATA_KEY, Place
 from napari_r2n2.registration import FrameKey, Registration
 from napari_r2n2.stacks import LazyStack
 
-__all__ = ["IMAGES", "View", "image_view"]
+__all__ = ["IMAGES", "INTENSITIES", "MEASURES", "View", "image_view"]
 
 
 class View(StrEnum):
@@ -33,7 +33,11 @@ class View(StrEnum):
 IMAGES = (View.ALIGNED, View.MAGNITUDE, View.JACOBIAN, View.RESIDUAL, View.CHECKERBOARD, View.REFERENCE)
 """Views that are image layers; the others are drawn on them."""
 
-_MEASURES = (View.MAGNITUDE, View.JACOBIAN, View.RESIDUAL)
+MEASURES = (View.MAGNITUDE, View.JACOBIAN, View.RESIDUAL)
+"""Images of something measured, with colours of their own."""
+
+INTENSITIES = (View.ALIGNED, View.CHECKERBOARD, View.REFERENCE)
+"""Images of the series' own intensities."""
 
 
 def image_view(
@@ -55,7 +59,7 @@ def image_view(
 
     options = place.stack_options(view.value, steps=view is not View.REFERENCE)
     options["metadata"] = {METADATA_KEY: {"registration": _provenance(registration)}}
-    if view in _MEASURES:
+    if view in MEASURES:
         compute = {View.MAGNITUDE: fields.magnitude, View.JACOBIAN: fields.jacobian, View.RESIDUAL: fields.residual}[view]
         plane = series.grid.shape if view is not View.JACOBIAN else tuple(n - 1 for n in series.grid.shape)
         item = (series.channels, *plane) if "channel" in place.axis_labels else plane

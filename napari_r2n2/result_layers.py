@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_r2n2 import overlays
-from napari_r2n2.image_views import IMAGES, View, image_view
+from napari_r2n2.image_views import IMAGES, INTENSITIES, MEASURES, View, image_view
 from napari_r2n2.layers import Place
 from napari_r2n2.preferences import read_preferences
 from napari_r2n2.session import FrameKey, session_of
@@ -48,6 +48,7 @@ class ResultLayers:
         self._viewer = ref(viewer)
         self.session = session_of(viewer)
         self.place: Place | None = None
+        self._source: Any = None
         preferred = read_preferences()
         self.colormap = preferred.colormap
         self.arrow_spacing_px = preferred.arrow_spacing_px
@@ -71,8 +72,17 @@ class ResultLayers:
 
     # What is shown
 
-    def begin(self, place: Place) -> None:
-        """Show the session's new registration beside its source; what showed an earlier one as shapes is taken away."""
+    def begin(self, place: Place, source: Any = None) -> None:
+        """Show the session's new registration; what showed an earlier one is taken away, but for its aligned series.
+
+        Parameters
+        ----------
+        place
+            Where the layer of the series lies.
+        source
+            That layer, whose contrast the new layers share.
+        """
+        self._source = None if source is None else ref(source)
         for view in [view for view in self._layers if view is not View.ALIGNED]:
             self.show(view, False)
         for layer in self._layers.pop(View.ALIGNED, []):
@@ -167,7 +177,19 @@ class ResultLayers:
         if view is View.ALIGNED:
             self.viewer.dims.set_point(self._axis(layer.ndim), float(registration.step_count))
         self._below_drawings(layer)
+        self._link(view, layer)
         return layer
+
+    def _link(self, view: View, layer: Any) -> None:
+        """What shows the same intensities is shown alike: a change of contrast in one is a change in all."""
+        if self.place is None or layer.rgb or view in MEASURES:
+            return
+        source = self._source() if self._source is not None else None
+        alike = [one for other in INTENSITIES for one in self._layers.get(other, ()) if one is not layer]
+        if source is not None and source in self.viewer.layers:
+            alike.append(source)
+        if alike:
+            self.viewer.layers.link_layers([layer, *alike], ("contrast_limits", "gamma", "colormap"))
 
     def _below_drawings(self, layer: Any) -> None:
         """Images lie below what is drawn on them: ellipses, landmarks."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -61,6 +63,17 @@ def _collected() -> Iterator[None]:
     """Closed windows are garbage with GL and Qt objects in it: collected here, not by chance in the thread of a later worker."""
     yield
     gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def _no_thread_left() -> Iterator[None]:
+    """No thread that a test started is alive at its end."""
+    before = {thread.ident for thread in threading.enumerate()}
+    yield
+    until = time.monotonic() + 20
+    while left := [thread for thread in threading.enumerate() if thread.ident not in before]:
+        assert time.monotonic() < until, f"still alive: {left}"
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -134,7 +147,7 @@ def aligned(viewer: Any, in_layer: Any, disc_config: RegistrationConfig, disc_re
 
     results = results_of(viewer)
     results.session.begin(layer_to_series(in_layer), disc_config)
-    results.begin(Place.of(in_layer, axes_of(in_layer)))
+    results.begin(Place.of(in_layer, axes_of(in_layer)), in_layer)
     for result in disc_results:
         results.session.add(0, 0, result)
     results.session.end()

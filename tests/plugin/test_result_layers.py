@@ -61,6 +61,17 @@ def test_the_source_is_never_altered(aligned: Any, in_layer: Any, series: Any) -
     assert in_layer.visible
 
 
+def test_contrast_is_shared_with_the_source(aligned: Any, in_layer: Any) -> None:
+    aligned.show(View.CHECKERBOARD)
+    aligned.show(View.RESIDUAL)
+    aligned.layer(View.ALIGNED).contrast_limits = (100, 700)
+    in_layer.gamma = 0.7
+    for layer in (in_layer, aligned.layer(View.ALIGNED), aligned.layer(View.CHECKERBOARD)):
+        assert (layer.contrast_limits, layer.gamma) == ([100, 700], 0.7)
+    assert aligned.layer(View.RESIDUAL).gamma == 1
+    assert aligned.layer(View.RESIDUAL).contrast_limits[0] < 0
+
+
 def test_sliders_and_results_follow_each_other(viewer: Any, aligned: Any) -> None:
     seen: list[Any] = []
     aligned.changed.connect(lambda: seen.append((aligned.key, aligned.step)))

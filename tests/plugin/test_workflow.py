@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,14 +20,6 @@ pytestmark = pytest.mark.usefixtures("canvas_mouse")
 
 # Of a run, not of its result.
 _OF_THE_RUN = {"created", "wall_time_s", "peak_memory_mib"}
-
-
-@pytest.fixture
-def no_thread_left(qtbot: Any) -> Any:
-    """No thread of the test is alive at its end."""
-    before = {thread.ident for thread in threading.enumerate()}
-    yield
-    qtbot.waitUntil(lambda: {thread.ident for thread in threading.enumerate()} <= before, timeout=10_000)
 
 
 def _open(viewer: Any, name: str, qtbot: Any) -> Any:
@@ -53,7 +44,6 @@ def _lit(viewer: Any, qtbot: Any) -> NDArray[np.bool_]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("no_thread_left")
 def test_from_the_sample_to_a_measured_error(
     viewer: Any, canvas_mouse: Any, press: Callable[[Any], None], tmp_path: Path, qtbot: Any
 ) -> None:
@@ -118,7 +108,6 @@ def test_from_the_sample_to_a_measured_error(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mha", ".nii.gz"])
-@pytest.mark.usefixtures("no_thread_left")
 def test_the_window_writes_what_the_command_line_writes(
     viewer: Any, press: Callable[[Any], None], tmp_path: Path, qtbot: Any, suffix: str
 ) -> None:

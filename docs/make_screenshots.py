@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 IMAGES = Path(__file__).with_name("images")
 WINDOW = (1400, 930)
-LARGEST_BYTES = 250_000
+LARGEST_BYTES = 300_000
 PANEL, GAP, MARGIN = 344, 8, 26
 GIF_SIDE = 300
 # Deep inspiration: the farthest from the reference.

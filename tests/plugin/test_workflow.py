@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
+import r2n2.registration
 from napari_r2n2.image_views import View
 from napari_r2n2.session import FrameKey
 
@@ -106,8 +108,21 @@ def test_from_the_sample_to_a_measured_error(
     assert "tre_mm" in (tmp_path / "out" / "metrics.csv").read_text()
 
 
+@pytest.fixture
+def equal_sums(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    """Torch counts threads for each thread that calls it, and sums in another order with another count."""
+    register = r2n2.registration.register_series
+
+    def alone(*arguments: Any) -> Iterator[Any]:
+        torch.set_num_threads(1)
+        yield from register(*arguments)
+
+    monkeypatch.setattr(r2n2.registration, "register_series", alone)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".mha", ".nii.gz"])
+@pytest.mark.usefixtures("equal_sums")
 def test_the_window_writes_what_the_command_line_writes(
     viewer: Any, press: Callable[[Any], None], tmp_path: Path, qtbot: Any, suffix: str
 ) -> None:

@@ -6,9 +6,11 @@ import importlib
 import importlib.resources
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from npe2 import PluginManifest
+from qtpy.QtWidgets import QMenu
 
 MANIFEST = PluginManifest.from_distribution("napari-r2n2")
 
@@ -33,3 +35,16 @@ def test_importing_the_commands_does_not_load_torch() -> None:
     code = f"import importlib, sys; [importlib.import_module(m) for m in {modules!r}]; print('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("menu", "entry"), [("Register", "Align (R2N2)"), ("Visualize", "Sequence (R2N2)"), ("Annotate", "Landmarks (R2N2)")]
+)
+def test_widgets_stand_in_the_layers_menu(viewer: Any, menu: str, entry: str) -> None:
+    """Menus are opened as a mouse would, as napari fills them then."""
+    found = set()
+    for shown in viewer.window._qt_window.findChildren(QMenu):
+        shown.aboutToShow.emit()
+        if shown.title().replace("&", "") == menu:
+            found |= {action.text().replace("&", "") for action in shown.actions()}
+    assert entry in found

@@ -15,6 +15,7 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "src_core/r2n2/__init__.
 
 PACKAGE_DIR = {
     "napari_r2n2": "napari_r2n2",
+    "napari_r2n2.landmarks": "napari_r2n2/landmarks",
     "r2n2": "src_core/r2n2",
     "r2n2.io": "src_core/r2n2/io",
     "r2n2.registration": "src_core/r2n2/registration",

@@ -9,7 +9,7 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt
 from qtpy.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QPen, QPolygonF
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-from napari_r2n2.landmark_plot import nice_step
+from napari_r2n2.ticks import nice_step
 
 __all__ = ["Curve", "LossPlot", "smoothed", "span"]
 

@@ -15,7 +15,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
-from napari_r2n2.landmark_files import FORMATS
+from napari_r2n2.landmarks.files import FORMATS
 from napari_r2n2.layers import series_to_layers
 from napari_r2n2.session import FrameKey, session_of
 from r2n2.geometry import Grid, Space

@@ -22,6 +22,7 @@ from r2n2.transform import Transform
 
 __all__ = ["edited_result", "register_pair", "register_series"]
 
+
 def register_pair(
     fixed: NDArray[Any], moving: NDArray[Any], grid: Grid, config: RegistrationConfig | None = None
 ) -> Iterator[RegistrationStep]:

@@ -7,9 +7,9 @@ import math
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
-from napari_r2n2.landmark_errors import ErrorReport, Figures
-from napari_r2n2.landmark_plot import ErrorPlot
-from napari_r2n2.landmark_table import ErrorTable
+from napari_r2n2.landmarks.errors import ErrorReport, Figures
+from napari_r2n2.landmarks.plot import ErrorPlot
+from napari_r2n2.landmarks.table import ErrorTable
 
 __all__ = ["ErrorPanel"]
 

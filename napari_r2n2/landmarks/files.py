@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_r2n2.landmark_marks import Marks
+from napari_r2n2.landmarks.marks import Marks
 from r2n2.errors import ArgumentError, ReadError
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
 
 from napari_r2n2.connections import connect_while_alive
-from napari_r2n2.landmark_error_panel import ErrorPanel
-from napari_r2n2.landmark_file_panel import FilePanel
-from napari_r2n2.landmark_hints import HintLayer, prediction_marks
-from napari_r2n2.landmark_model import LandmarkModel
-from napari_r2n2.landmark_place_panel import PlacePanel
+from napari_r2n2.landmarks.error_panel import ErrorPanel
+from napari_r2n2.landmarks.file_panel import FilePanel
+from napari_r2n2.landmarks.hints import HintLayer, prediction_marks
+from napari_r2n2.landmarks.model import LandmarkModel
+from napari_r2n2.landmarks.place_panel import PlacePanel
 from napari_r2n2.result_layers import View, results_of
 from r2n2.errors import R2N2Error
 

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_r2n2.landmark_marks import PLACED, Marks
+from napari_r2n2.landmarks.marks import PLACED, Marks
 from napari_r2n2.session import FrameKey
 
 if TYPE_CHECKING:
-    from napari_r2n2.landmark_predictions import Predictions
+    from napari_r2n2.landmarks.predictions import Predictions
     from r2n2.series import ImageSeries
 
 __all__ = ["ErrorReport", "ErrorRow", "Figures", "report"]

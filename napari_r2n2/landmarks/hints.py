@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_r2n2.landmark_binding import HINT
-from napari_r2n2.landmark_layer import hint_layer, unfit
-from napari_r2n2.landmark_marks import Marks
+from napari_r2n2.landmarks.binding import HINT
+from napari_r2n2.landmarks.layer import hint_layer, unfit
+from napari_r2n2.landmarks.marks import Marks
 from napari_r2n2.layers import METADATA_KEY
 from napari_r2n2.session import FrameKey
 

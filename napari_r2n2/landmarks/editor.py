@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from psygnal import Signal
 
-from napari_r2n2.landmark_layer import read, write
-from napari_r2n2.landmark_marks import PLACED, Marks
+from napari_r2n2.landmarks.layer import read, write
+from napari_r2n2.landmarks.marks import PLACED, Marks
 from napari_r2n2.session import FrameKey
 
 __all__ = ["LandmarkEditor"]

@@ -10,7 +10,9 @@ from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
 from qtpy.QtGui import QColor, QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QPen, QTextOption
 from qtpy.QtWidgets import QSizePolicy, QWidget
 
-__all__ = ["ErrorPlot", "nice_step"]
+from napari_r2n2.ticks import nice_step
+
+__all__ = ["ErrorPlot"]
 
 # Told apart by people with any colour vision, on dark and on light.
 _BEFORE, _AFTER = QColor("#e69f00"), QColor("#3fa0dc")
@@ -18,14 +20,6 @@ _RIGHT = Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
 _LEFT = Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter
 _CENTRE = Qt.AlignmentFlag.AlignHCenter
 _MARGIN = QRectF(38, 20, 8, 30)  # left, top, right, bottom
-
-
-def nice_step(extent: float, most: int) -> float:
-    """The smallest of 1, 2, 5, 10, 20, ... (and 0.5, 0.2, ...) that divides ``extent`` into at most ``most`` parts."""
-    if extent <= 0:
-        return 1.0
-    power = 10.0 ** math.floor(math.log10(extent / most))
-    return next(power * factor for factor in (1, 2, 5, 10, 20) if extent <= most * power * factor * (1 + 1e-9))
 
 
 class ErrorPlot(QWidget):

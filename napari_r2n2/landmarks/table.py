@@ -8,7 +8,7 @@ from typing import Any
 from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, QSortFilterProxyModel, Qt, Signal
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
-from napari_r2n2.landmark_errors import ErrorRow, natural
+from napari_r2n2.landmarks.errors import ErrorRow, natural
 
 __all__ = ["ErrorTable"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from napari_r2n2.landmark_binding import LandmarkBinding
-from napari_r2n2.landmark_editor import LandmarkEditor
-from napari_r2n2.landmark_errors import ErrorReport, report
-from napari_r2n2.landmark_marks import COPIED, PLACED, PREDICTED, Marks
-from napari_r2n2.landmark_series import contains
+from napari_r2n2.landmarks.binding import LandmarkBinding
+from napari_r2n2.landmarks.editor import LandmarkEditor
+from napari_r2n2.landmarks.errors import ErrorReport, report
+from napari_r2n2.landmarks.marks import COPIED, PLACED, PREDICTED, Marks
+from napari_r2n2.landmarks.series import contains
 from napari_r2n2.session import FrameKey
 from r2n2.errors import ArgumentError
 

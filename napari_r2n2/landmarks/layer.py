@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_r2n2.landmark_marks import COPIED, PLACED, PREDICTED, Marks
+from napari_r2n2.landmarks.marks import COPIED, PLACED, PREDICTED, Marks
 from r2n2.errors import ArgumentError
 
 __all__ = ["adopt", "hint_layer", "new_layer", "read", "unfit", "write"]

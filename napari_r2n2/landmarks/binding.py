@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from psygnal import Signal
 
-from napari_r2n2.landmark_editor import LandmarkEditor
-from napari_r2n2.landmark_layer import adopt, new_layer, unfit
-from napari_r2n2.landmark_marks import Marks
-from napari_r2n2.landmark_predictions import Predictions
-from napari_r2n2.landmark_series import belongs_to, geometry_of, is_series
+from napari_r2n2.landmarks.editor import LandmarkEditor
+from napari_r2n2.landmarks.layer import adopt, new_layer, unfit
+from napari_r2n2.landmarks.marks import Marks
+from napari_r2n2.landmarks.predictions import Predictions
+from napari_r2n2.landmarks.series import belongs_to, geometry_of, is_series
 from napari_r2n2.layers import METADATA_KEY
 from napari_r2n2.session import FrameKey, Session, session_of
 from r2n2.errors import ArgumentError

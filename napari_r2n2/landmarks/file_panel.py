@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QApplication, QFileDialog, QGridLayout, QLabel, QPushButton, QVBoxLayout, QWidget
 
-from napari_r2n2 import landmark_files as files
-from napari_r2n2.landmark_hints import HintLayer
-from napari_r2n2.landmark_marks import Marks
-from napari_r2n2.landmark_model import LandmarkModel
+from napari_r2n2.landmarks import files
+from napari_r2n2.landmarks.hints import HintLayer
+from napari_r2n2.landmarks.marks import Marks
+from napari_r2n2.landmarks.model import LandmarkModel
 from r2n2.errors import ArgumentError, R2N2Error
 
 if TYPE_CHECKING:

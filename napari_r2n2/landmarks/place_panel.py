@@ -20,8 +20,8 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_r2n2.landmark_marks import PLACED
-from napari_r2n2.landmark_model import LandmarkModel
+from napari_r2n2.landmarks.marks import PLACED
+from napari_r2n2.landmarks.model import LandmarkModel
 from napari_r2n2.session import FrameKey
 
 __all__ = ["PlacePanel"]

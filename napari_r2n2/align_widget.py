@@ -48,7 +48,7 @@ __all__ = ["AlignWidget"]
 
 _BAR = 1000
 _TELL_S = 0.05
-_RUN_KEY, _FINISHED_NAME = "Control-Return", "run.json"
+_RUN_KEY, _FINISHED_NAME = "Control-Enter", "run.json"
 
 
 class AlignWidget(QScrollArea):

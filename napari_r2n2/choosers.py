@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SeriesChooser", "WeightsChooser", "button", "combo", "device_combo", "row"]
 
-_NO_LAYER = "Drop an image series onto the window, or try File > Open Sample > R2N2."
+_NO_LAYER = "Drop an image series onto the window, or try File > Open Sample > Breathing thorax."
 
 
 class SeriesChooser(QObject):

@@ -168,6 +168,7 @@ class ResultLayers:
         )
         # Drawing a thumbnail of a thousand lines takes longer than drawing the lines.
         layer._max_vectors_thumbnail = 1
+        layer.events.visible.connect(self._draw)
         return layer
 
     def _image(self, view: View, place: Place) -> Any:
@@ -254,7 +255,7 @@ class ResultLayers:
         for layer in self._layers.get(View.CHECKERBOARD, ()):
             layer.refresh(thumbnail=False)
 
-    def _draw(self) -> None:
+    def _draw(self, _event: object = None) -> None:
         self._draw_gaussians()
         key, place = self.key, self.place
         if key is None or place is None:
@@ -269,6 +270,9 @@ class ResultLayers:
 
     def _set_lines(self, view: View, pieces: NDArray[np.float64]) -> None:
         layer = self.layer(view)
+        if not layer.visible:
+            # napari looks up colours by what a hidden layer showed last: fewer pieces would raise. It is drawn once it is shown.
+            return
         layer.data = pieces
         # napari gives the pieces beyond the former number no colour.
         layer.edge_color = _COLOURS[view]
@@ -278,6 +282,8 @@ class ResultLayers:
         if key is None or place is None or not self.shown(View.GAUSSIANS):
             return
         layer, sequence, selected = self.layer(View.GAUSSIANS), self.session.sequence(key), self.session.selection
+        if not layer.visible:
+            return
         if sequence is None or len(sequence) == 0:
             layer.data = np.zeros((0, 2, 2))
             return

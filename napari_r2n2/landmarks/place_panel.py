@@ -248,7 +248,7 @@ class PlacePanel(QWidget):
     def _guide(self, key: FrameKey) -> str:
         model = self._model
         if model.image is None:
-            return "Open an image series first, or File > Open Sample > R2N2."
+            return "Open an image series first, or File > Open Sample > Breathing thorax."
         if model.editor is None:
             return "Press New to place landmarks, or choose a points layer."
         where = f"Frame {key.frame}" + (" (reference)" if key.frame == model.reference() else "")

@@ -134,6 +134,17 @@ def test_pressing_run_twice_runs_once(viewer: Any, widget: Any, press: Callable[
     assert sum("aligned" in layer.name for layer in viewer.layers) == 1
 
 
+@pytest.mark.usefixtures("endless", "in_layer")
+def test_ctrl_enter_runs(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+    canvas = viewer.window._qt_viewer.canvas.native
+    canvas.setFocus()
+    qtbot.wait(50)
+    QTest.keyClick(canvas, Qt.Key_Return, Qt.ControlModifier)
+    assert widget._worker is not None
+    press(widget._cancel)
+    _finished(qtbot, widget)
+
+
 @pytest.mark.usefixtures("endless")
 def test_the_input_layer_may_be_renamed_and_deleted_meanwhile(
     viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any

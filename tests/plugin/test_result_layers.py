@@ -166,6 +166,21 @@ def test_arrows_and_grid_show_the_step_on_display(aligned: Any) -> None:
     assert len(np.unique(aligned.layer(View.ARROWS).edge_color, axis=0)) == 1
 
 
+def test_hidden_ellipses_may_become_fewer(aligned: Any, qtbot: Any) -> None:
+    aligned.show(View.GAUSSIANS)
+    aligned.go_to(step=3)
+    layer = aligned.layer(View.GAUSSIANS)
+    bold = len(layer.data)
+    layer.visible = False
+    qtbot.wait(100)
+    aligned.go_to(step=0)  # nothing is selected there: fewer pieces
+    qtbot.wait(100)
+    layer.visible = True
+    qtbot.wait(100)
+    assert 0 < len(layer.data) < bold
+    assert len(layer.edge_color) == len(layer.data)
+
+
 def test_a_new_run_keeps_the_old_layer_as_it_was(viewer: Any, aligned: Any, in_layer: Any) -> None:
     aligned.show(View.GAUSSIANS)
     old = aligned.layer(View.ALIGNED)

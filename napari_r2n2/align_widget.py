@@ -70,8 +70,8 @@ class AlignWidget(QScrollArea):
 
         def leave() -> None:
             viewer.bind_key(_RUN_KEY, None, overwrite=True)
-            for worker in running:
-                worker.quit()
+            for end in running:
+                end()
             session.end()
 
         connect_while_alive(self, [(weights_added, self.form.weights.add), (session.began, self._update)], at_end=leave)
@@ -169,7 +169,8 @@ class AlignWidget(QScrollArea):
 
     def _work(self, worker: Any, show: Callable[[Any], None], text: str) -> None:
         self._worker = worker
-        self._running[:] = [worker]
+        garbage = MainThreadGarbage()
+        self._running[:] = [worker.quit, garbage.release]
         self._began_s = time.monotonic()
         self._progress.setValue(0)
         self._message.setText(text)
@@ -178,7 +179,7 @@ class AlignWidget(QScrollArea):
         worker.aborted.connect(self._aborted)
         worker.errored.connect(self._broken)
         worker.finished.connect(self._ready)
-        worker.finished.connect(MainThreadGarbage().release)
+        worker.finished.connect(garbage.release)
         worker.start()
         self._update()
 

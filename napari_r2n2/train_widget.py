@@ -197,7 +197,8 @@ class TrainWidget(QScrollArea):
             device=self._device.currentText(),
         )
         worker = self._worker = _work(run)
-        self._running[:] = [run.stop, worker.quit]
+        garbage = MainThreadGarbage()
+        self._running[:] = [run.stop, worker.quit, garbage.release]
         self._message.setText("")
         self._phase.setVisible(True)
         self._start.setEnabled(False)
@@ -207,7 +208,7 @@ class TrainWidget(QScrollArea):
         worker.returned.connect(self._done)
         worker.errored.connect(self._broken)
         worker.finished.connect(self._ready)
-        worker.finished.connect(MainThreadGarbage().release)
+        worker.finished.connect(garbage.release)
         self._clock.start()
         worker.start()
 

@@ -53,11 +53,11 @@ class ResultLayers:
         self.colormap = preferred.colormap
         self.arrow_spacing_px = preferred.arrow_spacing_px
         self.squares = _SQUARES
-        self._layers: dict[View, list[Any]] = {}
+        self._layers: dict[View, Any] = {}
         self._seen: tuple[FrameKey, int] | None = None
         self._following = False
-        self.session.added.connect(self._frame_added)
-        self.session.edited.connect(self._frame_edited)
+        self.session.added.connect(self._frame_changed)
+        self.session.edited.connect(self._frame_changed)
         self.session.selected.connect(self._selected)
         viewer.dims.events.current_step.connect(self._sliders_moved)
         viewer.layers.events.removed.connect(self._layer_removed)
@@ -85,30 +85,30 @@ class ResultLayers:
         self._source = None if source is None else ref(source)
         for view in [view for view in self._layers if view is not View.ALIGNED]:
             self.show(view, False)
-        for layer in self._layers.pop(View.ALIGNED, []):
-            layer.visible = False
+        if View.ALIGNED in self._layers:
+            self._layers.pop(View.ALIGNED).visible = False
         self.place, self._seen = place, None
         self.show(View.ALIGNED)
 
     def shown(self, view: View) -> bool:
-        """Whether the layers of a view are there."""
+        """Whether the layer of a view is there."""
         return view in self._layers
 
     def layer(self, view: View) -> Any:
-        """The (first) layer of a view, None where it is not shown."""
-        return self._layers.get(view, [None])[0]
+        """The layer of a view, None where it is not shown."""
+        return self._layers.get(view)
 
     def show(self, view: View, on: bool = True) -> None:
-        """Add the layers of a view, or remove them."""
+        """Add the layer of a view, or remove it."""
         if on == self.shown(view) or self.place is None:
             return
         if on:
-            self._layers[view] = list(self._make(view, self.place))
+            self._layers[view] = self._make(view, self.place)
             self._draw()
         else:
-            for layer in self._layers.pop(view):
-                if layer in self.viewer.layers:
-                    self.viewer.layers.remove(layer)
+            layer = self._layers.pop(view)
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
         self.views_changed.emit()
 
     @property
@@ -151,11 +151,8 @@ class ResultLayers:
 
     # Making layers
 
-    def _make(self, view: View, place: Place) -> Iterator[Any]:
-        if view in IMAGES:
-            yield self._image(view, place)
-        else:
-            yield self._lines(view, place)
+    def _make(self, view: View, place: Place) -> Any:
+        return self._image(view, place) if view in IMAGES else self._lines(view, place)
 
     def _lines(self, view: View, place: Place) -> Any:
         layer = self.viewer.add_vectors(
@@ -186,7 +183,7 @@ class ResultLayers:
         if self.place is None or layer.rgb or view in MEASURES:
             return
         source = self._source() if self._source is not None else None
-        alike = [one for other in INTENSITIES for one in self._layers.get(other, ()) if one is not layer]
+        alike = [self._layers[other] for other in INTENSITIES if other is not view and other in self._layers]
         if source is not None and source in self.viewer.layers:
             alike.append(source)
         if alike:
@@ -234,26 +231,20 @@ class ResultLayers:
         if not self._following:
             self._draw_gaussians()
 
-    def _frame_added(self, key: FrameKey) -> None:
-        if key == self.key:
-            self._refresh()
-
-    def _frame_edited(self, key: FrameKey) -> None:
-        if key == self.key:
-            self._refresh()
-
-    def _refresh(self) -> None:
+    def _frame_changed(self, key: FrameKey) -> None:
+        if key != self.key:
+            return
         for view in IMAGES:
-            for layer in self._layers.get(view, ()):
-                layer.refresh(thumbnail=False)
+            if view in self._layers:
+                self._layers[view].refresh(thumbnail=False)
         self._draw()
         self.changed.emit()
 
     def set_squares(self, squares: int) -> None:
         """Number of fields of the checkerboard along the longer side."""
         self.squares = squares
-        for layer in self._layers.get(View.CHECKERBOARD, ()):
-            layer.refresh(thumbnail=False)
+        if View.CHECKERBOARD in self._layers:
+            self._layers[View.CHECKERBOARD].refresh(thumbnail=False)
 
     def _draw(self, _event: object = None) -> None:
         self._draw_gaussians()
@@ -308,13 +299,9 @@ class ResultLayers:
         return colours
 
     def _layer_removed(self, event: Any) -> None:
-        for view, group in list(self._layers.items()):
-            if event.value in group:
-                self._layers.pop(view)
-                for other in group:
-                    if other is not event.value and other in self.viewer.layers:
-                        self.viewer.layers.remove(other)
-                self.views_changed.emit()
+        for view in [view for view, layer in self._layers.items() if layer is event.value]:
+            del self._layers[view]
+            self.views_changed.emit()
 
     def _click(self, viewer: Any, event: Any) -> Iterator[None]:
         """A click, not a drag, selects the ellipse under the mouse, unless a layer is being drawn on."""

@@ -169,8 +169,8 @@ class AlignWidget(QScrollArea):
 
     def _work(self, worker: Any, show: Callable[[Any], None], text: str) -> None:
         self._worker = worker
-        garbage = MainThreadGarbage()
-        self._running[:] = [worker.quit, garbage.release]
+        self._garbage = MainThreadGarbage()
+        self._running[:] = [worker.quit, self._garbage.release]
         self._began_s = time.monotonic()
         self._progress.setValue(0)
         self._message.setText(text)
@@ -179,7 +179,6 @@ class AlignWidget(QScrollArea):
         worker.aborted.connect(self._aborted)
         worker.errored.connect(self._broken)
         worker.finished.connect(self._ready)
-        worker.finished.connect(garbage.release)
         worker.start()
         self._update()
 
@@ -231,6 +230,7 @@ class AlignWidget(QScrollArea):
 
     def _ready(self) -> None:
         self._worker = None
+        self._garbage.release()
         self._running.clear()
         self.session.end()
         text = self._message.text()

@@ -197,8 +197,8 @@ class TrainWidget(QScrollArea):
             device=self._device.currentText(),
         )
         worker = self._worker = _work(run)
-        garbage = MainThreadGarbage()
-        self._running[:] = [run.stop, worker.quit, garbage.release]
+        self._garbage = MainThreadGarbage()
+        self._running[:] = [run.stop, worker.quit, self._garbage.release]
         self._message.setText("")
         self._phase.setVisible(True)
         self._start.setEnabled(False)
@@ -208,7 +208,6 @@ class TrainWidget(QScrollArea):
         worker.returned.connect(self._done)
         worker.errored.connect(self._broken)
         worker.finished.connect(self._ready)
-        worker.finished.connect(garbage.release)
         self._clock.start()
         worker.start()
 
@@ -253,6 +252,7 @@ class TrainWidget(QScrollArea):
     def _ready(self) -> None:
         self._clock.stop()
         self._worker = None
+        self._garbage.release()
         self._running.clear()
         self._show_progress()
         self._progress.setValue(_BAR if self.run is not None and self.run.last is not None else 0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -59,6 +60,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _finished(qtbot: Any, widget: Any, timeout: int = 120_000) -> None:
     qtbot.waitUntil(lambda: widget._worker is None, timeout=timeout)
+    assert gc.isenabled(), "what the run took it gives back"
 
 
 def test_without_a_layer_it_says_what_to_do(widget: Any) -> None:
@@ -174,6 +176,7 @@ def test_closing_the_dock_stops_the_worker(viewer: Any, widget: Any, press: Call
     qtbot.waitUntil(lambda: not worker.is_running)
     assert worker.abort_requested
     assert ended
+    assert gc.isenabled()
     viewer.add_image(np.zeros((3, 20, 30)), name="nobody listens any more")
 
 
@@ -184,6 +187,7 @@ def test_closing_the_window_meanwhile_is_harmless(viewer: Any, widget: Any, pres
     worker = widget._worker
     viewer.close()
     qtbot.waitUntil(lambda: not worker.is_running, timeout=20_000)
+    qtbot.waitUntil(gc.isenabled, timeout=20_000)
 
 
 @pytest.mark.usefixtures("in_layer")

@@ -17,9 +17,7 @@ from qtpy.QtWidgets import (
     QLabel,
     QMessageBox,
     QProgressBar,
-    QScrollArea,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_r2n2.align_form import AlignForm
@@ -27,6 +25,7 @@ from napari_r2n2.alignment import AlignmentProgress, align
 from napari_r2n2.choosers import button
 from napari_r2n2.command_line import register_command
 from napari_r2n2.connections import connect_while_alive
+from napari_r2n2.docks import Dock
 from napari_r2n2.garbage import MainThreadGarbage
 from napari_r2n2.layers import METADATA_KEY, Place, axes_of, series_to_layers
 from napari_r2n2.preferences import PLUGIN_NAME
@@ -51,7 +50,7 @@ _TELL_S = 0.05
 _RUN_KEY, _FINISHED_NAME = "Control-Enter", "run.json"
 
 
-class AlignWidget(QScrollArea):
+class AlignWidget(Dock):
     """Aligns every frame of a series to a reference frame; the input layer is never changed."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -103,18 +102,14 @@ class AlignWidget(QScrollArea):
         files.addWidget(self._export, 1, 0)
         files.addWidget(self._open, 1, 1)
         files.addWidget(self._command, 2, 0, 1, 2)
-        whole, inner = QVBoxLayout(), QWidget()
+        whole = QVBoxLayout()
         whole.addWidget(self.form)
         whole.addLayout(runs)
         whole.addWidget(self._progress)
         whole.addWidget(self._message)
         whole.addLayout(files)
         whole.addStretch()
-        inner.setLayout(whole)
-        self.setWidget(inner)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.fill(whole)
         self.form.changed.connect(self._update)
         self.form.reference_shown.connect(self._look_at)
         self._run.clicked.connect(self._start)

@@ -15,15 +15,14 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QPushButton,
-    QScrollArea,
     QSpinBox,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_r2n2.connections import connect_while_alive
+from napari_r2n2.docks import Dock
 from napari_r2n2.result_layers import View, results_of, step_colours
 from r2n2.errors import ReadError
 
@@ -61,7 +60,7 @@ _KEYS = {"Shift-Right": "next step", "Shift-Left": "previous step", "Alt-P": "pl
 _FLICKERS = {"reference": "reference", "frame as it came": "before"}
 
 
-class SequenceWidget(QScrollArea):
+class SequenceWidget(Dock):
     """Shows the frame and step that napari's sliders point at."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -149,7 +148,7 @@ class SequenceWidget(QScrollArea):
         flicker.addWidget(self._flicker)
         flicker.addWidget(QLabel("with"))
         flicker.addWidget(self._other, 1)
-        whole, inner = QVBoxLayout(), QWidget()
+        whole = QVBoxLayout()
         whole.addWidget(self._title)
         whole.addLayout(steps)
         whole.addLayout(views)
@@ -158,11 +157,7 @@ class SequenceWidget(QScrollArea):
         whole.addWidget(self._numbers)
         whole.addWidget(self._all_on)
         whole.addWidget(self._quality)
-        inner.setLayout(whole)
-        self.setWidget(inner)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.fill(whole)
 
     def _bind_keys(self, viewer: Any) -> None:
         actions = (lambda: self._move(1), lambda: self._move(-1), self._play.toggle, self._flicker.toggle, self._switch_selected)

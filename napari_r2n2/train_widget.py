@@ -17,14 +17,13 @@ from qtpy.QtWidgets import (
     QHBoxLayout,
     QLabel,
     QProgressBar,
-    QScrollArea,
     QSpinBox,
     QVBoxLayout,
-    QWidget,
 )
 
 from napari_r2n2.choosers import SeriesChooser, WeightsChooser, button, device_combo
 from napari_r2n2.connections import connect_while_alive
+from napari_r2n2.docks import Dock
 from napari_r2n2.garbage import MainThreadGarbage
 from napari_r2n2.loss_plot import LossPlot
 from napari_r2n2.preferences import read_preferences
@@ -52,7 +51,7 @@ _INTRODUCTION = (
 )
 
 
-class TrainWidget(QScrollArea):
+class TrainWidget(Dock):
     """Adapts weights to a series; the series and the weights it starts from are never changed."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -132,7 +131,7 @@ class TrainWidget(QScrollArea):
         runs.addWidget(self._stop, 1)
         files.addWidget(self._save)
         files.addWidget(self._folder)
-        inner, whole = QWidget(), QVBoxLayout()
+        whole = QVBoxLayout()
         whole.addWidget(self._introduction)
         whole.addLayout(self._rows)
         whole.addLayout(runs)
@@ -142,11 +141,7 @@ class TrainWidget(QScrollArea):
         whole.addWidget(self._message)
         whole.addLayout(files)
         whole.addStretch()
-        inner.setLayout(whole)
-        self.setWidget(inner)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QScrollArea.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.fill(whole)
 
     # Following the viewer
 

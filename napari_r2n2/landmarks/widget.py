@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from napari.utils.theme import get_theme
 from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtWidgets import QFrame, QLabel, QScrollArea, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
 
 from napari_r2n2.connections import connect_while_alive
+from napari_r2n2.docks import Dock
 from napari_r2n2.landmarks.error_panel import ErrorPanel
 from napari_r2n2.landmarks.file_panel import FilePanel
 from napari_r2n2.landmarks.hints import HintLayer, prediction_marks
@@ -27,7 +28,7 @@ __all__ = ["LandmarksWidget"]
 _PAUSE_MS = 40
 
 
-class LandmarksWidget(QScrollArea):
+class LandmarksWidget(Dock):
     """Places landmarks by mouse and shows their errors as the registration and the landmarks change."""
 
     def __init__(self, napari_viewer: Viewer) -> None:
@@ -74,16 +75,12 @@ class LandmarksWidget(QScrollArea):
         self.message.hide()
         self.message.setToolTip("What was done, or why not.")
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-        inside = QWidget()
-        whole = QVBoxLayout(inside)
+        whole = QVBoxLayout()
         whole.setContentsMargins(6, 6, 6, 6)
         for part in (self.place, self.message, _line(), self.errors, _line(), self.files):
             whole.addWidget(part)
         whole.setStretchFactor(self.errors, 1)
-        self.setWidget(inside)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.fill(whole)
         self.errors.table.chosen.connect(lambda row: self._do(lambda: self._model.select(row)))
         self.errors.plot.frame_chosen.connect(lambda t: self._model.go_to(self._model.frame._replace(frame=t)))
         self.place.show_prediction.toggled.connect(lambda _on: self._show_prediction())

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt
+from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QFontMetrics, QPainter, QPaintEvent, QPen, QPolygonF
-from qtpy.QtWidgets import QSizePolicy, QWidget
+from qtpy.QtWidgets import QWidget
 
-from napari_r2n2.ticks import nice_step
+from napari_r2n2.plots import Plot, nice_step
 
 __all__ = ["Curve", "LossPlot", "smoothed", "span"]
 
@@ -47,30 +47,15 @@ def span(values: Sequence[float], least: float) -> tuple[float, float, float]:
     return step * math.floor(low / step + 1e-9), step * math.ceil(high / step - 1e-9), step
 
 
-class LossPlot(QWidget):
+class LossPlot(Plot):
     """Two curves over the number of updates."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__(parent, width=320, least_width=240, height=190)
         self._losses: list[tuple[float, float]] = []
         self._checks: list[tuple[float, float]] = []
         self._means: list[tuple[float, float]] = []
         self._loss_axis = self._similarity_axis = (0.0, 1.0, 0.5)
-        self._ink = QColor("#909090")
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-
-    def sizeHint(self) -> QSize:  # noqa: N802
-        """Qt: preferred size."""
-        return QSize(320, 190)
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Qt: least size."""
-        return QSize(240, 190)
-
-    def set_ink(self, colour: str) -> None:
-        """Colour of axes and words."""
-        self._ink = QColor(colour)
-        self.update()
 
     def show_curves(self, losses: Curve, checks: Curve) -> None:
         """(update, loss) and (update, similarity), both in the order of updates."""
@@ -112,11 +97,7 @@ class LossPlot(QWidget):
 
     def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802
         """Qt: draw."""
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        font = self.font()
-        font.setPointSizeF(max(7.0, font.pointSizeF() - 1))
-        painter.setFont(font)
+        painter = self.painter()
         self._draw_legend(painter)
         self._draw_axes(painter)
         painter.setClipRect(self._area().adjusted(-3, -3, 3, 3))

@@ -6,11 +6,11 @@ import itertools
 import math
 from collections.abc import Mapping
 
-from qtpy.QtCore import QPointF, QRectF, QSize, Qt, Signal
+from qtpy.QtCore import QPointF, QRectF, Qt, Signal
 from qtpy.QtGui import QColor, QFontMetrics, QMouseEvent, QPainter, QPaintEvent, QPen, QTextOption
-from qtpy.QtWidgets import QSizePolicy, QWidget
+from qtpy.QtWidgets import QWidget
 
-from napari_r2n2.ticks import nice_step
+from napari_r2n2.plots import Plot, nice_step
 
 __all__ = ["ErrorPlot"]
 
@@ -22,32 +22,17 @@ _CENTRE = Qt.AlignmentFlag.AlignHCenter
 _MARGIN = QRectF(38, 20, 8, 30)  # left, top, right, bottom
 
 
-class ErrorPlot(QWidget):
+class ErrorPlot(Plot):
     """Two curves with points; a click goes to the nearest frame."""
 
     frame_chosen = Signal(int)
 
     def __init__(self, parent: QWidget | None = None) -> None:
-        super().__init__(parent)
+        super().__init__(parent, width=320, least_width=220, height=150)
         self._before: dict[int, float] = {}
         self._after: dict[int, float] = {}
         self._frames, self._current, self._reference = 1, 0, 0
-        self._ink = QColor("#909090")
-        self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
         self.setCursor(Qt.CursorShape.PointingHandCursor)
-
-    def sizeHint(self) -> QSize:  # noqa: N802
-        """Qt: preferred size."""
-        return QSize(320, 150)
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Qt: least size."""
-        return QSize(220, 150)
-
-    def set_ink(self, colour: str) -> None:
-        """Colour of axes and words."""
-        self._ink = QColor(colour)
-        self.update()
 
     def show_errors(self, before: Mapping[int, float], after: Mapping[int, float], frames: int, reference: int) -> None:
         """Frame -> mean in mm, NaN where there is none."""
@@ -95,11 +80,7 @@ class ErrorPlot(QWidget):
 
     def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802
         """Qt: draw."""
-        painter = QPainter(self)
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing)
-        font = self.font()
-        font.setPointSizeF(max(7.0, font.pointSizeF() - 1))
-        painter.setFont(font)
+        painter = self.painter()
         self._draw_axes(painter)
         self._draw_legend(painter)
         for values, colour in ((self._before, _BEFORE), (self._after, _AFTER)):

@@ -55,7 +55,7 @@ class AlignForm(QWidget):
                 "weights": self.weights.weights,
                 "steps": self._steps.value(),
                 "device": self._device.currentText(),
-                "batch_size": self._batch.value(),
+                "batch_size": self._batch.value() or "auto",
                 "warm_start": self._warm.isChecked(),
             }
         )
@@ -85,7 +85,8 @@ class AlignForm(QWidget):
         tip = "Weights of the network: shipped, made by the Train widget, or a .safetensors file."
         self.weights = WeightsChooser(self, tip, preferred.weights)
         self._steps = _spin(1, 500, 25, "Length of the sequence: so many Gaussians of seven numbers describe a deformation.")
-        self._batch = _spin(1, 1024, 16, "Frames aligned at once; fewer need less memory and appear sooner.")
+        self._batch = _spin(0, 1024, 0, "Frames aligned at once; fewer need less memory and appear sooner.")
+        self._batch.setSpecialValueText("automatic")
         self._warm = QCheckBox("start from the neighbour in time")
         self._warm.setToolTip("Start each frame from the result of its neighbour instead of from no displacement.")
         self._device = device_combo(preferred.device)

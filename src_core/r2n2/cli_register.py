@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from r2n2.result_folder import RegisteredSeries
     from r2n2.series import ImageSeries, LandmarkSet
 
-__all__ = ["parse_reference", "parse_spacing", "register"]
+__all__ = ["parse_batch_size", "parse_reference", "parse_spacing", "register"]
 
 _INPUT = "Input"
 _METHOD = "Method"
@@ -63,7 +63,10 @@ def register(
         bool | None,
         typer.Option("--warm-start/--no-warm-start", help="Start from the neighbour in time.", rich_help_panel=_METHOD),
     ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Frames registered at once.", rich_help_panel=_METHOD)] = None,
+    batch_size: Annotated[
+        str | None,
+        typer.Option(metavar="auto|N", help="Frames registered at once; auto: as many as fit.", rich_help_panel=_METHOD),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_METHOD)] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="TOML", help="Settings; options given here come first.", rich_help_panel=_METHOD)
@@ -99,7 +102,7 @@ def register(
         "weights": weights,
         "steps": steps,
         "warm_start": warm_start,
-        "batch_size": batch_size,
+        "batch_size": None if batch_size is None else parse_batch_size(batch_size),
         "device": device,
     }
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
@@ -158,6 +161,21 @@ def parse_reference(text: str) -> int | str:
     if number < 0:
         raise ArgumentError(f"--reference: expected auto or a frame number from 0, got {text!r}")
     return number
+
+
+def parse_batch_size(text: str) -> int | str:
+    """Frames at once from ``auto`` or ``N``.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither.
+    """
+    if text == "auto":
+        return text
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise ArgumentError(f"--batch-size: expected auto or a number from 1 to 1024, got {text!r}")
+    return int(text)
 
 
 def _settings(path: Path | None, given: dict[str, Any]) -> RegistrationConfig:

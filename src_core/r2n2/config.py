@@ -7,7 +7,7 @@ import json
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -206,8 +206,8 @@ class RegistrationConfig(Config):
     """Share of the Gaussians that the network gives where fit refines them; fit adds the others where they help most."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""
-    batch_size: int = Field(default=16, ge=1, le=1024)
-    """Frames registered at once."""
+    batch_size: Annotated[int, Field(ge=1, le=1024)] | Literal["auto"] = "auto"
+    """Frames registered at once; auto: as many as fit, at most 16 on the processor and 64 on CUDA."""
     warm_start: bool = False
     """Start each frame from the result of its neighbour in time instead of from no displacement."""
     network: NetworkConfig = NetworkConfig()

@@ -169,6 +169,8 @@ def test_settings_of_a_file_give_way_to_options(movie, tmp_path) -> None:
     assert (settings.steps, settings.batch_size, settings.bspline.iterations) == (5, 3, 9)
     assert settings.warm_start
     assert not settings.refine
+    assert run("register", movie, "-o", tmp_path / "other", "--config", config, "--batch-size", "auto") == 0
+    assert read_result(tmp_path / "other").manifest.settings.batch_size == "auto"
 
 
 @pytest.mark.parametrize(
@@ -180,6 +182,8 @@ def test_settings_of_a_file_give_way_to_options(movie, tmp_path) -> None:
         (["--spacing", "nan,1"], 2, "--spacing"),
         (["--spacing", "-1,1"], 2, "--spacing"),
         (["--reference", "x"], 2, "--reference"),
+        (["--batch-size", "many"], 2, "--batch-size"),
+        (["--batch-size", "0"], 2, "--batch-size"),
         (["--reference", "99"], 2, "99"),
         (["--config", "absent.toml"], 2, "absent.toml"),
         (["--device", "tpu"], 4, "tpu"),

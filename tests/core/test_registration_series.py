@@ -396,17 +396,6 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) 
         resolve_device("cuda:99")
 
 
-def test_too_little_memory_names_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Hungry(_Stub):
-        def register(self, pairs: Pairs, *, start: Any = None) -> Iterator[RegistrationStep]:
-            raise torch.OutOfMemoryError("out of memory")
-            yield
-
-    monkeypatch.setattr(series_module, "build_method", lambda config: Hungry([], []))
-    with pytest.raises(ResourceError, match="smaller --batch-size"):
-        _register(make.moving_series(3)[0])
-
-
 def test_a_batch_that_raises_is_done_again_frame_by_frame(monkeypatch: pytest.MonkeyPatch) -> None:
     """Row 35: what one frame does to a method does not cost the others their result."""
     series, _ = make.moving_series()

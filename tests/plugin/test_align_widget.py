@@ -270,6 +270,8 @@ def test_advanced_settings_reach_the_configuration(widget: Any) -> None:
     form = widget.form
     form._method.setCurrentIndex(form._method.findData("fit"))
     assert not form.weights.box.isEnabled()
+    assert form.config().batch_size == "auto"
+    assert form._batch.text() == "automatic"
     form._steps.setValue(12)
     form._batch.setValue(3)
     form._warm.setChecked(True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from r2n2.geometry import Grid
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.batch import BatchResult, LoadedFrame, judge, judge_edited, register_batch, unregistered
+from r2n2.registration.batch_size import automatic_batch_size
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
@@ -89,21 +91,25 @@ def register_series(series: ImageSeries, config: RegistrationConfig | None = Non
     anchors: dict[int, Transform] = {}
     done, total = 1, len(series)
     yield SeriesProgress(index, done, total, done / total, (own,))
-    for batch in _batches(total, index, config):
+    size = automatic_batch_size(config, series.grid, device) if config.batch_size == "auto" else config.batch_size
+    work = _Work(method, reference, series.grid, device, size)
+    for batch in _batches(total, index, size, outward=config.warm_start):
         loaded = [_load(series, k) for k in batch]
         refused = [frame for frame in loaded if isinstance(frame, FrameResult)]
         frames = [frame for frame in loaded if isinstance(frame, LoadedFrame)]
         results = refused
         if frames:
-            work = _register(method, reference, frames, series.grid, device, _nearest(anchors, frames))
+            running = _register(work, frames, _nearest(anchors, frames))
+            furthest = 0.0
             while True:
                 try:
-                    share = next(work)
+                    # What is done again in parts begins anew; progress that was shown stays.
+                    furthest = max(furthest, next(running))
                 except StopIteration as end:
                     results = sorted([*refused, *end.value], key=lambda result: result.frame)
                     break
-                if share < 1:
-                    yield SeriesProgress(index, done, total, (done + share * len(batch)) / total, ())
+                if furthest < len(frames):
+                    yield SeriesProgress(index, done, total, (done + furthest) / total, ())
         done += len(batch)
         yield SeriesProgress(index, done, total, done / total, tuple(results))
         if config.warm_start:
@@ -140,35 +146,68 @@ def edited_result(series: ImageSeries, reference: int, result: FrameResult, tran
     return judge_edited(fixed, moving, transform, message, result.seconds)
 
 
+@dataclass(eq=False)
+class _Work:
+    """What is the same for every batch of a series."""
+
+    method: Method
+    reference: LoadedFrame
+    grid: Grid
+    device: torch.device
+    most: int
+    """Frames that are tried at once; falls where memory did not suffice, so that no later batch fails in vain."""
+
+
 def _register(
-    method: Method,
-    reference: LoadedFrame,
-    frames: list[LoadedFrame],
-    grid: Grid,
-    device: torch.device,
-    start: tuple[Transform, ...] | None,
+    work: _Work, frames: list[LoadedFrame], start: tuple[Transform, ...] | None, before: int = 0
 ) -> Generator[float, None, list[FrameResult]]:
-    """Register a batch, yielding the share done; where the batch fails, each frame alone, so that one cannot stop the others."""
-    outcome = BatchResult()
-    try:
-        yield from register_batch(method, reference, frames, grid, device, start, outcome)
-        share = outcome.seconds / len(frames)
-        triples = zip(frames, outcome.transforms, outcome.loss, strict=True)
-        return [judge(reference, frame, transform, loss, share) for frame, transform, loss in triples]
-    except torch.OutOfMemoryError as error:
-        raise ResourceError(
-            f"memory: {len(frames)} frames at once do not fit; choose a smaller --batch-size or --device cpu"
-        ) from error
-    except R2N2Error:
-        raise
-    except (RuntimeError, ValueError) as error:
-        if len(frames) == 1:
-            message = f"frame {frames[0].index}: the registration failed ({error}); it is left as it is"
-            return [unregistered(frames[0].index, grid, FrameStatus.FAILED, message)]
+    """Register a batch, yielding how many frames' worth is done, the ``before`` frames before it counted in.
+
+    Where memory does not suffice the batch is split in two; where it fails otherwise, each frame is registered alone, so that one
+    cannot stop the others.
+    """
+    piece = work.most
+    if len(frames) <= work.most:
+        outcome = BatchResult()
+        try:
+            for share in register_batch(work.method, work.reference, frames, work.grid, work.device, start, outcome):
+                yield before + share * len(frames)
+            seconds = outcome.seconds / len(frames)
+            triples = zip(frames, outcome.transforms, outcome.loss, strict=True)
+            return [judge(work.reference, frame, transform, loss, seconds) for frame, transform, loss in triples]
+        except R2N2Error:
+            raise
+        except (RuntimeError, ValueError, MemoryError) as error:
+            if _lacks_memory(error):
+                if len(frames) == 1:
+                    raise _no_memory(frames[0], work) from error
+                piece = work.most = (len(frames) + 1) // 2
+            elif len(frames) == 1:
+                message = f"frame {frames[0].index}: the registration failed ({error}); it is left as it is"
+                return [unregistered(frames[0].index, work.grid, FrameStatus.FAILED, message)]
+            else:
+                piece = 1
+        # The error is forgotten here, and with it the tensors that its traceback held.
+        del outcome
+        if work.device.type == "cuda":
+            torch.cuda.empty_cache()
     results: list[FrameResult] = []
-    for k, frame in enumerate(frames):
-        results += yield from _register(method, reference, [frame], grid, device, None if start is None else (start[k],))
+    for k in range(0, len(frames), piece):
+        part = None if start is None else start[k : k + piece]
+        results += yield from _register(work, frames[k : k + piece], part, before + k)
     return results
+
+
+def _lacks_memory(error: Exception) -> bool:
+    # On the processor torch raises a plain RuntimeError.
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator" in str(error)
+
+
+def _no_memory(frame: LoadedFrame, work: _Work) -> ResourceError:
+    other = " or choose --device cpu" if work.device.type == "cuda" else ""
+    return ResourceError(
+        f"memory: frame {frame.index} of {' x '.join(map(str, work.grid.shape))} does not fit even alone; free some memory{other}"
+    )
 
 
 def _load(series: ImageSeries, index: int) -> LoadedFrame | FrameResult:
@@ -185,12 +224,11 @@ def _load(series: ImageSeries, index: int) -> LoadedFrame | FrameResult:
     return LoadedFrame(index, image, valid)
 
 
-def _batches(total: int, reference: int, config: RegistrationConfig) -> list[list[int]]:
+def _batches(total: int, reference: int, size: int, *, outward: bool) -> list[list[int]]:
     """Frames in batches: in order, or outward from the reference where a batch starts from its neighbours."""
     frames = [k for k in range(total) if k != reference]
-    if config.warm_start:
+    if outward:
         frames.sort(key=lambda k: (abs(k - reference), k))
-    size = config.batch_size
     return [frames[k : k + size] for k in range(0, len(frames), size)]
 
 

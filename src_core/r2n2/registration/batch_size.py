@@ -1,0 +1,52 @@
+"""How many frames are registered at once: as many as fit a stated share of memory."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from r2n2.config import RegistrationConfig
+from r2n2.geometry import Grid
+
+__all__ = ["PROCESSOR_BUDGET_BYTES", "automatic_batch_size", "bytes_a_frame"]
+
+PROCESSOR_BUDGET_BYTES = 2 * 2**30
+"""What a batch may need on the processor."""
+
+_MOST_ON_PROCESSOR = 16
+_MOST_ON_CUDA = 64
+# A part of what is free belongs to the allocator's gaps and to the other programs on the device.
+_SHARE_OF_FREE = 0.5
+# Measured on the processor, rounded up: what grows with the frame's own pixels, and with those of the method's finest square.
+_BYTES_A_PIXEL = {"r2n2": 64, "fit": 64, "bspline": 200}
+_BYTES_A_WORKING_PIXEL = 200
+
+
+def automatic_batch_size(config: RegistrationConfig, grid: Grid, device: torch.device) -> int:
+    """Frames at once: at least 1, at most 16 on the processor and 64 on CUDA.
+
+    Parameters
+    ----------
+    config
+        Decides the method and its working squares.
+    grid
+        Lattice of the frames.
+    device
+        Where they are registered; of a CUDA device half of the memory that is free now is counted on.
+    """
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        budget, most = free * _SHARE_OF_FREE, _MOST_ON_CUDA
+    else:
+        budget, most = float(PROCESSOR_BUDGET_BYTES), _MOST_ON_PROCESSOR
+    return max(1, min(most, int(budget / bytes_a_frame(config, grid))))
+
+
+def bytes_a_frame(config: RegistrationConfig, grid: Grid) -> int:
+    """About what each frame of a batch needs beside what the whole batch shares."""
+    own = math.prod(grid.shape) * _BYTES_A_PIXEL[config.method]
+    if config.method == "bspline":
+        return own
+    working = config.fit.sizes[-1] if config.method == "fit" else max(config.fit.sizes[-1], config.network.working_size)
+    return own + working**grid.ndim * _BYTES_A_WORKING_PIXEL

@@ -17,6 +17,7 @@ PACKAGE_DIR = {
     "napari_r2n2": "napari_r2n2",
     "napari_r2n2.landmarks": "napari_r2n2/landmarks",
     "r2n2": "src_core/r2n2",
+    "r2n2.benchmark": "src_core/r2n2/benchmark",
     "r2n2.io": "src_core/r2n2/io",
     "r2n2.registration": "src_core/r2n2/registration",
     "r2n2.simulation": "src_core/r2n2/simulation",

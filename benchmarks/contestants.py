@@ -9,31 +9,35 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from competitors import Competitor, demons, elastix, has_elastix
 from held_out import Case
 
+from r2n2.benchmark.contestants import OTHERS, Settings, absence, chosen
+from r2n2.benchmark.contestants import Contestant as Program
+from r2n2.benchmark.images import Images
+from r2n2.benchmark.own import numbers_of
 from r2n2.checkpoint import load_network, read_manifest
 from r2n2.config import RegistrationConfig
 from r2n2.errors import R2N2Error
+from r2n2.geometry import Space
 from r2n2.network import R2N2
 from r2n2.registration import Method, build_method
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.training.adapt import adapt
-from r2n2.transform import BSplineField, DisplacementField, GaussianSequence, Transform
+from r2n2.transform import DisplacementField, Transform
 
-__all__ = ["NAMES", "Contestant", "Registered", "contestants", "numbers_of"]
+__all__ = ["NAMES", "Contestant", "Registered", "contestants", "images_of"]
 
-NAMES = ("nothing", "bspline", "demons", "elastix", "fit", "paper", "untrained", "general", "refined", "adapted")
-ELASTIX_SPACINGS_PX = (16, 8)
+NAMES = ("nothing", "bspline", *OTHERS, "fit", "paper", "untrained", "general", "refined", "adapted")
 
 
 @dataclass(frozen=True, eq=False)
 class Registered:
-    """One transform a moving frame, and how many numbers describe one; None: to be counted."""
+    """One transform a moving frame, and how many numbers describe one."""
 
     transforms: tuple[Transform, ...]
-    numbers: int | None = None
+    numbers: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,16 +60,6 @@ class Contestant:
     register: Callable[[Case], Registered]
     most_frames: int | None = None
     prepare: Callable[[Case], Callable[[Case], Registered] | None] | None = None
-
-
-def numbers_of(transform: Transform) -> int:
-    """How many numbers describe a transform; seven a Gaussian in 2D."""
-    if isinstance(transform, GaussianSequence):
-        parts = (transform.centres, transform.sigmas, transform.orientation, transform.amplitudes)
-        return sum(part.numel() for part in parts)
-    if isinstance(transform, BSplineField):
-        return transform.control.numel()
-    return transform.displacement_field().vectors.numel()
 
 
 def contestants(wanted: Sequence[str], options: Any) -> list[Contestant | str]:
@@ -91,15 +85,8 @@ def _named(name: str, options: Any) -> list[Contestant | str]:
         return [Contestant("nothing", _nothing)]
     if name == "bspline":
         return [_ours("bspline", RegistrationConfig(method="bspline"), options.bspline_frames)]
-    if name == "demons":
-        return [Contestant("demons", _theirs(demons(options.threads)))]
-    if name == "elastix":
-        if not has_elastix():
-            return ["elastix: left out, not installed (pip install itk-elastix)"]
-        return [
-            Contestant(f"elastix, {spacing} px", _theirs(elastix(spacing, options.threads)), options.elastix_frames)
-            for spacing in ELASTIX_SPACINGS_PX
-        ]
+    if name in OTHERS:
+        return [_theirs(program, options) for program in chosen([name], OTHERS, "--methods")]
     if name == "fit":
         return [_ours("fit", RegistrationConfig(method="fit"))]
     weights, refine = (options.paper, False) if name == "paper" else (options.general, name == "refined")
@@ -118,7 +105,8 @@ def _nothing(case: Case) -> Registered:
 def _by(method: Method) -> Callable[[Case], Registered]:
     def register(case: Case) -> Registered:
         *_, last = method.register(case.pairs)
-        return Registered(last.transforms())
+        transforms = last.transforms()
+        return Registered(transforms, numbers_of(transforms[0]))
 
     return register
 
@@ -127,8 +115,25 @@ def _ours(name: str, config: RegistrationConfig, most_frames: int | None = None)
     return Contestant(name, _by(build_method(config)), most_frames)
 
 
-def _theirs(competitor: Competitor) -> Callable[[Case], Registered]:
-    return lambda case: Registered(*competitor(case.pairs))
+def _theirs(program: Program, options: Any) -> Contestant | str:
+    reason = absence(program)
+    if reason is not None:
+        return f"{program.name}: left out, {reason}"
+
+    def register(case: Case) -> Registered:
+        run, _ = program.make(case.grid, Settings(options.threads))
+        found = run(images_of(case))
+        vectors = [torch.from_numpy(one.vectors_px).double() for one in found]
+        return Registered(tuple(DisplacementField(one, case.grid, Space.INDEX) for one in vectors), found[0].numbers)
+
+    return Contestant(program.name, register, options.elastix_frames if program.choice == "elastix" else None)
+
+
+def images_of(case: Case) -> Images:
+    """The frames as the comparison of ``r2n2 benchmark`` takes them."""
+    frames = case.frames[:, 0].numpy()
+    valid = np.ones(frames.shape, dtype=bool)
+    return Images(frames[0], valid[0], frames[1:], valid[1:], case.grid)
 
 
 def _untrained(options: Any) -> Contestant:

@@ -104,10 +104,10 @@ def main() -> None:
             scores[method.name] += found
             if found:
                 told = f"correlation {found[0].correlation:.3f}"
-                if found[0].after_mm:
+                if found[0].tre_mm:
                     told = f"TRE {mean(list(errors(found))):.3f} mm"
                 elif case.masks is not None:
-                    told = f"Dice {found[0].dice_after:.3f}"
+                    told = f"Dice {found[0].dice:.3f}"
                 print(f"{case.part} | {case.name} | {method.name} | {told} | {found[0].seconds:.3f} s", file=sys.stderr, flush=True)
         save(arguments, scores, title, skipped)
     print(report(scores, title, skipped))

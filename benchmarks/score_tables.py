@@ -11,20 +11,20 @@ from scoring import Score
 __all__ = ["by_part", "errors", "mean", "ratios", "report", "row"]
 
 SIMULATED = ("slices", "thorax")
-OTHERS = ("demons", "elastix", "bspline")
+OTHERS = ("demons", "elastix", "ANTs", "TV-L1", "bspline")
 """What the networks are compared with."""
 NAN = float("nan")
 
 
 def errors(scores: list[Score]) -> np.ndarray:
-    return np.array([value for score in scores for value in score.after_mm])
+    return np.array([value for score in scores for value in score.tre_mm])
 
 
 def ratios(scores: list[Score]) -> dict[str, float]:
     """Mean error of every series relative to doing nothing."""
     series: dict[str, list[Score]] = {}
     for score in scores:
-        if score.after_mm:
+        if score.tre_mm:
             series.setdefault(score.series, []).append(score)
     return {
         name: float(np.mean(errors(part)) / np.mean([value for score in part for value in score.before_mm]))
@@ -58,9 +58,9 @@ def row(method: str, scores: list[Score]) -> dict[str, Any]:
         "worst series / nothing": f"{relative[worst]:.2f} ({worst})" if worst else "",
         "series worse": sum(ratio > 1 for ratio in relative.values()) if relative else NAN,
         "Dice before": mean([score.dice_before for score in outlined]),
-        "Dice": mean([score.dice_after for score in outlined]),
-        "slices worse": sum(score.dice_after < score.dice_before for score in outlined) if outlined else NAN,
-        "lowest Dice": min([score.dice_after for score in outlined], default=NAN),
+        "Dice": mean([score.dice for score in outlined]),
+        "slices worse": sum(score.dice < score.dice_before for score in outlined) if outlined else NAN,
+        "lowest Dice": min([score.dice for score in outlined], default=NAN),
         "folding %": mean([score.folding_percent for score in scores]),
         "worst folding %": max([score.folding_percent for score in scores], default=NAN),
         "correlation": mean([score.correlation for score in scores]),
@@ -90,7 +90,7 @@ def by_part(method: str, scores: list[Score]) -> list[dict[str, Any]]:
                 "max": float(after.max()) if told else NAN,
                 "series worse": sum(ratio > 1 for ratio in relative.values()) if relative else NAN,
                 "Dice before": mean([score.dice_before for score in here]),
-                "Dice": mean([score.dice_after for score in here]),
+                "Dice": mean([score.dice for score in here]),
                 "folding %": mean([score.folding_percent for score in here]),
                 "correlation before": mean([score.correlation_before for score in here]),
                 "correlation": mean([score.correlation for score in here]),

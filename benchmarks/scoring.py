@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 
-import torch
-from contestants import Contestant, numbers_of
+import numpy as np
+from contestants import Contestant, images_of
 from held_out import Case
 
-from r2n2.evaluation import dice, folding, target_registration_error, warp_labels
-from r2n2.geometry import Space
-from r2n2.similarity import correlation
-from r2n2.transform import warp
+from r2n2.benchmark.scores import FrameScore, FrameTruth, score_frame
 
 __all__ = ["Score", "scores_of"]
 
-NAN = float("nan")
-
 
 @dataclass(frozen=True)
-class Score:
+class Score(FrameScore):
     """One frame registered by one method; NaN or empty where it cannot be told."""
 
     method: str
     part: str
     series: str
-    frame: int
-    before_mm: list[float] = field(repr=False)
-    after_mm: list[float] = field(repr=False)
-    dice_before: float
-    dice_after: float
-    folding_percent: float
-    correlation_before: float
-    correlation: float
     seconds: float
     numbers: int
 
@@ -47,34 +34,19 @@ def scores_of(contestant: Contestant, whole: Case) -> list[Score]:
     began = time.perf_counter()
     found = register(case)
     seconds = (time.perf_counter() - began) / len(found.transforms)
-    transforms = dict(enumerate(found.transforms, start=1))
-    table = None
-    if case.landmarks is not None:
-        table = target_registration_error(transforms, case.landmarks, 0, case.grid)
+    images = images_of(case)
     scores = []
-    for frame, transform in transforms.items():
-        vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None].float()
-        fixed, moving = case.frames[:1], case.frames[frame : frame + 1]
-        warped = warp(moving, vectors, case.grid)
-        rows = table.included(frame) if table else ()
-        overlap = (NAN, NAN)
-        if case.masks is not None:
-            carried = warp_labels(case.masks[frame], transform)
-            overlap = tuple(dice(case.masks[0], mask).get(1, NAN) for mask in (case.masks[frame], carried))
+    for frame, transform in enumerate(found.transforms, start=1):
+        labels = None if case.masks is None else np.stack([case.masks[0], case.masks[frame]])
+        measured = score_frame(images, frame - 1, transform, FrameTruth(frame, 0, case.landmarks, labels))
         scores.append(
             Score(
-                contestant.name,
-                case.part,
-                case.name,
-                frame,
-                [row.before_mm for row in rows],
-                [row.after_mm for row in rows],
-                *overlap,
-                folding(transform).percent,
-                float(correlation(fixed, moving, torch.ones_like(fixed, dtype=torch.bool))),
-                float(correlation(fixed, warped.image, warped.valid)),
-                seconds,
-                numbers_of(transform) if found.numbers is None else found.numbers,
+                **asdict(measured),
+                method=contestant.name,
+                part=case.part,
+                series=case.name,
+                seconds=seconds,
+                numbers=found.numbers,
             )
         )
     return scores

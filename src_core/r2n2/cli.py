@@ -18,6 +18,7 @@ from typing import Annotated
 import typer
 
 from r2n2 import __version__
+from r2n2.cli_benchmark import benchmark
 from r2n2.cli_register import register
 from r2n2.cli_results import apply, evaluate
 from r2n2.cli_tools import doctor, info, simulate
@@ -37,7 +38,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (register, evaluate, apply, info, simulate, train, adapt, doctor):
+for _command in (register, evaluate, apply, info, simulate, train, adapt, benchmark, doctor):
     app.command()(_command)
 
 

@@ -16,11 +16,13 @@ from r2n2.evaluation_table import slice_errors
 from r2n2.registration.results import FrameStatus
 
 if TYPE_CHECKING:
+    from r2n2.benchmark.results import Benchmark, Row
     from r2n2.doctor import Check
     from r2n2.io import Description
     from r2n2.result_folder import RegisteredSeries
 
 __all__ = [
+    "print_benchmark",
     "print_checks",
     "print_descriptions",
     "print_errors",
@@ -152,6 +154,43 @@ def print_checks(checks: Sequence[Check]) -> None:
     for check in checks:
         table.add_row("ok" if check.fine else "!!", *(escape(part) for part in (check.name, check.value, check.hint)))
     _console().print(table)
+
+
+def print_benchmark(benchmark: Benchmark) -> None:
+    """A row a method over all series, then who did not take part or not to the end, and why."""
+    rows = benchmark.rows()
+    with_errors = any(row.tre.count for row in rows)
+    with_labels = any(math.isfinite(row.dice) for row in rows)
+    columns = ["method", "s/frame", "fastest", "slowest", "memory MiB", "correlation", "folding %"]
+    columns += ["TRE mean mm", "median", "95 %", "max"] if with_errors else []
+    columns += ["Dice"] if with_labels else []
+    series = f"{len(benchmark.cases)} series" if len(benchmark.cases) > 1 else benchmark.cases[0].case.name
+    title = f"{series}: {rows[0].wanted} frames, {benchmark.rounds} rounds in turn, {benchmark.settings.threads} threads"
+    table = _table("", [*columns, "numbers", "frames"], text=["method"])
+    for row in rows:
+        cells = _benchmark_cells(row, with_errors, with_labels)
+        table.add_row(escape(row.name), *cells, style="yellow" if row.frames < row.wanted else None)
+    console = _console()
+    console.print(f"[bold]{escape(title)}[/bold]")
+    console.print(table)
+    for contestant, reason in benchmark.absent:
+        console.print(escape(f"{contestant.name} took no part: {reason}"), style="yellow")
+    for outcome in benchmark.cases:
+        for result in outcome.results:
+            reasons = [f"stopped, {result.stopped}"] if result.stopped else []
+            reasons += [f"frame {frame} failed, {reason}" for frame, reason in result.errors]
+            for reason in reasons:
+                console.print(escape(f"{outcome.case.name}, {result.contestant.name}: {reason}"), style="yellow")
+
+
+def _benchmark_cells(row: Row, with_errors: bool, with_labels: bool) -> list[str]:
+    cells = [_number(value, 3) for value in (row.seconds, row.fastest, row.slowest)]
+    cells += [_number(row.peak_mib, 0), _number(row.correlation, 4), _number(row.folding_percent, 3)]
+    if with_errors:
+        cells += [_number(value, 2) for value in (row.tre.mean_mm, row.tre.median_mm, row.tre.q95_mm, row.tre.max_mm)]
+    if with_labels:
+        cells.append(_number(row.dice, 3))
+    return [*cells, _number(row.numbers, 0), f"{row.frames} of {row.wanted}"]
 
 
 def print_values(title: str, rows: Iterable[tuple[str, str]]) -> None:

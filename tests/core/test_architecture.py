@@ -24,8 +24,20 @@ LEVELS = [
     {"checkpoint", "registration"},
     {"training"},
     {"evaluation", "evaluation_table"},
-    {"result_folder", "report_data", "report_figures", "report", "export", "output_folder", "applying", "acquisition", "doctor"},
-    {"cli", "cli_register", "cli_results", "cli_tables", "cli_tools", "cli_training"},
+    {
+        "result_folder",
+        "report_data",
+        "report_figures",
+        "report",
+        "export",
+        "output_folder",
+        "run_journal",
+        "applying",
+        "acquisition",
+        "doctor",
+    },
+    {"benchmark"},
+    {"cli", "cli_benchmark", "cli_register", "cli_results", "cli_tables", "cli_tools", "cli_training"},
 ]
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -209,13 +208,13 @@ def _check_paths(source: Path, output: Path, landmarks: Path | None) -> None:
 def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job) -> bool:
     """Every slice position into its sub-folder; one that fails does not stop the others."""
     from r2n2.acquisition import finish_acquisition, is_finished, slice_names
+    from r2n2.result_folder import read_result
 
     if job.landmarks is not None and not job.landmarks.is_dir():
         raise ArgumentError(
             f"--landmarks {job.landmarks}: the input holds {len(found)} slice positions; give a folder with slice_00.csv ..., "
             f"or pick one slice with --slice"
         )
-    started = time.monotonic()
     failed: dict[str, str] = {}
     flagged = False
     names = slice_names(len(found))
@@ -229,7 +228,9 @@ def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job) -> bool
             print(f"r2n2: {name}: {failed[name]}", file=sys.stderr)
     done = tuple(name for name in names if name not in failed)
     if not is_finished(output, done, failed):
-        finish_acquisition(output, done, failed, time.monotonic() - started)
+        # Not the time of this go alone: a slice position may have been registered before, or in several goes.
+        wall_time_s = sum(read_result(output / name).manifest.wall_time_s for name in done)
+        finish_acquisition(output, done, failed, wall_time_s)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}")
     return bool(failed) or flagged
@@ -238,6 +239,7 @@ def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job) -> bool
 def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
     """Register one series; true if a frame failed."""
     from r2n2.export import ResultWriter, check_folder, check_space, is_same_run, landmarks_sha256
+    from r2n2.registration import resolve_batch_size, resolve_device
     from r2n2.run_manifest import input_sha256, run_sha256
 
     if len(series) < 2:
@@ -268,8 +270,11 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
         landmarks=marks,
         overwrite=job.overwrite,
         keep_headers="keep_headers" in job.selection,
+        batch_size=resolve_batch_size(job.config, series.grid, resolve_device(job.device)),
     )
     with writer:
+        if writer.note:
+            _note(job, f"{folder}: {writer.note}")
         _run(series, writer, job)
         _note(job, f"writing {folder}")
         registered = writer.finish()
@@ -290,9 +295,9 @@ def _run(series: ImageSeries, writer: Any, job: _Job) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=job.quiet) as bar, job.stop.patiently():
         task = bar.add_task("registering", total=len(series))
-        for progress in register_series(series, job.config.model_copy(update={"device": job.device})):
-            for result in progress.finished:
-                writer.add(result)
+        settings = job.config.model_copy(update={"device": job.device, "batch_size": writer.batch_size})
+        for progress in register_series(series, settings, done=writer.done):
+            writer.add(*progress.finished)
             bar.update(task, completed=min(progress.fraction, 1) * len(series))
             job.stop.check()
 

@@ -1,4 +1,7 @@
-"""The output folder of a registered series, written frame by frame and marked complete by run.json, its last file."""
+"""The output folder of a registered series, written frame by frame and marked complete by run.json, its last file.
+
+With a journal (``run_journal``) a run that was stopped or killed goes on where it stopped, and gives what it would have given.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +31,7 @@ from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
 from r2n2.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.result_folder import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
+from r2n2.run_journal import JOURNAL_NAME, BatchRecord, Earlier, JournalHead, RunJournal, earlier_parts
 from r2n2.run_manifest import (
     CONVENTION,
     MANIFEST_NAME,
@@ -50,7 +54,8 @@ _LOG = logging.getLogger(__name__)
 class ResultWriter:
     """Writes results as they come; memory holds numbers and compact transforms only, never frames.
 
-    Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json.
+    Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json. Once it is
+    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder.
 
     Parameters
     ----------
@@ -70,6 +75,9 @@ class ResultWriter:
         Replace a finished result, or files of the same names that are not ours.
     keep_headers
         Copy all headers of a DICOM input into the aligned DICOM series, patient data included.
+    batch_size
+        Frames that are going to be registered at once. Given, a journal is kept, and if the folder holds that of the same run, it
+        goes on from there, with the batch size it had where ``config`` leaves that open.
 
     Raises
     ------
@@ -93,6 +101,7 @@ class ResultWriter:
         landmarks: LandmarkSet | None = None,
         overwrite: bool = False,
         keep_headers: bool = False,
+        batch_size: int | None = None,
     ) -> None:
         if keep_headers and not _written_as_dicom(series):
             raise ArgumentError(f"--keep-headers: {series.name or 'the series'} is not written as DICOM, which alone can hold them")
@@ -110,16 +119,25 @@ class ResultWriter:
         self._compact: dict[int, Transform] = {}
         self._finished = False
         self._started = time.monotonic()
+        self._earlier = Earlier()
+        self._journal: RunJournal | None = None
         self._held = contextlib.ExitStack()
+        self.batch_size = batch_size
+        self.note = ""
 
     def __enter__(self) -> Self:
         check_folder(self._folder)
         self._held.enter_context(folder_lock(self._folder))
         try:
-            clear_folder(self._folder, overwrite=self._overwrite)
+            if self.batch_size is not None and not self._overwrite and not (self._folder / MANIFEST_NAME).exists():
+                self._take_up(earlier_parts(self._folder, self._head(self.batch_size), len(self._series)))
+            kept = {field_path(self._folder, frame) for frame in self._metrics}
+            clear_folder(self._folder, overwrite=self._overwrite, keep={*kept, self._folder / JOURNAL_NAME} if kept else ())
             with resource_errors(self._folder):
                 (self._folder / "fields").mkdir(exist_ok=True)
                 clean_stale(self._folder / "fields")
+            if self.batch_size is not None:
+                self._journal = RunJournal(self._folder, self._head(self.batch_size), self._series.grid, self._earlier.records)
         except BaseException:
             self._held.close()
             raise
@@ -133,18 +151,35 @@ class ResultWriter:
             # The first error is the one to report.
             _LOG.warning("%s: the partial result could not be completed (%s)", self._folder, second)
         finally:
+            if self._journal is not None:
+                self._journal.close()
             self._held.close()
 
-    def add(self, result: FrameResult) -> None:
-        """Write the field of a frame and keep its numbers.
+    @property
+    def done(self) -> dict[int, Transform | None]:
+        """Frames that are there already, each with its transform if that is ok; what ``register_series`` needs to go on."""
+        transforms = self._transforms()
+        return {frame: transforms[frame] if row.status is FrameStatus.OK else None for frame, row in self._metrics.items()}
+
+    def add(self, *results: FrameResult) -> None:
+        """Write the fields of frames that were registered together, keep their numbers, and write the journal if there is one.
 
         Raises
         ------
         ValueError
-            If the frame was added before or does not exist.
+            If a frame was added before or does not exist.
         ResourceError
-            If it cannot be written.
+            If something cannot be written.
         """
+        for result in results:
+            self._add(result)
+        if self._journal is not None and results:
+            frames = [result.frame for result in results]
+            compact = {frame: self._compact[frame] for frame in frames if frame in self._compact}
+            rows = [self._metrics[frame] for frame in frames]
+            self._journal.append(BatchRecord.of(self._folder, rows, compact, self._elapsed_s(), self._peak_memory_mib()))
+
+    def _add(self, result: FrameResult) -> None:
         if result.frame in self._metrics or not 0 <= result.frame < len(self._series):
             raise ValueError(f"ResultWriter.add: frame {result.frame} was added before or is none of {len(self._series)} frames")
         if not self._series.grid.same_space(result.transform.grid):
@@ -181,7 +216,44 @@ class ResultWriter:
         (self._folder / UNFINISHED_NAME).unlink(missing_ok=True)
         _write_text(self._folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
         self._finished = True
+        if self._journal is not None:
+            self._journal.remove()
         return replace(registered, manifest=manifest)
+
+    def _take_up(self, earlier: Earlier) -> None:
+        self._earlier = earlier
+        self.note = earlier.note
+        if self._config.batch_size == "auto":
+            self.batch_size = earlier.batch_size or self.batch_size
+        for record in earlier.records:
+            self._metrics.update({row.frame: row for row in record.metrics})
+            self._compact.update(record.compact)
+
+    def _head(self, batch_size: int) -> JournalHead:
+        return JournalHead(
+            run_sha256=self._run_sha256(), versions=versions(), device=self._device, batch_size=batch_size, parts=self._parts()
+        )
+
+    def _run_sha256(self) -> str:
+        self._input_hash = self._input_hash or input_sha256(self._series)
+        return run_sha256(
+            self._config,
+            self._input_hash,
+            self._selection,
+            weights_sha256=self._weights_sha256,
+            landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
+        )
+
+    def _elapsed_s(self) -> float:
+        """Wall time of all parts of the run."""
+        return self._earlier.elapsed_s + time.monotonic() - self._started
+
+    def _peak_memory_mib(self) -> float | None:
+        found = [peak for peak in (self._earlier.peak_memory_mib, peak_memory_mib()) if peak is not None]
+        return max(found, default=None)
+
+    def _parts(self) -> int:
+        return self._earlier.parts + 1
 
     def _transforms(self) -> StoredTransforms:
         return StoredTransforms(self._folder, list(self._metrics), self._compact)
@@ -259,37 +331,35 @@ class ResultWriter:
         _write_text(self._folder / "report.html", render_report(self._series, registered, errors))
 
     def _manifest(self, files: list[str], notes: tuple[str, ...]) -> RunManifest:
-        self._input_hash = self._input_hash or input_sha256(self._series)
-        marks_hash = None if self._landmarks is None else landmarks_sha256(self._landmarks)
+        run_hash = self._run_sha256()
+        assert self._input_hash is not None
         record = InputRecord.of(self._series, self._input_hash, self._selection)
         return RunManifest(
-            run_sha256=run_sha256(
-                self._config,
-                self._input_hash,
-                self._selection,
-                weights_sha256=self._weights_sha256,
-                landmarks_sha256=marks_hash,
-            ),
+            run_sha256=run_hash,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
             settings=self._config,
             device=self._device,
             weights_sha256=self._weights_sha256,
-            landmarks_sha256=marks_hash,
+            landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
             input=record.model_copy(update={"notes": (*record.notes, *notes)}),
             reference=self._reference(),
             similarity="correlation coefficient",
             convention=CONVENTION,
             status_counts=dict(Counter(str(row.status) for row in self._ordered())),
             messages={row.frame: row.message for row in self._ordered() if row.message},
-            wall_time_s=round(time.monotonic() - self._started, 3),
-            peak_memory_mib=peak_memory_mib(),
+            wall_time_s=round(self._elapsed_s(), 3),
+            peak_memory_mib=self._peak_memory_mib(),
+            parts=self._parts(),
             files=tuple(files),
         )
 
     def _keep_partial(self, reason: str) -> None:
         done, total = len(self._metrics), len(self._series)
-        text = f"This result is not finished: {reason}, {done} of {total} frames done. Run r2n2 register again to complete it.\n"
+        remedy = "Run r2n2 register again to complete it."
+        if self._journal is not None:
+            remedy = "The same command goes on from there."
+        text = f"This result is not finished: {reason}, {done} of {total} frames done. {remedy}\n"
         (self._folder / UNFINISHED_NAME).write_text(text, encoding="utf-8")
         if self._metrics:
             self._write_transforms()

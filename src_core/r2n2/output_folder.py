@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.io.atomic import clean_stale, resource_errors
+from r2n2.run_journal import JOURNAL_NAME
 from r2n2.run_manifest import MANIFEST_NAME, RunManifest, load_manifest
 from r2n2.series import ImageSeries
 
@@ -17,6 +19,7 @@ UNFINISHED_NAME = "unfinished.txt"
 _OURS = (
     MANIFEST_NAME,
     UNFINISHED_NAME,
+    JOURNAL_NAME,
     "metrics.csv",
     "report.html",
     "sequence.csv",
@@ -82,15 +85,23 @@ def is_same_run(folder: Path, run_hash: str) -> bool:
     return isinstance(manifest, RunManifest) and manifest.run_sha256 == run_hash
 
 
-def clear_folder(folder: Path, *, overwrite: bool) -> None:
+def clear_folder(folder: Path, *, overwrite: bool, keep: Collection[Path] = ()) -> None:
     """Remove what an earlier run of ours left, and nothing else.
+
+    Parameters
+    ----------
+    overwrite
+        Remove a finished result, too, and files of the same names that no run of ours left.
+    keep
+        Files from which a run goes on.
 
     Raises
     ------
     ArgumentError
         If that is a finished result, or files of the same names that no run of ours left, and ``overwrite`` is false.
     """
-    finished, unfinished = (folder / MANIFEST_NAME).exists(), (folder / UNFINISHED_NAME).exists()
+    finished = (folder / MANIFEST_NAME).exists()
+    unfinished = any((folder / name).exists() for name in (UNFINISHED_NAME, JOURNAL_NAME))
     present = [path for path in folder.iterdir() if path.name in _OURS]
     present += sorted((folder / "fields").glob("frame_*.mha"))
     if not overwrite and finished:
@@ -102,6 +113,8 @@ def clear_folder(folder: Path, *, overwrite: bool) -> None:
     with resource_errors(folder):
         # The marker goes first: a run killed while clearing must not look finished.
         for path in sorted(present, key=lambda path: path.name != MANIFEST_NAME):
+            if path in keep:
+                continue
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:

@@ -126,8 +126,11 @@ class RunManifest(Config):
     messages: dict[int, str]
     """Frame -> why its result is not simply ok."""
     wall_time_s: float
+    """Of all parts of the run; what a killed part did after the last batch that it finished is not known and does not count."""
     peak_memory_mib: float | None
-    """Largest resident memory of the process; null where the system does not tell."""
+    """Largest resident memory of any part's process; null where the system does not tell."""
+    parts: int = 1
+    """In how many goes it was done: 1, and 1 more for each time that it was stopped or killed and went on."""
     files: tuple[str, ...]
 
 
@@ -143,6 +146,7 @@ class AcquisitionManifest(Config):
     failed: dict[str, str]
     """Sub-folder -> reason."""
     wall_time_s: float
+    """Of the slice positions that are complete, whenever they were registered."""
 
 
 def load_manifest(folder: Path) -> RunManifest | AcquisitionManifest:

@@ -83,15 +83,15 @@ def _archive(about: str, grid: Grid, **arrays: NDArray[Any]) -> bytes:
     return data.getvalue()
 
 
-def read_sequences(path: Path) -> dict[int, GaussianSequence]:
-    """Frame -> sequence from a ``sequence.npz``.
+def read_sequences(source: Path | bytes) -> dict[int, GaussianSequence]:
+    """Frame -> sequence from a ``sequence.npz``, or from what ``sequence_archive`` gave.
 
     Raises
     ------
     ReadError
         If the file is damaged or something else.
     """
-    arrays = _load(path, ("frames", "offsets", *_PARTS))
+    arrays = _load(source, ("frames", "offsets", *_PARTS))
     try:
         grid = _grid(arrays)
         starts, ends = arrays["offsets"][:-1].tolist(), arrays["offsets"][1:].tolist()
@@ -100,36 +100,41 @@ def read_sequences(path: Path) -> dict[int, GaussianSequence]:
             for frame, start, end in zip(arrays["frames"].tolist(), starts, ends, strict=True)
         }
     except (ValueError, TypeError) as error:
-        raise ReadError(f"{path}: does not hold Gaussian sequences ({error}); register again with --overwrite") from None
+        raise ReadError(f"{_named(source)}: does not hold Gaussian sequences ({error}); register again with --overwrite") from None
 
 
-def read_control_points(path: Path) -> dict[int, BSplineField]:
-    """Frame -> B-spline from a ``control_points.npz``.
+def read_control_points(source: Path | bytes) -> dict[int, BSplineField]:
+    """Frame -> B-spline from a ``control_points.npz``, or from what ``control_points_archive`` gave.
 
     Raises
     ------
     ReadError
         If the file is damaged or something else.
     """
-    arrays = _load(path, ("frames", "control"))
+    arrays = _load(source, ("frames", "control"))
     try:
         grid = _grid(arrays)
         pairs = zip(arrays["frames"].tolist(), arrays["control"], strict=True)
         return {frame: BSplineField(torch.from_numpy(control), grid) for frame, control in pairs}
     except (ValueError, TypeError) as error:
-        raise ReadError(f"{path}: does not hold control points ({error}); register again with --overwrite") from None
+        raise ReadError(f"{_named(source)}: does not hold control points ({error}); register again with --overwrite") from None
 
 
-def _load(path: Path, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+def _load(source: Path | bytes, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
     wanted = (*names, "shape", "spacing", "origin", "direction")
     try:
         # From memory: of a damaged file numpy would leave the handle open.
-        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as archive:
+        data = source if isinstance(source, bytes) else source.read_bytes()
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in wanted}
     except FileNotFoundError:
-        raise ReadError(f"{path}: no such file; is this a folder that r2n2 register wrote?") from None
+        raise ReadError(f"{source!s}: no such file; is this a folder that r2n2 register wrote?") from None
     except Exception as error:  # a damaged zip raises many types
-        raise ReadError(f"{path}: damaged or not written by r2n2 ({error}); register again with --overwrite") from None
+        raise ReadError(f"{_named(source)}: damaged or not written by r2n2 ({error}); register again with --overwrite") from None
+
+
+def _named(source: Path | bytes) -> str:
+    return "archive" if isinstance(source, bytes) else str(source)
 
 
 def _grid(arrays: Mapping[str, NDArray[Any]]) -> Grid:

@@ -48,7 +48,7 @@ def shift(rows: float, grid: Grid = GRID) -> DisplacementField:
     return DisplacementField(vectors, grid, Space.INDEX)
 
 
-def fake_register(series, config):
+def fake_register(series, config, done=None):
     """Knows the answer, so that the command line alone is tested; frame 3 is yielded before frame 2."""
     reference = 0 if config.reference == "auto" else config.reference
     if len(series) <= reference:
@@ -328,7 +328,7 @@ def test_several_slices_make_sub_folders_and_table_1(tmp_path, marks, capsys) ->
 
 
 def test_a_slice_that_fails_does_not_stop_the_others(tmp_path, capsys, monkeypatch) -> None:
-    def sometimes(series, config):
+    def sometimes(series, config, done):
         if series.frame(0).max() > scene(0).max() + 2:
             raise ResourceError("this slice is too much")
         yield from fake_register(series, config)
@@ -483,7 +483,7 @@ def test_cuda_without_a_gpu_is_a_resource_error(movie, tmp_path, monkeypatch, ca
 
 
 def test_an_internal_error_is_one_line_and_a_log(movie, tmp_path, capsys, monkeypatch) -> None:
-    def broken(series, config):
+    def broken(series, config, done):
         yield from ()
         raise RuntimeError("the unexpected\nhappened")
 
@@ -504,7 +504,7 @@ def test_an_internal_error_is_one_line_and_a_log(movie, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_after_the_step_and_keeps_the_frames(movie, tmp_path, capsys, monkeypatch, number, code) -> None:
-    def signalled(series, config):
+    def signalled(series, config, done):
         for progress in fake_register(series, config):
             if progress.frames_done == 2:
                 os.kill(os.getpid(), number)
@@ -521,7 +521,7 @@ def test_a_signal_ends_after_the_step_and_keeps_the_frames(movie, tmp_path, caps
 
 
 def test_a_second_signal_ends_at_once(movie, tmp_path, monkeypatch) -> None:
-    def stubborn(series, config):
+    def stubborn(series, config, done):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("still running")

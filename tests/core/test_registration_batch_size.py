@@ -17,7 +17,7 @@ from r2n2.config import RegistrationConfig
 from r2n2.errors import ResourceError
 from r2n2.geometry import Grid
 from r2n2.registration import FitMethod, FrameResult, FrameStatus, Pairs, RegistrationStep, register_series
-from r2n2.registration.batch_size import PROCESSOR_BUDGET_BYTES, automatic_batch_size, bytes_a_frame
+from r2n2.registration.batch_size import PROCESSOR_BUDGET_BYTES, bytes_a_frame, resolve_batch_size
 from r2n2.series import ImageSeries
 from r2n2.transform import GaussianSequence, Transform
 
@@ -60,14 +60,15 @@ class _Narrow:
 @pytest.mark.parametrize("method", ["r2n2", "fit", "bspline"])
 def test_small_frames_come_sixteen_at_once_and_large_ones_within_the_budget(method: str) -> None:
     config = RegistrationConfig(method=method)
-    assert automatic_batch_size(config, Grid((256, 192), (1.0, 2.0)), CPU) == 16
+    assert resolve_batch_size(config, Grid((256, 192), (1.0, 2.0)), CPU) == 16
     for shape in ((1024, 768), (3000, 2000), (120, 200, 180)):
         grid = Grid(shape, (1.0,) * len(shape))
-        size = automatic_batch_size(config, grid, CPU)
+        size = resolve_batch_size(config, grid, CPU)
         assert 1 <= size <= 16
         assert size == 1 or size * bytes_a_frame(config, grid) <= PROCESSOR_BUDGET_BYTES
         assert size == 16 or (size + 1) * bytes_a_frame(config, grid) > PROCESSOR_BUDGET_BYTES
-    assert automatic_batch_size(config, Grid((30000, 20000)), CPU) == 1
+    assert resolve_batch_size(config, Grid((30000, 20000)), CPU) == 1
+    assert resolve_batch_size(config.model_copy(update={"batch_size": 33}), Grid((30000, 20000)), CPU) == 33
 
 
 def test_on_cuda_half_of_what_is_free_is_counted_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +76,7 @@ def test_on_cuda_half_of_what_is_free_is_counted_on(monkeypatch: pytest.MonkeyPa
     one = bytes_a_frame(config, grid)
     for frames_free, expected in ((1, 1), (12, 6), (75, 37), (10_000, 64)):
         monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _device, free=frames_free * one: (free, 10**12))
-        assert automatic_batch_size(config, grid, torch.device("cuda")) == expected
+        assert resolve_batch_size(config, grid, torch.device("cuda")) == expected
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.batch import unregistered
+from r2n2.registration.batch_size import resolve_batch_size
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit import FitMethod
 from r2n2.registration.methods import build_method, resolve_device
@@ -24,6 +25,7 @@ __all__ = [
     "edited_result",
     "register_pair",
     "register_series",
+    "resolve_batch_size",
     "resolve_device",
     "resolve_reference",
     "unregistered",

@@ -9,7 +9,7 @@ import torch
 from r2n2.config import RegistrationConfig
 from r2n2.geometry import Grid
 
-__all__ = ["PROCESSOR_BUDGET_BYTES", "automatic_batch_size", "bytes_a_frame"]
+__all__ = ["PROCESSOR_BUDGET_BYTES", "automatic_batch_size", "bytes_a_frame", "resolve_batch_size"]
 
 PROCESSOR_BUDGET_BYTES = 2 * 2**30
 """What a batch may need on the processor."""
@@ -23,8 +23,13 @@ _BYTES_A_PIXEL = {"r2n2": 64, "fit": 64, "bspline": 200}
 _BYTES_A_WORKING_PIXEL = 200
 
 
+def resolve_batch_size(config: RegistrationConfig, grid: Grid, device: torch.device) -> int:
+    """Frames at once: as the settings say, or for "auto" as many as fit."""
+    return automatic_batch_size(config, grid, device) if config.batch_size == "auto" else config.batch_size
+
+
 def automatic_batch_size(config: RegistrationConfig, grid: Grid, device: torch.device) -> int:
-    """Frames at once: at least 1, at most 16 on the processor and 64 on CUDA.
+    """As many frames as fit: at least 1, at most 16 on the processor and 64 on CUDA.
 
     Parameters
     ----------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from r2n2.geometry import Grid
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.batch import BatchResult, LoadedFrame, judge, judge_edited, register_batch, unregistered
-from r2n2.registration.batch_size import automatic_batch_size
+from r2n2.registration.batch_size import resolve_batch_size
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
@@ -55,7 +55,9 @@ def register_pair(
     yield from build_method(config).register(pairs)
 
 
-def register_series(series: ImageSeries, config: RegistrationConfig | None = None) -> Iterator[SeriesProgress]:
+def register_series(
+    series: ImageSeries, config: RegistrationConfig | None = None, *, done: Mapping[int, Transform | None] | None = None
+) -> Iterator[SeriesProgress]:
     """Align every frame to the reference, yielding after every step.
 
     A frame that cannot be read or registered is reported with its reason and keeps its place; the others go on. Stop at any
@@ -67,6 +69,9 @@ def register_series(series: ImageSeries, config: RegistrationConfig | None = Non
         At least two frames; read a batch at a time.
     config
         How; the defaults if None.
+    done
+        Frames that are not registered again, each with its transform if that was ok, from which a warm start may begin. With
+        those of whole batches of the same size, the others come out as they would have, to the bit.
 
     Raises
     ------
@@ -89,31 +94,27 @@ def register_series(series: ImageSeries, config: RegistrationConfig | None = Non
         raise ReadError(f"reference: {reference.message}; choose another reference")
     own = unregistered(index, series.grid, FrameStatus.REFERENCE, "", similarity=1.0)
     anchors: dict[int, Transform] = {}
-    done, total = 1, len(series)
-    yield SeriesProgress(index, done, total, done / total, (own,))
-    size = automatic_batch_size(config, series.grid, device) if config.batch_size == "auto" else config.batch_size
+    done = done or {}
+    ready, total = len({index, *done}), len(series)
+    yield SeriesProgress(index, ready, total, ready / total, () if index in done else (own,))
+    size = resolve_batch_size(config, series.grid, device)
     work = _Work(method, reference, series.grid, device, size)
     for batch in _batches(total, index, size, outward=config.warm_start):
-        loaded = [_load(series, k) for k in batch]
-        refused = [frame for frame in loaded if isinstance(frame, FrameResult)]
-        frames = [frame for frame in loaded if isinstance(frame, LoadedFrame)]
-        results = refused
-        if frames:
-            running = _register(work, frames, _nearest(anchors, frames))
-            furthest = 0.0
-            while True:
-                try:
-                    # What is done again in parts begins anew; progress that was shown stays.
-                    furthest = max(furthest, next(running))
-                except StopIteration as end:
-                    results = sorted([*refused, *end.value], key=lambda result: result.frame)
-                    break
-                if furthest < len(frames):
-                    yield SeriesProgress(index, done, total, (done + furthest) / total, ())
-        done += len(batch)
-        yield SeriesProgress(index, done, total, done / total, tuple(results))
+        results: list[FrameResult] = []
+        left = [k for k in batch if k not in done]
+        if left:
+            loaded = [_load(series, k) for k in left]
+            results = [frame for frame in loaded if isinstance(frame, FrameResult)]
+            frames = [frame for frame in loaded if isinstance(frame, LoadedFrame)]
+            for furthest in _register_loaded(work, frames, _nearest(anchors, frames), results):
+                yield SeriesProgress(index, ready, total, (ready + furthest) / total, ())
+            ready += len(left)
+            yield SeriesProgress(index, ready, total, ready / total, tuple(results))
         if config.warm_start:
-            anchors.update({r.frame: r.transform for r in results if r.status is FrameStatus.OK})
+            found = {r.frame: r.transform for r in results if r.status is FrameStatus.OK}
+            found.update({k: transform for k in batch if (transform := done.get(k)) is not None})
+            # Of two neighbours equally near the first counts, so their order must not depend on what was done before.
+            anchors.update({k: found[k] for k in sorted(found)})
 
 
 def edited_result(series: ImageSeries, reference: int, result: FrameResult, transform: Transform, message: str) -> FrameResult:
@@ -146,6 +147,24 @@ def edited_result(series: ImageSeries, reference: int, result: FrameResult, tran
     return judge_edited(fixed, moving, transform, message, result.seconds)
 
 
+def _register_loaded(
+    work: _Work, frames: list[LoadedFrame], start: tuple[Transform, ...] | None, results: list[FrameResult]
+) -> Iterator[float]:
+    """Add the frames' results to ``results``, in order of frames, yielding how many frames' worth is done."""
+    running = _register(work, frames, start)
+    furthest = 0.0
+    while True:
+        try:
+            # What is done again in parts begins anew; progress that was shown stays.
+            furthest = max(furthest, next(running))
+        except StopIteration as end:
+            results += end.value
+            results.sort(key=lambda result: result.frame)
+            return
+        if furthest < len(frames):
+            yield furthest
+
+
 @dataclass(eq=False)
 class _Work:
     """What is the same for every batch of a series."""
@@ -167,7 +186,7 @@ def _register(
     cannot stop the others.
     """
     piece = work.most
-    if len(frames) <= work.most:
+    if 0 < len(frames) <= work.most:
         outcome = BatchResult()
         try:
             for share in register_batch(work.method, work.reference, frames, work.grid, work.device, start, outcome):

@@ -113,9 +113,9 @@ def equal_sums(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Torch counts threads for each thread that calls it, and sums in another order with another count."""
     register = r2n2.registration.register_series
 
-    def alone(*arguments: Any) -> Iterator[Any]:
+    def alone(*arguments: Any, **named: Any) -> Iterator[Any]:
         torch.set_num_threads(1)
-        yield from register(*arguments)
+        yield from register(*arguments, **named)
 
     monkeypatch.setattr(r2n2.registration, "register_series", alone)
 

@@ -64,10 +64,10 @@ class PlaceChooser(nn.Module):
         gains = evidence.gains
         batch, scales, widths, height, width = gains.shape
         largest = gains.amax((1, 2, 3, 4), keepdim=True).clamp_min(1e-12)
-        scores = _PACE * self.sharpness * torch.log((gains / largest).clamp_min(0) + _FLOOR)
+        scores = _PACE * self.sharpness * torch.log((gains / largest).clamp_min_(0).add_(_FLOOR))
         for head, features in zip(self.heads, here, strict=True):
-            learnt = _enlarged(head(features), height).to(scores.dtype).unflatten(1, (scales, widths))
-            scores = scores + _PACE * learnt
+            learnt = _enlarged(head(features).contiguous(), height).to(scores.dtype).unflatten(1, (scales, widths))
+            scores = torch.add(scores, learnt, alpha=_PACE)
         best = scores.detach().flatten(1).argmax(1)
         kind, place = best // (height * width), best % (height * width)
         rows = torch.arange(batch, device=best.device)

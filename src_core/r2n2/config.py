@@ -13,7 +13,16 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from r2n2.errors import ArgumentError
 
-__all__ = ["SMALLEST_SIDE_PX", "BSplineConfig", "Config", "FitConfig", "MethodName", "NetworkConfig", "RegistrationConfig"]
+__all__ = [
+    "SMALLEST_SIDE_PX",
+    "BSplineConfig",
+    "Config",
+    "FitConfig",
+    "MethodName",
+    "NetworkConfig",
+    "RegistrationConfig",
+    "StoppingConfig",
+]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
 
@@ -176,6 +185,17 @@ class FitConfig(Config):
         return self
 
 
+class StoppingConfig(Config):
+    """When a frame takes no more steps of the network: once several in a row changed neither displacement nor similarity."""
+
+    displacement: float = Field(default=0.004, ge=0)
+    """A step changes the displacement where its amplitude is at least this, NORMALISED: half a pixel of 256."""
+    improvement: float = Field(default=0.02, ge=0)
+    """A step changes the similarity where it lowers the mean squared difference by at least this share of it."""
+    patience: int = Field(default=3, ge=1)
+    """Steps in a row that must change nothing."""
+
+
 class BSplineConfig(Config):
     """The paper's baseline (section 4)."""
 
@@ -210,6 +230,9 @@ class RegistrationConfig(Config):
     """Frames registered at once; auto: as many as fit, at most 16 on the processor and 64 on CUDA."""
     warm_start: bool = False
     """Start each frame from the result of its neighbour in time instead of from no displacement."""
+    stop_early: bool = True
+    """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""
     network: NetworkConfig = NetworkConfig()
+    stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()
     bspline: BSplineConfig = BSplineConfig()

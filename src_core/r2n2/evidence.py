@@ -9,12 +9,12 @@ of the images they come from. The network then gives place and shape, and the am
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor
 
-from r2n2.transform.gaussians import precision_matrix
+from r2n2.transform.gaussians import gaussian_on_lattice, precision_matrix
 
 __all__ = ["WIDTHS", "Evidence", "Pooling", "gather", "look", "solve_amplitude", "without_folding"]
 
@@ -24,6 +24,10 @@ WIDTHS = (0.3, 0.17, 0.1, 0.06)
 ROUGHNESS = 0.005
 """Weight of the mean squared gradient of one Gaussian: what keeps an amplitude small where nothing is to be seen."""
 
+Band: TypeAlias = tuple[slice, slice]
+"""Some points of the working lattice, and the pixels from which they take."""
+
+_BAND_POINTS = 16
 _OUTLIER = 3.0
 # Of a step's steepness |S^-1/2 v|: one Gaussian alone folds from exp(1/2) = 1.65 on.
 _STEEPEST = 1.4
@@ -54,6 +58,8 @@ class Pooling(NamedTuple):
     """(n, m) a scale: the share of every pixel that each point of the lattice is given; columns sum to 1."""
     windows: tuple[Tensor, ...]
     """(n / 2, n) a width of ``WIDTHS``: a Gaussian about every second point of the lattice."""
+    bands: tuple[tuple[Band, ...], ...]
+    """A scale: the parts of its matrix that are not 0."""
 
     @classmethod
     def build(cls, sizes: tuple[int, ...], working_size: int, like: Tensor) -> Pooling:
@@ -61,12 +67,42 @@ class Pooling(NamedTuple):
         axis = torch.linspace(-1, 1, working_size, dtype=like.dtype, device=like.device)
         distance = axis[::2, None] - axis[None]
         windows = tuple(torch.exp(-0.5 * (distance / sigma).square()) for sigma in WIDTHS)
-        return cls(tuple(_sharing(size, working_size, like) for size in sizes), windows)
+        matrices = tuple(_sharing(size, working_size, like) for size in sizes)
+        return cls(matrices, windows, tuple(_bands(matrix) for matrix in matrices))
+
+    def pooled(self, maps: Tensor, scale: int) -> Tensor:
+        """Maps (B, C, m, m) of one scale gathered on the working lattice, (B, C, n, n)."""
+        matrix = self.matrices[scale]
+        if matrix.shape[0] == matrix.shape[1]:
+            return maps  # every pixel is a point of the lattice
+        each = maps.flatten(0, 1)
+        parts = [(matrix[points, pixels].expand(len(each), -1, -1), pixels) for points, pixels in self.bands[scale]]
+        rows = torch.cat([torch.bmm(part, each[:, pixels]) for part, pixels in parts], 1)
+        columns = torch.cat([torch.bmm(rows[:, :, pixels], part.mT) for part, pixels in parts], 2)
+        return columns.unflatten(0, maps.shape[:2])
 
     def windowed(self, maps: Tensor, *, squared: bool = False) -> Tensor:
         """Sums (..., K, C, n / 2, n / 2) of maps (..., C, n, n) under Gaussians of every width about every second point."""
-        windows = [window.square() if squared else window for window in self.windows]
-        return torch.stack([window @ maps @ window.mT for window in windows], dim=-4)
+        windows = torch.stack([window.square() if squared else window for window in self.windows])
+        count, places, points = windows.shape
+        each = maps.reshape(-1, points, points)
+        total = len(each)
+        rows = torch.bmm(windows.flatten(0, 1).expand(total, -1, -1), each).unflatten(1, (count, places))
+        # Filled a width at a time: one product over all widths would first copy every window for every map.
+        sums = maps.new_empty(count, total, places, places)
+        for width in range(count):
+            torch.bmm(rows[:, width], windows[width].mT.expand(total, -1, -1), out=sums[width])
+        return sums.view(count, *maps.shape[:-2], places, places).movedim(0, -4)
+
+
+def _bands(matrix: Tensor) -> tuple[Band, ...]:
+    """Where a ``_sharing`` matrix is not 0: points take from near pixels alone, so most of a dense product would add zeros."""
+    bands = []
+    for first in range(0, len(matrix), _BAND_POINTS):
+        points = slice(first, min(first + _BAND_POINTS, len(matrix)))
+        taken = matrix[points].any(0).nonzero()[:, 0].tolist()
+        bands.append((points, slice(taken[0], taken[-1] + 1)))
+    return tuple(bands)
 
 
 def _sharing(size: int, lattice: int, like: Tensor) -> Tensor:
@@ -78,8 +114,8 @@ def _sharing(size: int, lattice: int, like: Tensor) -> Tensor:
     return weight / weight.sum(0, keepdim=True)
 
 
-def gather(fixed: Tensor, warped: Tensor, counted: Tensor, matrix: Tensor) -> Tensor:
-    """Moments of one scale on the working lattice, (B, 5, n, n).
+def gather(fixed: Tensor, warped: Tensor, counted: Tensor, pooling: Pooling, scale: int) -> Tensor:
+    """Moments of one scale on the working lattice, (B, 5, n, n); without gradient.
 
     Parameters
     ----------
@@ -87,21 +123,25 @@ def gather(fixed: Tensor, warped: Tensor, counted: Tensor, matrix: Tensor) -> Te
         (B, 3, m, m): intensity and its gradient (y, x) per NORMALISED unit.
     counted
         (B, 1, m, m) bool, the pixels that count.
-    matrix
-        (n, m) from ``Pooling``.
+    pooling, scale
+        Constants, and on which of their scales the images are.
     """
     residual = warped[:, :1] - fixed[:, :1]
-    slope = 0.5 * (warped[:, 1:] + fixed[:, 1:])
+    slope = (warped[:, 1:] + fixed[:, 1:]).mul_(0.5)
+    share = counted.to(residual.dtype)
     # A large difference is rather another tissue than a shift: it counts less and less.
-    weight = counted / (1 + residual.square() / _OUTLIER**2).square()
-    weight = weight / counted.sum((2, 3), keepdim=True).clamp_min(1)
+    weight = torch.addcmul(residual.new_ones(()), residual, residual, value=1 / _OUTLIER**2).square_().reciprocal_()
+    weight.mul_(share).div_(share.sum((2, 3), keepdim=True).clamp_min(1))
     weighted = slope * weight
-    products = torch.cat((weighted * residual, weighted[:, :1] * slope, weighted[:, 1:] * slope[:, 1:]), dim=1)
-    return matrix @ products @ matrix.mT
+    products = residual.new_empty(len(residual), 5, *residual.shape[2:])
+    torch.mul(weighted, residual, out=products[:, :2])
+    torch.mul(weighted[:, :1], slope, out=products[:, 2:4])
+    torch.mul(weighted[:, 1:], slope[:, 1:], out=products[:, 4:])
+    return pooling.pooled(products, scale)
 
 
 def look(moments: Tensor, pooling: Pooling) -> Evidence:
-    """Evidence of moments (B, L, 5, n, n).
+    """Evidence of moments (B, L, 5, n, n); without gradient.
 
     The channels are, for every scale, the square root of the gain of each width at each place as a share of the largest, and the
     amplitude of the narrowest; last, the logarithm of the largest gain.
@@ -145,12 +185,10 @@ def solve_amplitude(
     caution
         (B, 1) factor of the roughness, positive.
     """
-    offset = lattice.flatten(1)[None] - centres[:, :, None]
-    precision = precision_matrix(sigmas, orientation)
-    weight = torch.exp(-0.5 * (offset * (precision @ offset)).sum(1))
-    flat = moments.flatten(3)
-    force = torch.einsum("blcp,bp,bl->bc", flat[:, :, :2], weight, mixture)
-    squared = torch.einsum("blcp,bp,bl->bc", flat[:, :, 2:], weight.square(), mixture)
+    weight = gaussian_on_lattice(lattice, centres, precision_matrix(sigmas, orientation)).flatten(1)
+    sums = moments.flatten(3).flatten(1, 2) @ torch.stack((weight, weight.square()), 2)
+    mixed = (sums.unflatten(1, moments.shape[1:3]) * mixture[:, :, None, None]).sum(1)
+    force, squared = mixed[:, :2, 0], mixed[:, 2:, 1]
     # Mean over the square of |grad w|^2: pi (s1^2 + s2^2) / (2 s1 s2) of the area 4.
     rough = ROUGHNESS * math.pi / 8 * (sigmas.square().sum(1) / sigmas.prod(1))[:, None]
     return _solve(force[:, :, None, None], squared[:, :, None, None], (rough * caution)[:, :, None])[:, :, 0, 0]

@@ -19,10 +19,10 @@ from torch import Generator, Tensor, nn
 from r2n2.choosing import PlaceChooser, features_at
 from r2n2.config import NetworkConfig
 from r2n2.evidence import Evidence, solve_amplitude, without_folding
-from r2n2.network_blocks import CONVOLUTIONS, GatedRegistrationUnit, ParameterHead, PositionHead, UnitOutput
-from r2n2.transform.gaussians import gaussian_displacement, precision_matrix
+from r2n2.network_blocks import CONVOLUTIONS, GatedRegistrationUnit, ParameterHead, PositionHead, UnitOutput, bounded
+from r2n2.transform.gaussians import gaussian_on_lattice, precision_matrix
 
-__all__ = ["R2N2", "GaussianParameters", "State", "coordinate_lattice", "force_channels"]
+__all__ = ["R2N2", "GaussianParameters", "State", "Unchanging", "coordinate_lattice", "force_channels"]
 
 SIZE_MULTIPLE = 8
 _LEVELS = 3
@@ -51,9 +51,23 @@ class GaussianParameters(NamedTuple):
         """The Gaussian on a lattice (ndim, *shape) of positions, (B, ndim, *shape)."""
         # Positions stay in full precision where convolutions do not.
         with torch.autocast(lattice.device.type, enabled=False):
-            precision = precision_matrix(self.sigmas, self.orientation)
-            field = gaussian_displacement(lattice.flatten(1), self.centres[:, None], precision[:, None], self.amplitudes[:, None])
-        return field.unflatten(2, lattice.shape[1:])
+            return self.added_to(lattice.new_zeros((1, *lattice.shape)), lattice)
+
+    def added_to(self, displacement: Tensor, lattice: Tensor) -> Tensor:
+        """A displacement (B, ndim, *shape) on a lattice (ndim, *shape), and the Gaussian."""
+        with torch.autocast(lattice.device.type, enabled=False):
+            height = gaussian_on_lattice(lattice, self.centres, precision_matrix(self.sigmas, self.orientation))
+            amplitudes = self.amplitudes.view(*self.amplitudes.shape, *[1] * len(lattice))
+            return torch.addcmul(displacement, amplitudes, height.unsqueeze(1))
+
+
+class Unchanging(NamedTuple):
+    """What stays the same while a sequence grows, computed once."""
+
+    features: Tensor
+    """(B or 1, C, *half the shape): what fixed image and coordinates give to the first convolution, its bias included."""
+    lattice: Tensor
+    """(ndim, *shape) from ``coordinate_lattice``."""
 
 
 def coordinate_lattice(size: int, ndim: int, like: Tensor) -> Tensor:
@@ -153,6 +167,14 @@ class R2N2(nn.Module):
             for count, shape in zip(self.config.channels[:-1], self._level_shapes(size), strict=True)
         )
 
+    def unchanging(self, fixed: Tensor) -> Unchanging:
+        """What every step on a fixed image (B, 1, *shape) would compute anew; one image serves all pairs that share it."""
+        lattice = coordinate_lattice(fixed.shape[-1], self.ndim, fixed)
+        inputs = torch.cat((fixed, lattice.expand(len(fixed), *lattice.shape)), dim=1)
+        weight = self.entry.weight
+        own = torch.cat((weight[:, :1], weight[:, 2 : 2 + self.ndim]), dim=1)
+        return Unchanging(self.entry._conv_forward(inputs, own, self.entry.bias), lattice)
+
     def step(
         self,
         fixed: Tensor,
@@ -173,6 +195,7 @@ class R2N2(nn.Module):
         *,
         evidence: Evidence | None = None,
         generator: Generator | None = None,
+        unchanging: Unchanging | None = None,
     ) -> tuple[GaussianParameters, State, Tensor | None]:
         """The next local deformation.
 
@@ -187,6 +210,8 @@ class R2N2(nn.Module):
             Of fixed and warped image, where the settings name ``evidence_sizes``; else None.
         generator
             Source of the noise in training mode, on the device of the images; torch's default if None.
+        unchanging
+            From ``unchanging``, where it was computed before.
 
         Returns
         -------
@@ -204,14 +229,17 @@ class R2N2(nn.Module):
                 f"R2N2.step: settings with evidence_sizes {self.config.evidence_sizes} "
                 f"{'take no' if self.evidence_entry is None else 'need'} evidence; see r2n2.registration.unroll"
             )
-        full = lattice = coordinate_lattice(fixed.shape[-1], self.ndim, fixed)
-        inputs = [fixed, warped, lattice.expand(len(fixed), *lattice.shape)]
-        if self.config.force_channels:
-            inputs.append(force_channels(fixed, warped))
-        features = self.entry(torch.cat(inputs, dim=1))
+        unchanging = unchanging or self.unchanging(fixed)
+        full = lattice = unchanging.lattice
+        features = unchanging.features + self._changing(fixed, warped)
         if self.evidence_entry is not None and evidence is not None:
             features = features + self.evidence_entry(evidence.channels)
-        features = torch.tanh(features)
+        if not torch.is_grad_enabled():
+            # The layout in which few channels are quickly convolved; all that follows keeps it.
+            layout = torch.channels_last if self.ndim == 2 else torch.channels_last_3d
+            features = features.contiguous(memory_format=layout)
+            state = tuple(part.contiguous(memory_format=layout) for part in state)
+        features = bounded(features)
         done: list[UnitOutput] = []
         lattices: list[Tensor] = []
         for level, level_state in zip(self.levels, state, strict=True):
@@ -240,6 +268,14 @@ class R2N2(nn.Module):
             solved = solve_amplitude(evidence.moments, full, chosen.centres, sigmas, angles, weights, cautious)
             amplitudes = without_folding(solved + _CORRECTION * chosen.widths * torch.tanh(amplitudes), sigmas, angles)
         return GaussianParameters(chosen.centres, sigmas, angles, amplitudes), states, chosen.scores
+
+    def _changing(self, fixed: Tensor, warped: Tensor) -> Tensor:
+        """The first convolution of what differs from step to step."""
+        weight = self.entry.weight
+        if not self.config.force_channels:
+            return self.entry._conv_forward(warped, weight[:, 1:2], None)
+        own = torch.cat((weight[:, 1:2], weight[:, 2 + self.ndim :]), dim=1)
+        return self.entry._conv_forward(torch.cat((warped, force_channels(fixed, warped)), dim=1), own, None)
 
     def _in_range(self, values: Tensor, centres: Tensor) -> GaussianParameters:
         """The output ranges of equation (18)."""

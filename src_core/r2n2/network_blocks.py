@@ -20,6 +20,7 @@ __all__ = [
     "PositionHead",
     "ResidualBlock",
     "UnitOutput",
+    "bounded",
     "expected_position",
     "multiplicative_noise",
     "spatial_softmax",
@@ -75,6 +76,18 @@ def expected_position(probabilities: Tensor, coordinates: Tensor) -> Tensor:
         return probabilities.flatten(1) @ coordinates.flatten(1).mT
 
 
+def bounded(values: Tensor) -> Tensor:
+    """tanh; where no gradient is asked for, in place of ``values``.
+
+    On a processor it is then 2 sigmoid(2 x) - 1, equal to 3e-7, which takes torch a third of the time of its tanh.
+    """
+    if torch.is_grad_enabled():
+        return torch.tanh(values)
+    if values.device.type != "cpu":
+        return values.tanh_()
+    return values.mul_(2).sigmoid_().mul_(2).sub_(1)
+
+
 class ResidualBlock(nn.Module):
     """tanh(x + conv(tanh(conv(x)))), two 3-wide convolutions."""
 
@@ -86,7 +99,7 @@ class ResidualBlock(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """(B, C, *shape) to the same shape."""
-        return torch.tanh(features + self.second(torch.tanh(self.first(features))))
+        return bounded(features + self.second(bounded(self.first(features))))
 
 
 class ConvGRU(nn.Module):
@@ -95,7 +108,8 @@ class ConvGRU(nn.Module):
     As printed, the reset gate r multiplies the state inside the proposal's convolution. In training the weights of the
     proposal, w and u of (12), are multiplied by noise drawn anew in every call (dropconnect).
 
-    The convolutions of one input are fused: ``of_input`` gives r, z and the proposal; ``of_state`` r and z.
+    The convolutions of one input are fused: ``of_input`` gives r, z and the proposal; ``of_state`` r and z. Where neither noise
+    nor a gradient is asked for, input and state are: one convolution of both gives r and z, another the proposal.
     """
 
     def __init__(self, channels: int, ndim: int, keep_probability: float) -> None:
@@ -109,11 +123,25 @@ class ConvGRU(nn.Module):
 
     def forward(self, features: Tensor, state: Tensor, generator: Generator | None = None) -> Tensor:
         """The next state h_t from input x and state h_{t-1}, all (B, C, *shape)."""
+        if not self.training and not torch.is_grad_enabled():
+            return self._fused(features, state)
         of_input, of_reset_state = self._weights(generator)
         x_gates, x_proposal = self._convolve(self.of_input, features, of_input).split((2 * self.channels, self.channels), dim=1)
         reset, update = torch.sigmoid(x_gates + self.of_state(state)).chunk(2, dim=1)
         proposal = torch.tanh(x_proposal + self._convolve(self.of_reset_state, reset * state, of_reset_state))
         return state + update * (proposal - state)  # (13), one product fewer
+
+    def _fused(self, features: Tensor, state: Tensor) -> Tensor:
+        count = 2 * self.channels
+        both = torch.cat((features, state), dim=1)
+        of_input, bias = self.of_input.weight, self.of_input.bias
+        assert bias is not None
+        of_gates = torch.cat((of_input[:count], self.of_state.weight), dim=1)
+        reset, update = self.of_input._conv_forward(both, of_gates, bias[:count]).sigmoid_().chunk(2, dim=1)
+        both[:, self.channels :].mul_(reset)
+        of_proposal = torch.cat((of_input[count:], self.of_reset_state.weight), dim=1)
+        proposal = bounded(self.of_input._conv_forward(both, of_proposal, bias[count:]))
+        return torch.lerp(state, proposal, update)
 
     def _weights(self, generator: Generator | None) -> tuple[Tensor, Tensor]:
         of_input, of_reset_state = self.of_input.weight, self.of_reset_state.weight
@@ -167,11 +195,11 @@ class ParameterHead(nn.Module):
         """(B, C, *shape), and (B, located) features of the chosen place if there are any, to (B, outputs)."""
         content, attention = self.shared(features).split(self.halves, dim=1)
         # The softmax is the second half's activation: after a tanh no pixel could weigh more than e^2 times another.
-        content = torch.tanh(self.content(torch.tanh(content)))
+        content = bounded(self.content(bounded(content)))
         pooled = (content * spatial_softmax(attention)).flatten(2).sum(dim=2)
         if located is not None:
             pooled = torch.cat((pooled, located), dim=1)
-        return self.output(torch.tanh(self.hidden(pooled)))
+        return self.output(bounded(self.hidden(pooled)))
 
 
 class UnitOutput(NamedTuple):
@@ -211,4 +239,4 @@ class GatedRegistrationUnit(nn.Module):
         # The noise is on what the C-GRU hands on; the state stays clean, or it would grow with every step of a sequence.
         handed_on = multiplicative_noise(state, self.keep_probability, generator) if self.training else state
         features = features + handed_on
-        return UnitOutput(torch.tanh(self.down(features)), state, features)
+        return UnitOutput(bounded(self.down(features)), state, features)

@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from r2n2.geometry import Grid
-from r2n2.transform import resample
+from r2n2.transform import normalised_lattice, resample
+from r2n2.transform.warp import INSIDE_TOLERANCE_PX
 
 __all__ = ["MAXIMUM_INVALID_SHARE", "Square", "blur", "blur_measured", "luminance", "normalise", "to_square"]
 
@@ -82,10 +83,8 @@ def blur(images: Tensor, sigmas_px: tuple[float, ...]) -> Tensor:
     for axis, sigma in enumerate(sigmas_px):
         if sigma <= 0:
             continue
-        radius = max(1, math.ceil(3 * sigma))
-        offsets = torch.arange(-radius, radius + 1, dtype=images.dtype, device=images.device)
-        kernel = torch.exp(-0.5 * (offsets / sigma).square())
-        kernel = kernel / kernel.sum()
+        kernel = _kernel(sigma, images)
+        radius = len(kernel) // 2
         moved = images.movedim(axis + 2, -1)
         count = moved.shape[-1]
         if count <= _CHEAPER_AS_MATRIX:
@@ -97,6 +96,14 @@ def blur(images: Tensor, sigmas_px: tuple[float, ...]) -> Tensor:
         images = smooth.movedim(-1, axis + 2)
     assert images.ndim == ndim + 2
     return images
+
+
+def _kernel(sigma_px: float, like: Tensor) -> Tensor:
+    """Samples of a Gaussian that sum to 1, to three standard deviations either side."""
+    radius = max(1, math.ceil(3 * sigma_px))
+    offsets = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
+    kernel = torch.exp(-0.5 * (offsets / sigma_px).square())
+    return kernel / kernel.sum()
 
 
 def _blur_matrix(kernel: Tensor, count: int) -> Tensor:
@@ -134,12 +141,48 @@ def to_square(images: Tensor, valid: Tensor, grid: Grid, size: int) -> Square:
     """
     target = grid.enclosing_cube(size)
     ratios = [t / s for t, s in zip(target.spacing, grid.spacing, strict=True)]
-    smooth = blur_measured(images, valid, tuple(0.5 * math.sqrt(r * r - 1) if r > 1 else 0.0 for r in ratios))
+    sigmas = tuple(0.5 * math.sqrt(r * r - 1) if r > 1 else 0.0 for r in ratios)
+    if bool(valid.all()) and max(grid.shape) <= _CHEAPER_AS_MATRIX:
+        return _measured_square(images, grid, target, sigmas)
+    smooth = blur_measured(images, valid, sigmas)
     square, inside = resample(smooth, grid, target)
-    measured = inside
-    if not bool(valid.all()):
-        measured = inside & (resample(valid.to(images.dtype), grid, target).image > 0.99)
+    measured = inside & (resample(valid.to(images.dtype), grid, target).image > 0.99)
     return Square(square, measured.expand(square.shape), target)
+
+
+def _measured_square(images: Tensor, grid: Grid, target: Grid, sigmas_px: tuple[float, ...]) -> Square:
+    """The square of frames without a gap: an axis at a time, blurring and resampling are one matrix."""
+    inside = torch.ones((), dtype=torch.bool, device=images.device)
+    for axis, sigma in enumerate(sigmas_px):
+        count = grid.shape[axis]
+        place, within = _places(grid, target, axis, images)
+        low = place.floor().clamp(0, max(count - 2, 0))
+        matrix = images.new_zeros(count, len(place))
+        columns = torch.arange(len(place), device=images.device)
+        share = place - low
+        matrix[low.long(), columns] = 1 - share
+        matrix[(low.long() + 1).clamp_max(count - 1), columns] += share
+        if sigma > 0:
+            matrix = _blur_matrix(_kernel(sigma, images), count) @ matrix
+        # Takes the first axis of space away and puts the new one last: in turn for all axes, their order is what it was.
+        images = torch.tensordot(images, matrix, dims=([2], [0]))
+        inside = inside.unsqueeze(-1) & within
+    return Square(images, inside.expand(images.shape), target)
+
+
+def _places(grid: Grid, target: Grid, axis: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Where the points of ``target`` lie on an axis of ``grid``: pixels, limited to the axis, and whether they were within it."""
+    count = grid.shape[axis]
+    points = normalised_lattice(target, like)[axis]
+    for other in reversed(range(target.ndim)):
+        if other != axis:
+            points = points.select(other, 0)
+    extent = grid.half_extent_mm[axis] / grid.unit_mm
+    if extent == 0:
+        return torch.zeros_like(points), points.abs() <= 1
+    place = (points / extent + 1) * (count - 1) / 2
+    within = (place - (count - 1) / 2).abs() <= (count - 1) / 2 + INSIDE_TOLERANCE_PX
+    return place.clamp(0, count - 1), within
 
 
 def normalise(images: Tensor, valid: Tensor, *, clamp: float = 2.0) -> Tensor:

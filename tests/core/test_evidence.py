@@ -49,7 +49,7 @@ def _axis(size: int) -> NDArray[np.float64]:
 
 def _moments(seed: int = 0, scales: tuple[int, ...] = (23, LATTICE)) -> tuple[Tensor, Pooling]:
     pooling = Pooling.build(scales, LATTICE, torch.zeros(1, dtype=torch.float64))
-    gathered = [gather(*_images(size, seed + 7 * size), matrix) for size, matrix in zip(scales, pooling.matrices, strict=True)]
+    gathered = [gather(*_images(size, seed + 7 * size), pooling, scale) for scale, size in enumerate(scales)]
     return torch.stack(gathered, 1), pooling
 
 
@@ -68,8 +68,9 @@ def test_pixels_are_shared_among_the_nearest_points_at_their_place() -> None:
 @pytest.mark.parametrize("size", [9, LATTICE, 23])
 def test_moments_are_sums_over_the_pixels_that_count(size: int) -> None:
     fixed, warped, counted = _images(size)
-    (matrix,) = Pooling.build((size,), LATTICE, fixed).matrices
-    found = gather(fixed, warped, counted, matrix)
+    pooling = Pooling.build((size,), LATTICE, fixed)
+    (matrix,) = pooling.matrices
+    found = gather(fixed, warped, counted, pooling, 0)
     expected = np.zeros((2, 5, LATTICE, LATTICE))
     for pair in range(2):
         for row in range(size):
@@ -88,10 +89,10 @@ def test_moments_are_sums_over_the_pixels_that_count(size: int) -> None:
 
 def test_pixels_that_do_not_count_may_hold_anything_and_a_pair_without_any_says_nothing() -> None:
     fixed, warped, counted = _images(23)
-    (matrix,) = Pooling.build((23,), LATTICE, fixed).matrices
+    pooling = Pooling.build((23,), LATTICE, fixed)
     spoilt = [torch.where(counted, images, 1e3 * images - 50) for images in (fixed, warped)]
-    assert torch.equal(gather(*spoilt, counted, matrix), gather(fixed, warped, counted, matrix))
-    assert not gather(fixed, warped, torch.zeros_like(counted), matrix).any()
+    assert torch.equal(gather(*spoilt, counted, pooling, 0), gather(fixed, warped, counted, pooling, 0))
+    assert not gather(fixed, warped, torch.zeros_like(counted), pooling, 0).any()
 
 
 def _steps(moments: NDArray[np.float64], sigma: float, row: int, column: int) -> tuple[NDArray[np.float64], float, float]:
@@ -161,7 +162,7 @@ def test_the_amplitude_is_the_least_squares_solution(seed: int) -> None:
     mixture, caution = torch.tensor([[0.3, 0.7]], dtype=torch.float64), torch.tensor([[1.7]], dtype=torch.float64)
     pooling = Pooling.build((LATTICE, LATTICE), LATTICE, centre)
     scales = [_images(LATTICE, 10 * seed + k, batch=1) for k in (2, 5)]
-    moments = torch.stack([gather(*images, pooling.matrices[0]) for images in scales], 1)
+    moments = torch.stack([gather(*images, pooling, 0) for images in scales], 1)
     found = solve_amplitude(moments, _lattice(), centre, sigmas, angle, mixture, caution)
     window = _weight(_lattice(), centre, sigmas, angle)
     rows, right = [], []

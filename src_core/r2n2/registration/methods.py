@@ -54,9 +54,9 @@ def build_method(config: RegistrationConfig) -> Method:
     from r2n2.registration.recurrent import RecurrentMethod
 
     network = load_network(config.weights).to(resolve_device(config.device)).eval()
-    if not config.refine:
-        return RecurrentMethod(network, steps=config.steps)
-    return _Refined(RecurrentMethod(network, steps=max(1, round(config.network_share * config.steps))), fit)
+    steps = max(1, round(config.network_share * config.steps)) if config.refine else config.steps
+    recurrent = RecurrentMethod(network, steps=steps, stopping=config.stopping if config.stop_early else None)
+    return _Refined(recurrent, fit) if config.refine else recurrent
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from r2n2.config import StoppingConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
-from r2n2.network import R2N2, GaussianParameters
+from r2n2.network import R2N2, GaussianParameters, Unchanging
 from r2n2.registration.base import Pairs, RegistrationStep
-from r2n2.registration.unroll import Comparison, Progress, Squares, advance, begin, compare, kept_where, prepare
+from r2n2.registration.unroll import Comparison, Progress, Squares, advance, begin, compare, prepare
 from r2n2.similarity import mean_squared_error
 from r2n2.transform import GaussianSequence, Transform
 
@@ -20,15 +21,46 @@ __all__ = ["RecurrentMethod"]
 
 
 @dataclass(frozen=True, eq=False)
+class _Running:
+    """The pairs that still take steps."""
+
+    rows: Tensor
+    """(A,) which of the batch they are."""
+    squares: Squares
+    unchanging: Unchanging
+    progress: Progress
+    seen: Comparison
+    still: Tensor
+    """(A,) how many of the last steps in a row changed nothing."""
+
+    def part(self, kept: Tensor) -> _Running:
+        """Those for which ``kept`` (A,) is true."""
+        if bool(kept.all()):
+            return self
+        rows = kept.nonzero()[:, 0]
+        own = self.unchanging.features
+        shared = len(own) != len(self.rows)
+        return _Running(
+            self.rows[rows],
+            self.squares.part(rows),
+            self.unchanging if shared else self.unchanging._replace(features=own[rows]),
+            self.progress.part(rows),
+            self.seen.part(rows),
+            self.still[rows],
+        )
+
+
+@dataclass(frozen=True, eq=False)
 class _Sequence:
     """Where a batch stands after some steps; replaced, never changed, so that earlier steps stay available."""
 
-    progress: Progress
-    seen: Comparison
+    running: _Running
     steps: tuple[GaussianParameters, ...]
-    taken: tuple[int, ...]
-    """Steps that count for each pair: all, or those before its displacement stopped being finite."""
+    """Each of the whole batch; numbers of pairs that take no more steps are 0."""
+    taken: Tensor
+    """(B,) steps that count for each pair."""
     loss: Tensor
+    """(B,)"""
 
 
 class RecurrentMethod:
@@ -43,6 +75,8 @@ class RecurrentMethod:
         In evaluation mode; it decides the device on which the work is done. Nothing of a call is kept on it or here.
     steps
         Length T of the sequence, at least 1.
+    stopping
+        When a pair takes no more steps, and costs no more time; None for all steps.
 
     Raises
     ------
@@ -52,13 +86,14 @@ class RecurrentMethod:
 
     name = "r2n2"
 
-    def __init__(self, network: R2N2, *, steps: int = 25) -> None:
+    def __init__(self, network: R2N2, *, steps: int = 25, stopping: StoppingConfig | None = None) -> None:
         if steps < 1:
             raise ArgumentError(f"steps: the sequence needs at least 1 step, got {steps}")
         if network.training:
             raise ArgumentError("network: in training mode its output is random; call network.eval() first")
         self._network = network
         self._steps = steps
+        self._stopping = stopping
 
     def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
         """Register a batch, yielding after every step.
@@ -84,16 +119,18 @@ class RecurrentMethod:
         beginnings = _check_start(pairs, start)
         # Entered anew for every step: around a yield it would switch off gradients in the caller, too.
         with torch.inference_mode():
-            squares = prepare(self._network.config, pairs, self._network.entry.weight)
-            sequence = self._begin(squares, beginnings)
+            sequence = self._begin(pairs, beginnings)
         for index in range(1, self._steps + 1):
             with torch.inference_mode():
-                sequence = self._advance(squares, sequence)
-            transforms = _Result(sequence.steps, sequence.taken, pairs, beginnings)
+                sequence = self._advance(sequence)
+            transforms = _Result(sequence.steps, tuple(sequence.taken.tolist()), pairs, beginnings)
             loss = sequence.loss.to(pairs.fixed.device, copy=True)
             yield RegistrationStep(index, self._steps, loss, transforms)
+            if not len(sequence.running.rows):
+                return
 
-    def _begin(self, squares: Squares, beginnings: tuple[GaussianSequence, ...]) -> _Sequence:
+    def _begin(self, pairs: Pairs, beginnings: tuple[GaussianSequence, ...]) -> _Sequence:
+        squares = prepare(self._network.config, pairs, self._network.entry.weight)
         start = None
         if any(len(sequence.centres) for sequence in beginnings):
             start = tuple(
@@ -101,22 +138,32 @@ class RecurrentMethod:
             )
         progress = begin(self._network, squares, start)
         seen = compare(squares, progress.displacements)
-        return _Sequence(progress, seen, (), (0,) * len(squares), _loss(seen))
+        unchanging = self._network.unchanging(squares.fixed)
+        rows = torch.arange(len(squares), device=seen.fixed.device)
+        running = _Running(rows, squares, unchanging, progress, seen, torch.zeros_like(rows))
+        return _Sequence(running, (), torch.zeros_like(rows), _loss(seen))
 
-    def _advance(self, squares: Squares, before: _Sequence) -> _Sequence:
-        parameters, progress, _ = advance(self._network, squares, before.progress, before.seen)
-        numbers = torch.cat((progress.displacements[squares.working].flatten(1), *parameters), dim=1)
-        # A sigma that underflows to 0 is as useless as a number that is not finite.
-        usable = numbers.isfinite().all(dim=1) & (parameters.sigmas > 0).all(dim=1)
-        done = len(before.steps)
-        taken = tuple(
-            done + 1 if good and count == done else count for good, count in zip(usable.tolist(), before.taken, strict=True)
+    def _advance(self, before: _Sequence) -> _Sequence:
+        running = before.running
+        parameters, progress, _ = advance(
+            self._network, running.squares, running.progress, running.seen, unchanging=running.unchanging
         )
-        alive = torch.tensor([count == done + 1 for count in taken], device=numbers.device)
-        progress = kept_where(alive, progress, before.progress)
-        seen = compare(squares, progress.displacements)
-        loss = torch.where(alive, _loss(seen), torch.full_like(before.loss, float("nan")))
-        return _Sequence(progress, seen, (*before.steps, parameters), taken, loss)
+        # A sigma that underflows to 0 is as useless as a number that is not finite.
+        usable = torch.cat(parameters, dim=1).isfinite().all(dim=1) & (parameters.sigmas > 0).all(dim=1)
+        usable &= progress.displacements[0].flatten(1).sum(1).isfinite()
+        after = replace(running, progress=progress).part(usable)
+        kept = parameters if len(after.rows) == len(usable) else GaussianParameters(*(values[usable] for values in parameters))
+        seen = compare(after.squares, after.progress.displacements) if len(after.rows) else after.seen
+        now, then = _loss(seen), before.loss[after.rows]
+        loss = before.loss.index_fill(0, running.rows[~usable], float("nan")).index_copy(0, after.rows, now)
+        step = GaussianParameters(*(v.new_zeros(len(loss), v.shape[1]).index_copy(0, after.rows, v) for v in kept))
+        taken = before.taken.index_add(0, after.rows, torch.ones_like(after.rows))
+        after = replace(after, seen=seen)
+        if self._stopping is not None:
+            quiet = _still(self._stopping, kept, now, then)
+            after = replace(after, still=torch.where(quiet, after.still + 1, 0))
+            after = after.part(after.still < self._stopping.patience)
+        return _Sequence(after, (*before.steps, step), taken, loss)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,6 +188,12 @@ class _Result:
             return torch.cat(parts)
 
         return GaussianSequence(joined("centres"), joined("sigmas"), joined("orientation"), joined("amplitudes"), self.pairs.grid)
+
+
+def _still(config: StoppingConfig, step: GaussianParameters, now: Tensor, then: Tensor) -> Tensor:
+    """(A,) where a step changed neither the displacement nor the similarity."""
+    moved = step.amplitudes.norm(dim=1)
+    return (moved < config.displacement) & (then - now < config.improvement * then)
 
 
 def _loss(seen: Comparison) -> Tensor:

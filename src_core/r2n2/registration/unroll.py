@@ -15,12 +15,12 @@ from torch import Generator, Tensor
 from r2n2.config import NetworkConfig
 from r2n2.evidence import Evidence, Pooling, gather, look
 from r2n2.geometry import Grid
-from r2n2.network import R2N2, GaussianParameters, State
+from r2n2.network import R2N2, GaussianParameters, State, Unchanging
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Pairs
 from r2n2.transform import normalised_lattice, sample_normalised
 
-__all__ = ["Advance", "Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "kept_where", "prepare"]
+__all__ = ["Advance", "Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "prepare"]
 
 # A pixel of the moving square counts where at least this share of its interpolation weight is measured.
 _MEASURED = 0.99
@@ -43,6 +43,17 @@ class Scale:
     """(B, 1, m, m) of 0 and 1, or None where every pixel is measured."""
     lattice: Tensor
     """(2, m, m)."""
+
+    def part(self, rows: Tensor) -> Scale:
+        """Some of the pairs, by their indices."""
+        shared = len(self.fixed) != len(self.moving)
+        return replace(
+            self,
+            fixed=self.fixed if shared else self.fixed[rows],
+            moving=self.moving[rows],
+            fixed_valid=self.fixed_valid if shared else self.fixed_valid[rows],
+            moving_valid=None if self.moving_valid is None else self.moving_valid[rows],
+        )
 
     def sample(self, displacement: Tensor) -> tuple[Tensor, Tensor]:
         """Channels of the moving image (B, C, m, m) at the displaced positions, and where both images are measured."""
@@ -75,6 +86,15 @@ class Squares:
         """The scale that the network sees."""
         return self.scales[self.working]
 
+    @property
+    def fixed(self) -> Tensor:
+        """(B or 1, 1, n, n) fixed images as the network sees them."""
+        return self.seen.fixed[:, :1].clamp(-_NETWORK_CLAMP, _NETWORK_CLAMP)
+
+    def part(self, rows: Tensor) -> Squares:
+        """Some of the pairs, by their indices."""
+        return replace(self, scales=tuple(scale.part(rows) for scale in self.scales))
+
 
 @dataclass(frozen=True, eq=False)
 class Comparison:
@@ -88,6 +108,11 @@ class Comparison:
     """(B, 1, n, n) bool, where both are measured."""
     evidence: Evidence | None
 
+    def part(self, rows: Tensor) -> Comparison:
+        """Some of the pairs, by their indices."""
+        evidence = None if self.evidence is None else Evidence(*(values[rows] for values in self.evidence))
+        return Comparison(self.fixed[rows], self.warped[rows], self.valid[rows], evidence)
+
 
 @dataclass(frozen=True, eq=False)
 class Progress:
@@ -100,6 +125,10 @@ class Progress:
     def detached(self) -> Progress:
         """Cut off from the steps before, so that no gradient flows back into them."""
         return Progress(tuple(d.detach() for d in self.displacements), tuple(s.detach() for s in self.state))
+
+    def part(self, rows: Tensor) -> Progress:
+        """Some of the pairs, by their indices."""
+        return Progress(tuple(d[rows] for d in self.displacements), tuple(s[rows] for s in self.state))
 
 
 def prepare(config: NetworkConfig, pairs: Pairs, like: Tensor) -> Squares:
@@ -144,12 +173,10 @@ def compare(squares: Squares, displacements: tuple[Tensor, ...]) -> Comparison:
             assert squares.pooling is not None
             # An image compared with itself teaches nothing through the solution: gradients go through place and shape alone.
             with torch.no_grad():
-                matrix = squares.pooling.matrices[squares.evidence.index(index)]
-                moments[index] = gather(scale.fixed, warped, valid, matrix)
+                moments[index] = gather(scale.fixed, warped, valid, squares.pooling, squares.evidence.index(index))
         if index == squares.working:
-            limit = _NETWORK_CLAMP
-            image = warped[:, :1].clamp(-limit, limit)
-            seen = scale.fixed[:, :1].clamp(-limit, limit).expand_as(image), image, valid
+            image = warped[:, :1].clamp(-_NETWORK_CLAMP, _NETWORK_CLAMP)
+            seen = squares.fixed.expand_as(image), image, valid
     assert seen is not None
     evidence = None
     if squares.pooling is not None:
@@ -168,21 +195,21 @@ class Advance(NamedTuple):
     """(B, L, K, n / 2, n / 2) of places and widths, with evidence."""
 
 
-def advance(network: R2N2, squares: Squares, before: Progress, seen: Comparison, *, generator: Generator | None = None) -> Advance:
+def advance(
+    network: R2N2,
+    squares: Squares,
+    before: Progress,
+    seen: Comparison,
+    *,
+    generator: Generator | None = None,
+    unchanging: Unchanging | None = None,
+) -> Advance:
     """The next Gaussian, and where the batch stands with it."""
     parameters, state, scores = network.scored_step(
-        seen.fixed, seen.warped, before.state, evidence=seen.evidence, generator=generator
+        seen.fixed, seen.warped, before.state, evidence=seen.evidence, generator=generator, unchanging=unchanging
     )
     displacements = tuple(
-        displacement + parameters.displacement(scale.lattice)
+        parameters.added_to(displacement, scale.lattice)
         for displacement, scale in zip(before.displacements, squares.scales, strict=True)
     )
     return Advance(parameters, Progress(displacements, state), scores)
-
-
-def kept_where(chosen: Tensor, new: Progress, old: Progress) -> Progress:
-    """``new`` for the pairs where ``chosen`` (B,) is true, else the displacement of ``old``."""
-    kept = tuple(
-        torch.where(chosen.view(-1, *[1] * (n.ndim - 1)), n, o) for n, o in zip(new.displacements, old.displacements, strict=True)
-    )
-    return replace(new, displacements=kept)

@@ -19,6 +19,7 @@ from r2n2.transform.warp import normalised_lattice
 __all__ = [
     "GaussianSequence",
     "gaussian_displacement",
+    "gaussian_on_lattice",
     "gaussian_weights",
     "orientation_of_axes",
     "precision_matrix",
@@ -131,6 +132,37 @@ def gaussian_weights(positions: Tensor, centres: Tensor, precision: Tensor) -> T
             distance = distance + 2 * precision[..., i, j, None] * offset[i] * offset[j]
     assert isinstance(distance, Tensor)
     return torch.exp(-0.5 * distance)
+
+
+def gaussian_on_lattice(lattice: Tensor, centres: Tensor, precision: Tensor) -> Tensor:
+    """Height of one Gaussian a pair on a whole lattice: ``gaussian_weights`` where positions are those of ``normalised_lattice``.
+
+    Each coordinate of such a lattice changes along its own axis alone, so most of the exponent is a sum of rows and columns.
+
+    Parameters
+    ----------
+    lattice
+        (ndim, *shape) NORMALISED.
+    centres, precision
+        (B, ndim) and (B, ndim, ndim).
+
+    Returns
+    -------
+    Tensor
+        (B, *shape).
+    """
+    ndim = len(lattice)
+    offset = []
+    for i in range(ndim):
+        axis = lattice[i][tuple(slice(None) if k == i else 0 for k in range(ndim))]
+        offset.append((axis - centres[:, i, None]).view(-1, *(len(axis) if k == i else 1 for k in range(ndim))))
+    entries = precision.view(*precision.shape, *[1] * ndim)
+    exponent = sum(-0.5 * entries[:, i, i] * offset[i].square() for i in range(ndim))
+    assert isinstance(exponent, Tensor)
+    for i in range(ndim):
+        for j in range(i):
+            exponent = exponent.addcmul_(entries[:, i, j] * offset[i], offset[j], value=-1)
+    return exponent.exp_()
 
 
 def gaussian_displacement(positions: Tensor, centres: Tensor, precision: Tensor, amplitudes: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ __all__ = ["Warped", "normalised_lattice", "resample", "sample_normalised", "war
 
 ALIGN_CORNERS = True
 # A position this far (in pixels) outside the outermost pixel centres still counts as inside: float32 rounding.
-_INSIDE_TOLERANCE_PX = 1e-3
+INSIDE_TOLERANCE_PX = 1e-3
 
 
 class Warped(NamedTuple):
@@ -80,10 +80,14 @@ def sample_normalised(images: Tensor, positions: Tensor, grid: Grid, *, mode: Li
     """
     # Per-axis [-1, 1] of torch from isotropic units. An axis of one pixel has no extent: only its centre is sampled.
     scale = [grid.unit_mm / extent if extent > 0 else 0.0 for extent in grid.half_extent_mm]
-    factors = positions.new_tensor(scale).view(1, -1, *([1] * grid.ndim))
-    cube = positions * factors
-    limits = [1 + 2 * _INSIDE_TOLERANCE_PX / (n - 1) if n > 1 else 1.0 for n in grid.shape]
-    inside = cube.detach().abs() <= positions.new_tensor(limits).view(1, -1, *([1] * grid.ndim))
+    cube = positions
+    if any(factor != 1 for factor in scale):
+        cube = positions * positions.new_tensor(scale).view(1, -1, *([1] * grid.ndim))
+    inside: Tensor | None = None
+    for coordinate, n in zip(cube.detach().split(1, 1), grid.shape, strict=True):
+        within = coordinate.abs() <= (1 + 2 * INSIDE_TOLERANCE_PX / (n - 1) if n > 1 else 1.0)
+        inside = within if inside is None else inside.logical_and_(within)
+    assert inside is not None
     x_first = cube.flip(1).movedim(1, -1)
     count = max(images.shape[0], x_first.shape[0])
     # Positions in half precision would be wrong by up to pixels: such images are sampled in float32.
@@ -95,7 +99,7 @@ def sample_normalised(images: Tensor, positions: Tensor, grid: Grid, *, mode: Li
         padding_mode="border",
         align_corners=ALIGN_CORNERS,
     )
-    return Warped(image.to(images.dtype), inside.all(dim=1, keepdim=True).expand(count, 1, *inside.shape[2:]))
+    return Warped(image.to(images.dtype), inside.expand(count, 1, *inside.shape[2:]))
 
 
 def resample(images: Tensor, source: Grid, target: Grid, *, mode: Literal["linear", "nearest"] = "linear") -> Warped:

@@ -16,7 +16,7 @@ from r2n2.stop_signals import StopRequest
 if TYPE_CHECKING:
     from r2n2.benchmark.case import Case
     from r2n2.benchmark.contestants import Contestant, Settings
-    from r2n2.benchmark.results import CaseResult
+    from r2n2.benchmark.results import Benchmark, CaseResult
     from r2n2.series import ImageSeries, LandmarkSet
 
 __all__ = ["benchmark"]
@@ -112,7 +112,6 @@ def benchmark(
     print_benchmark(finished)
     if output is not None:
         _write(finished, output)
-        print(f"{output}: benchmark.csv and benchmark.json")
 
 
 def _contestants(methods: str | None, against: str | None) -> tuple[list[Contestant], list[tuple[Contestant, str]]]:
@@ -225,12 +224,16 @@ def _run(
     return outcomes
 
 
-def _write(finished: Any, folder: Path) -> None:
+def _write(finished: Benchmark, folder: Path) -> None:
     from datetime import UTC, datetime
 
-    from r2n2.benchmark.files import CSV_NAME, JSON_NAME, record, table_csv, write_text
+    from r2n2.benchmark.files import CSV_NAME, HTML_NAME, JSON_NAME, record, table_csv, write_text
     from r2n2.benchmark.machine import machine
+    from r2n2.benchmark.page import render_page
 
-    created = datetime.now(UTC).isoformat(timespec="seconds")
+    facts, created = machine(), datetime.now(UTC).isoformat(timespec="seconds")
     write_text(folder / CSV_NAME, table_csv(finished))
-    write_text(folder / JSON_NAME, record(finished, machine(), created))
+    write_text(folder / HTML_NAME, render_page(finished, facts, created))
+    # Last: a folder that holds it is complete.
+    write_text(folder / JSON_NAME, record(finished, facts, created))
+    print(f"{folder}: {HTML_NAME}, {CSV_NAME}, {JSON_NAME}")

@@ -74,6 +74,7 @@ def test_a_series_with_landmarks_and_labels(movie, marks, tmp_path, capsys) -> N
     assert record["settings"] == {"threads": 1, "device": "cpu", "weights": "general", "rounds": 2}
     assert record["series"][0]["frames"] == [1]
     assert len(record["series"][0]["methods"][0]["seconds_a_frame"]) == 2
+    assert "movie.mha" in (tmp_path / "out" / "benchmark.html").read_text()
     assert run(movie, "-o", tmp_path / "out", *options) == 2
     assert "--overwrite" in one_line(capsys)
 

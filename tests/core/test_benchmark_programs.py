@@ -13,6 +13,8 @@ from r2n2.benchmark import programs
 from r2n2.benchmark.programs import Image, Program
 
 MARGIN = 12
+# Made an error while a module of itk is being loaded, SWIG's warning would crash the process.
+pytestmark = pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
 
 
 def pair(shape: tuple[int, int], motion: np.ndarray) -> tuple[Image, Image]:
@@ -25,7 +27,8 @@ def error_px(program: Program, motion: np.ndarray) -> np.ndarray:
     """Distance of what is found and what is true at every pixel away from the edge."""
     found = program(*pair(motion.shape[1:], motion))
     assert found.vectors_px.dtype == np.float32
-    inside = (slice(None), slice(MARGIN, -MARGIN), slice(MARGIN, -MARGIN))
+    margin = min(MARGIN, min(motion.shape[1:]) // 4)
+    inside = (slice(None), slice(margin, -margin), slice(margin, -margin))
     return np.hypot(*(found.vectors_px - motion)[inside])
 
 
@@ -48,7 +51,6 @@ MAKERS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")  # SWIG, in itk
 @pytest.mark.parametrize("name", MAKERS)
 def test_a_smooth_motion_is_found_where_pixels_are_not_square(name: str) -> None:
     motion = smooth_motion()
@@ -58,7 +60,7 @@ def test_a_smooth_motion_is_found_where_pixels_are_not_square(name: str) -> None
 
 
 @pytest.mark.parametrize("name", ["demons", "tvl1"])
-@pytest.mark.parametrize("shape", [(41, 58), (58, 41)])
+@pytest.mark.parametrize("shape", [(41, 58), (58, 41), (17, 26)])
 def test_small_frames_are_registered_too(name: str, shape: tuple[int, int]) -> None:
     motion = np.stack([np.full(shape, 1.5), np.full(shape, -0.75)])
     assert error_px(MAKERS[name]((0.5, 2.0), 1), motion).mean() < 0.3

@@ -129,7 +129,7 @@ _ALL = (
     Contestant(
         "demons",
         "demons",
-        "fast symmetric forces demons of SimpleITK, up to four levels, smoothed by 1.5 pixels",
+        "fast symmetric forces demons of SimpleITK, four levels, smoothed by 1.5 pixels",
         partial(_pair_by_pair, programs.demons),
         ("SimpleITK", "SimpleITK"),
     ),

@@ -24,8 +24,7 @@ Image = NDArray[np.float32]
 
 _DEMONS_SMOOTHING_PX = 1.5
 _DEMONS_LEVELS = ((8, 100), (4, 100), (2, 100), (1, 60))  # reduction, iterations
-_MOST_LEVELS = 4
-_SMALLEST_LEVEL_PX = 16
+_ELASTIX_LEVELS = 4
 # z-scored intensities shown as 0 and 1 to the programs that want no negative ones.
 _DARKEST, _BRIGHTEST = -3.0, 3.0
 
@@ -76,7 +75,7 @@ def demons(spacing: tuple[float, ...], threads: int) -> Program:
         for image in images:
             image.SetSpacing(sizes[::-1])
         field = None
-        for factor, iterations in _DEMONS_LEVELS[-_levels(fixed.shape) :]:
+        for factor, iterations in _DEMONS_LEVELS:
             small = images
             if factor > 1:
                 blurred = [
@@ -111,29 +110,26 @@ def elastix(spacing: tuple[float, ...], threads: int, *, control_px: int, bendin
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
     sizes = _pixel_sizes(spacing)
 
-    def parameters(levels: int) -> Any:
-        settings = itk.ParameterObject.New()
-        chosen = settings.GetDefaultParameterMap("bspline", levels, float(control_px))
-        wanted = {
-            "Registration": ["MultiMetricMultiResolutionRegistration"],
-            "Metric": ["AdvancedMeanSquares", "TransformBendingEnergyPenalty"],
-            "Metric0Weight": ["1.0"],
-            "Metric1Weight": [str(bending)],
-            "MaximumNumberOfIterations": ["300"],
-            "NumberOfSpatialSamples": ["4096"],
-            "RandomSeed": ["1"],
-            "WriteResultImage": ["false"],
-        }
-        for name, values in wanted.items():
-            chosen[name] = values
-        settings.AddParameterMap(chosen)
-        return settings
+    settings = itk.ParameterObject.New()
+    chosen = settings.GetDefaultParameterMap("bspline", _ELASTIX_LEVELS, float(control_px))
+    wanted = {
+        "Registration": ["MultiMetricMultiResolutionRegistration"],
+        "Metric": ["AdvancedMeanSquares", "TransformBendingEnergyPenalty"],
+        "Metric0Weight": ["1.0"],
+        "Metric1Weight": [str(bending)],
+        "MaximumNumberOfIterations": ["300"],
+        "NumberOfSpatialSamples": ["4096"],
+        "RandomSeed": ["1"],
+        "WriteResultImage": ["false"],
+    }
+    for name, values in wanted.items():
+        chosen[name] = values
+    settings.AddParameterMap(chosen)
 
     def register(fixed: Image, moving: Image) -> Found:
         images = [itk.image_view_from_array(image) for image in (fixed, moving)]
         for image in images:
             image.SetSpacing(sizes[::-1])
-        settings = parameters(_levels(fixed.shape))
         _, found = itk.elastix_registration_method(*images, parameter_object=settings, log_to_console=False)
         numbers = int(found.GetParameterMap(0)["NumberOfParameters"][0])
         # The field is always written to a file, too.
@@ -177,11 +173,6 @@ def _pixel_sizes(spacing: tuple[float, ...]) -> tuple[float, ...]:
     """Pixel sizes in the ratio of ``spacing`` with a geometric mean of 1."""
     mean = math.prod(spacing) ** (1 / len(spacing))
     return tuple(size / mean for size in spacing)
-
-
-def _levels(shape: tuple[int, ...]) -> int:
-    """Levels of a pyramid that halves from one to the next, the coarsest no smaller than 16 pixels a side."""
-    return max(1, min(_MOST_LEVELS, 1 + int(math.log2(max(1, min(shape) / _SMALLEST_LEVEL_PX)))))
 
 
 def _unit_range(image: Image) -> Image:

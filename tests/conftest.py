@@ -16,6 +16,14 @@ def data_folder() -> Path | None:
     return folder if folder.is_dir() else None
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_its_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a machine remembers about itself is no business of the tests, nor theirs of the machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("R2N2_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     folder = data_folder()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from r2n2.evidence import WIDTHS, Evidence
+from r2n2.evidence import WIDTHS, Evidence, width_tensor
 from r2n2.geometry import Grid
 from r2n2.transform.warp import sample_normalised
 
@@ -79,10 +79,10 @@ class PlaceChooser(nn.Module):
         weight = near.flatten(1).softmax(1)
         positions = lattice[:, rows_near, columns_near].flatten(2)
         centres = (positions * weight).sum(2).mT
-        chosen_width = gains.new_tensor(WIDTHS)[kind % widths][:, None]
+        chosen_width = width_tensor(gains)[kind % widths][:, None]
         amplitude = evidence.amplitudes.flatten(1, 2)[rows, kind][rows, :, row, column]
         strength = torch.log10(gains.flatten(1)[rows, best].clamp_min(1e-9))[:, None] / 4
-        which = functional.one_hot(kind, scales * widths).to(gains.dtype)
+        which = (kind[:, None] == torch.arange(scales * widths, device=kind.device)).to(gains.dtype)
         description = torch.cat((which, centres, amplitude / chosen_width, strength), 1)
         return Choice(centres, chosen_width, which.unflatten(1, (scales, widths)).sum(2), description, scores)
 
@@ -104,4 +104,4 @@ def features_at(features: Tensor, centres: Tensor, size: int) -> Tensor:
     index = (centres + 1) * ((size - 1) / (2 * stride))
     place = index * (2 / (features.shape[-1] - 1)) - 1
     positions = place.view(*place.shape, *[1] * (features.ndim - 2))
-    return sample_normalised(features, positions.to(features.dtype), Grid(tuple(features.shape[2:]))).image.flatten(1)
+    return sample_normalised(features, positions, Grid(tuple(features.shape[2:]))).image.flatten(1)

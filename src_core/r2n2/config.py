@@ -189,9 +189,9 @@ class StoppingConfig(Config):
     """When a frame takes no more steps of the network: once several in a row changed neither displacement nor similarity."""
 
     displacement: float = Field(default=0.004, ge=0)
-    """A step changes the displacement where its amplitude is at least this, NORMALISED: half a pixel of 256."""
+    """A step changes the displacement where its amplitude is more than this, NORMALISED: half a pixel of 256."""
     improvement: float = Field(default=0.02, ge=0)
-    """A step changes the similarity where it lowers the mean squared difference by at least this share of it."""
+    """A step changes the similarity where it lowers the mean squared difference by more than this share of it."""
     patience: int = Field(default=3, ge=1)
     """Steps in a row that must change nothing."""
 
@@ -230,6 +230,8 @@ class RegistrationConfig(Config):
     """Frames registered at once; auto: as many as fit, at most 16 on the processor and 64 on CUDA."""
     warm_start: bool = False
     """Start each frame from the result of its neighbour in time instead of from no displacement."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """Of the network's convolutions; auto: what this machine was measured to be quicker with, remembered from then on."""
     stop_early: bool = True
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""
     network: NetworkConfig = NetworkConfig()

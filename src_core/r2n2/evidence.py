@@ -16,7 +16,7 @@ from torch import Tensor
 
 from r2n2.transform.gaussians import gaussian_on_lattice, precision_matrix
 
-__all__ = ["WIDTHS", "Evidence", "Pooling", "gather", "look", "solve_amplitude", "without_folding"]
+__all__ = ["WIDTHS", "Evidence", "Pooling", "gather", "look", "solve_amplitude", "width_tensor", "without_folding"]
 
 WIDTHS = (0.3, 0.17, 0.1, 0.06)
 """Standard deviations, NORMALISED, of the round Gaussians that are tried at every place."""
@@ -140,6 +140,11 @@ def gather(fixed: Tensor, warped: Tensor, counted: Tensor, pooling: Pooling, sca
     return pooling.pooled(products, scale)
 
 
+def width_tensor(like: Tensor) -> Tensor:
+    """``WIDTHS`` (K,) in the dtype and on the device of ``like``, without a transfer, which a CUDA graph could not record."""
+    return torch.stack([like.new_full((), width) for width in WIDTHS])
+
+
 def look(moments: Tensor, pooling: Pooling) -> Evidence:
     """Evidence of moments (B, L, 5, n, n); without gradient.
 
@@ -150,7 +155,7 @@ def look(moments: Tensor, pooling: Pooling) -> Evidence:
     squared = pooling.windowed(moments[:, :, 2:], squared=True)
     amplitudes = _solve(force, squared, ROUGHNESS * math.pi / 4)
     gains = -0.5 * (amplitudes * force).sum(-3)
-    widths = moments.new_tensor(WIDTHS)[:, None, None, None]
+    widths = width_tensor(moments)[:, None, None, None]
     steepness = amplitudes.square().sum(-3, keepdim=True) / widths.square()
     amplitudes = amplitudes * torch.rsqrt(1 + steepness / _STEEPEST**2)
     largest = gains.amax((1, 2, 3, 4), keepdim=True).clamp_min(1e-9)

@@ -22,10 +22,10 @@ from r2n2.evidence import Evidence, solve_amplitude, without_folding
 from r2n2.network_blocks import CONVOLUTIONS, GatedRegistrationUnit, ParameterHead, PositionHead, UnitOutput, bounded
 from r2n2.transform.gaussians import gaussian_on_lattice, precision_matrix
 
-__all__ = ["R2N2", "GaussianParameters", "State", "Unchanging", "coordinate_lattice", "force_channels"]
+__all__ = ["LEVELS", "R2N2", "GaussianParameters", "State", "Unchanging", "coordinate_lattice", "force_channels"]
 
 SIZE_MULTIPLE = 8
-_LEVELS = 3
+LEVELS = 3
 _FORCE_FLOOR = 0.02
 _CORRECTION = 0.5  # largest correction of a solved amplitude, in widths of its Gaussian
 _WIDER = 0.7  # logarithm of the largest factor between a chosen width and a standard deviation
@@ -237,8 +237,10 @@ class R2N2(nn.Module):
         if not torch.is_grad_enabled():
             # The layout in which few channels are quickly convolved; all that follows keeps it.
             layout = torch.channels_last if self.ndim == 2 else torch.channels_last_3d
-            features = features.contiguous(memory_format=layout)
-            state = tuple(part.contiguous(memory_format=layout) for part in state)
+            kind = fixed.device.type
+            dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else features.dtype
+            features = features.to(dtype).contiguous(memory_format=layout)
+            state = tuple(part.to(dtype).contiguous(memory_format=layout) for part in state)
         features = bounded(features)
         done: list[UnitOutput] = []
         lattices: list[Tensor] = []
@@ -289,7 +291,7 @@ class R2N2(nn.Module):
         )
 
     def _level_shapes(self, size: int) -> tuple[tuple[int, ...], ...]:
-        return tuple((size >> (level + 1),) * self.ndim for level in range(_LEVELS))
+        return tuple((size >> (level + 1),) * self.ndim for level in range(LEVELS))
 
     def _check_size(self, size: int) -> None:
         if size < SIZE_MULTIPLE or size % SIZE_MULTIPLE:

@@ -83,7 +83,7 @@ def bounded(values: Tensor) -> Tensor:
     """
     if torch.is_grad_enabled():
         return torch.tanh(values)
-    if values.device.type != "cpu":
+    if values.device.type != "cpu" or values.dtype.itemsize < 4:
         return values.tanh_()
     return values.mul_(2).sigmoid_().mul_(2).sub_(1)
 

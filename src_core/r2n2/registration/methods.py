@@ -51,11 +51,20 @@ def build_method(config: RegistrationConfig) -> Method:
     if config.method == "fit":
         return fit
     from r2n2.checkpoint import load_network
+    from r2n2.registration.precision import resolve_precision
+    from r2n2.registration.recording import cuda_graph
     from r2n2.registration.recurrent import RecurrentMethod
 
-    network = load_network(config.weights).to(resolve_device(config.device)).eval()
+    device = resolve_device(config.device)
+    network = load_network(config.weights).to(device).eval()
     steps = max(1, round(config.network_share * config.steps)) if config.refine else config.steps
-    recurrent = RecurrentMethod(network, steps=steps, stopping=config.stopping if config.stop_early else None)
+    recurrent = RecurrentMethod(
+        network,
+        steps=steps,
+        stopping=config.stopping if config.stop_early else None,
+        dtype=resolve_precision(config, network),
+        recorder=cuda_graph if device.type == "cuda" else None,
+    )
     return _Refined(recurrent, fit) if config.refine else recurrent
 
 

@@ -10,43 +10,55 @@ from torch import Tensor
 
 from r2n2.config import StoppingConfig
 from r2n2.errors import ArgumentError
+from r2n2.evidence import Evidence
 from r2n2.geometry import Grid
-from r2n2.network import R2N2, GaussianParameters, Unchanging
+from r2n2.network import LEVELS, R2N2, GaussianParameters, Unchanging
 from r2n2.registration.base import Pairs, RegistrationStep
+from r2n2.registration.recording import Recorded, Recorder, TensorFunction, Tensors
 from r2n2.registration.unroll import Comparison, Progress, Squares, advance, begin, compare, prepare
 from r2n2.similarity import mean_squared_error
 from r2n2.transform import GaussianSequence, Transform
 
 __all__ = ["RecurrentMethod"]
 
+# Mean squared difference of z-scored images that are the same but for rounding.
+_ALIGNED = 1e-4
+
 
 @dataclass(frozen=True, eq=False)
 class _Running:
-    """The pairs that still take steps."""
+    """The pairs that are computed."""
 
     rows: Tensor
     """(A,) which of the batch they are."""
+    going: Tensor
+    """(A,) bool, whose steps count; where steps are recorded, others are computed along as a recording has one shape."""
+    still: Tensor
+    """(A,) how many of the last steps in a row changed nothing."""
     squares: Squares
     unchanging: Unchanging
     progress: Progress
     seen: Comparison
-    still: Tensor
-    """(A,) how many of the last steps in a row changed nothing."""
+    step: TensorFunction
+    """The next step on these squares, from what ``_packed`` gives to parameters, loss and the same again."""
 
-    def part(self, kept: Tensor) -> _Running:
+    def part(self, kept: Tensor, network: R2N2, dtype: torch.dtype) -> _Running:
         """Those for which ``kept`` (A,) is true."""
         if bool(kept.all()):
             return self
         rows = kept.nonzero()[:, 0]
         own = self.unchanging.features
-        shared = len(own) != len(self.rows)
+        unchanging = self.unchanging if len(own) != len(self.rows) else self.unchanging._replace(features=own[rows])
+        squares = self.squares.part(rows)
         return _Running(
             self.rows[rows],
-            self.squares.part(rows),
-            self.unchanging if shared else self.unchanging._replace(features=own[rows]),
+            self.going[rows],
+            self.still[rows],
+            squares,
+            unchanging,
             self.progress.part(rows),
             self.seen.part(rows),
-            self.still[rows],
+            _step(network, squares, unchanging, dtype),
         )
 
 
@@ -77,6 +89,10 @@ class RecurrentMethod:
         Length T of the sequence, at least 1.
     stopping
         When a pair takes no more steps, and costs no more time; None for all steps.
+    dtype
+        Of the convolutions: float32 or bfloat16. Places, intensities, least squares and displacements keep their precision.
+    recorder
+        ``cuda_graph`` to record a step and replay it; pairs that have stopped are then computed along. None to compute as is.
 
     Raises
     ------
@@ -86,7 +102,15 @@ class RecurrentMethod:
 
     name = "r2n2"
 
-    def __init__(self, network: R2N2, *, steps: int = 25, stopping: StoppingConfig | None = None) -> None:
+    def __init__(
+        self,
+        network: R2N2,
+        *,
+        steps: int = 25,
+        stopping: StoppingConfig | None = None,
+        dtype: torch.dtype = torch.float32,
+        recorder: Recorder | None = None,
+    ) -> None:
         if steps < 1:
             raise ArgumentError(f"steps: the sequence needs at least 1 step, got {steps}")
         if network.training:
@@ -94,6 +118,8 @@ class RecurrentMethod:
         self._network = network
         self._steps = steps
         self._stopping = stopping
+        self._dtype = dtype
+        self._recorder = recorder
 
     def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
         """Register a batch, yielding after every step.
@@ -126,7 +152,7 @@ class RecurrentMethod:
             transforms = _Result(sequence.steps, tuple(sequence.taken.tolist()), pairs, beginnings)
             loss = sequence.loss.to(pairs.fixed.device, copy=True)
             yield RegistrationStep(index, self._steps, loss, transforms)
-            if not len(sequence.running.rows):
+            if not bool(sequence.running.going.any()):
                 return
 
     def _begin(self, pairs: Pairs, beginnings: tuple[GaussianSequence, ...]) -> _Sequence:
@@ -140,30 +166,65 @@ class RecurrentMethod:
         seen = compare(squares, progress.displacements)
         unchanging = self._network.unchanging(squares.fixed)
         rows = torch.arange(len(squares), device=seen.fixed.device)
-        running = _Running(rows, squares, unchanging, progress, seen, torch.zeros_like(rows))
-        return _Sequence(running, (), torch.zeros_like(rows), _loss(seen))
+        step = _step(self._network, squares, unchanging, self._dtype)
+        if self._recorder is not None:
+            step = Recorded(step, self._recorder)
+        none = torch.zeros_like(rows)
+        running = _Running(rows, torch.ones_like(rows, dtype=torch.bool), none, squares, unchanging, progress, seen, step)
+        return _Sequence(running, (), none, _loss(seen))
 
     def _advance(self, before: _Sequence) -> _Sequence:
-        running = before.running
-        parameters, progress, _ = advance(
-            self._network, running.squares, running.progress, running.seen, unchanging=running.unchanging
-        )
+        running, rows = before.running, before.running.rows
+        centres, sigmas, orientation, amplitudes, now, *packed = running.step(_packed(running.progress, running.seen))
+        found = GaussianParameters(centres, sigmas, orientation, amplitudes)
+        progress, seen = _unpacked(tuple(packed), len(running.progress.displacements))
         # A sigma that underflows to 0 is as useless as a number that is not finite.
-        usable = torch.cat(parameters, dim=1).isfinite().all(dim=1) & (parameters.sigmas > 0).all(dim=1)
+        usable = torch.cat(found, dim=1).isfinite().all(dim=1) & (found.sigmas > 0).all(dim=1)
         usable &= progress.displacements[0].flatten(1).sum(1).isfinite()
-        after = replace(running, progress=progress).part(usable)
-        kept = parameters if len(after.rows) == len(usable) else GaussianParameters(*(values[usable] for values in parameters))
-        seen = compare(after.squares, after.progress.displacements) if len(after.rows) else after.seen
-        now, then = _loss(seen), before.loss[after.rows]
-        loss = before.loss.index_fill(0, running.rows[~usable], float("nan")).index_copy(0, after.rows, now)
-        step = GaussianParameters(*(v.new_zeros(len(loss), v.shape[1]).index_copy(0, after.rows, v) for v in kept))
-        taken = before.taken.index_add(0, after.rows, torch.ones_like(after.rows))
-        after = replace(after, seen=seen)
+        counted = running.going & usable
+        then = before.loss[rows]
+        loss = torch.where(counted, now, torch.where(running.going, torch.nan, then))
+        new = GaussianParameters(
+            *(v.new_zeros(len(before.loss), v.shape[1]).index_copy(0, rows, torch.where(counted[:, None], v, 0)) for v in found)
+        )
+        going, still = counted, running.still
         if self._stopping is not None:
-            quiet = _still(self._stopping, kept, now, then)
-            after = replace(after, still=torch.where(quiet, after.still + 1, 0))
-            after = after.part(after.still < self._stopping.patience)
-        return _Sequence(after, (*before.steps, step), taken, loss)
+            still = torch.where(_changed_nothing(self._stopping, found, now, then), still + 1, 0)
+            going = counted & (still < self._stopping.patience)
+        after = replace(running, progress=progress, seen=seen, going=going, still=still)
+        if self._recorder is None:
+            after = after.part(going, self._network, self._dtype)
+        return _Sequence(
+            after,
+            (*before.steps, new),
+            before.taken.index_add(0, rows, counted.to(before.taken.dtype)),
+            before.loss.index_copy(0, rows, loss),
+        )
+
+
+def _step(network: R2N2, squares: Squares, unchanging: Unchanging, dtype: torch.dtype) -> TensorFunction:
+    """The next Gaussian and what the images then say; reads nothing back, so that it can be recorded."""
+
+    def step(arguments: Tensors) -> Tensors:
+        progress, seen = _unpacked(arguments, len(squares.scales))
+        kind = seen.fixed.device.type
+        # Entered for one step, so a cache of cast weights would be of no use, and none may outlive a recording.
+        with torch.autocast(kind, torch.bfloat16, enabled=dtype is torch.bfloat16, cache_enabled=False):
+            parameters, progress, _ = advance(network, squares, progress, seen, unchanging=unchanging)
+        seen = compare(squares, progress.displacements)
+        return (*parameters, _loss(seen), *_packed(progress, seen))
+
+    return step
+
+
+def _packed(progress: Progress, seen: Comparison) -> Tensors:
+    return (*progress.displacements, *progress.state, seen.fixed, seen.warped, seen.valid, *(seen.evidence or ()))
+
+
+def _unpacked(packed: Tensors, scales: int) -> tuple[Progress, Comparison]:
+    displacements, rest = packed[:scales], packed[scales:]
+    state, (fixed, warped, valid), evidence = rest[:LEVELS], rest[LEVELS : LEVELS + 3], rest[LEVELS + 3 :]
+    return Progress(displacements, state), Comparison(fixed, warped, valid, Evidence(*evidence) if evidence else None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,10 +251,10 @@ class _Result:
         return GaussianSequence(joined("centres"), joined("sigmas"), joined("orientation"), joined("amplitudes"), self.pairs.grid)
 
 
-def _still(config: StoppingConfig, step: GaussianParameters, now: Tensor, then: Tensor) -> Tensor:
+def _changed_nothing(config: StoppingConfig, step: GaussianParameters, now: Tensor, then: Tensor) -> Tensor:
     """(A,) where a step changed neither the displacement nor the similarity."""
     moved = step.amplitudes.norm(dim=1)
-    return (moved < config.displacement) & (then - now < config.improvement * then)
+    return (moved <= config.displacement) & (then - now <= config.improvement * then.clamp_min(_ALIGNED))
 
 
 def _loss(seen: Comparison) -> Tensor:

@@ -14,8 +14,7 @@ from r2n2.errors import ArgumentError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.network import R2N2
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, build_method, register_series
-from r2n2.registration.recurrent import RecurrentMethod
-from r2n2.transform import GaussianSequence
+from r2n2.transform import DisplacementField, GaussianSequence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 NAMES = ("centres", "sigmas", "orientation", "amplitudes")
@@ -61,8 +60,7 @@ def _same(first: GaussianSequence, second: GaussianSequence) -> bool:
 def test_the_default_is_a_network_that_ships_and_is_refined() -> None:
     method = build_method(RegistrationConfig(device="cpu"))
     assert method.name == "r2n2"
-    assert not isinstance(method, RecurrentMethod)
-    assert isinstance(build_method(RegistrationConfig(device="cpu", refine=False)), RecurrentMethod)
+    assert type(method) is not type(build_method(RegistrationConfig(device="cpu", refine=False)))
     assert isinstance(build_method(RegistrationConfig(method="fit")), FitMethod)
 
 
@@ -111,6 +109,28 @@ def test_a_full_start_is_refined_only_so_that_sequences_do_not_grow(weights: Pat
     results = [r for progress in register_series(make.moving_series(4)[0], config) for r in progress.finished]
     sequences = [result.transform for result in results if result.frame != 0]
     assert all(isinstance(sequence, GaussianSequence) and len(sequence) == 4 for sequence in sequences)
+
+
+def test_from_a_start_the_network_alone_renews_a_third_so_that_sequences_do_not_grow(weights: Path) -> None:
+    config = _config(weights, refine=False, steps=6)
+    begun = _sequence(_run(config)[-1])
+    steps = _run(config, start=[begun])
+    assert [(step.index, step.total) for step in steps] == [(1, 2), (2, 2)]
+    found = _sequence(steps[-1])
+    assert len(begun) == len(found) == 6
+    assert _same(found.select(slice(0, 4)), begun.select(slice(0, 4)))
+    assert not _same(found, begun)
+    assert _same(_sequence(_run(config, start=[GaussianSequence.identity(make.GRID)])[-1]), begun)
+    results = [
+        r
+        for progress in register_series(
+            make.moving_series(5)[0], config.model_copy(update={"warm_start": True, "batch_size": 1, "reference": 0})
+        )
+        for r in progress.finished
+    ]
+    assert [len(r.transform) for r in results if r.frame] == [6, 6, 6, 6]  # type: ignore[arg-type]
+    with pytest.raises(ArgumentError, match="GaussianSequence only, got DisplacementField"):
+        _run(config, start=[DisplacementField.identity(make.GRID)])
 
 
 def test_progress_of_a_series_rises_evenly(weights: Path) -> None:

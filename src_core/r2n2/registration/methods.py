@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 
@@ -15,6 +16,9 @@ from r2n2.registration.fit import FitMethod
 from r2n2.transform import GaussianSequence, Transform
 
 __all__ = ["build_method", "resolve_device"]
+
+# Of the network's steps, from the result of a frame's neighbour in time: it is near, so its first Gaussians hold.
+_RENEWED = 1 / 3
 
 
 def resolve_device(name: str) -> torch.device:
@@ -57,15 +61,41 @@ def build_method(config: RegistrationConfig) -> Method:
 
     device = resolve_device(config.device)
     network = load_network(config.weights).to(device).eval()
-    steps = max(1, round(config.network_share * config.steps)) if config.refine else config.steps
-    recurrent = RecurrentMethod(
+    recurrent = partial(
+        RecurrentMethod,
         network,
-        steps=steps,
         stopping=config.stopping if config.stop_early else None,
         dtype=resolve_precision(config, network),
         recorder=cuda_graph if device.type == "cuda" else None,
     )
-    return _Refined(recurrent, fit) if config.refine else recurrent
+    if config.refine:
+        return _Refined(recurrent(steps=max(1, round(config.network_share * config.steps))), fit)
+    return _Alone(recurrent(steps=config.steps), recurrent(steps=max(1, round(_RENEWED * config.steps))), config.steps)
+
+
+@dataclass(frozen=True)
+class _Alone:
+    """The network alone; from a start, whose last Gaussians give way to new ones, so that no sequence outgrows its length."""
+
+    afresh: Method
+    further: Method
+    """Takes ``_RENEWED`` of the steps."""
+    steps: int
+
+    @property
+    def name(self) -> str:
+        """What a person calls it."""
+        return self.afresh.name
+
+    def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
+        """Register a batch, yielding after every step."""
+        if start is None or all(isinstance(given, GaussianSequence) and not len(given) for given in start):
+            yield from self.afresh.register(pairs)
+            return
+        kept = self.steps - max(1, round(_RENEWED * self.steps))
+        yield from self.further.register(
+            pairs, start=[given.select(slice(0, kept)) if isinstance(given, GaussianSequence) else given for given in start]
+        )
 
 
 @dataclass(frozen=True)

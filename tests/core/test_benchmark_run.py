@@ -114,16 +114,16 @@ def test_stopping_midway_leaves_no_process() -> None:
 def test_threads_are_set_before_libraries_load() -> None:
     before = dict(os.environ)
     with ContestantProcess(contestant("environment"), SMALL, Settings(threads=3)) as process:
-        assert isinstance(process.reply(60), Ready)
+        assert isinstance(process.reply(600), Ready)
     assert dict(os.environ) == before
 
 
 def test_memory_is_of_the_contestant_alone() -> None:
     held = np.ones(2**26)  # 512 MiB here, which the other process must not be charged with
     with ContestantProcess(contestant("memory"), SMALL, Settings()) as process:
-        ready = process.reply(60)
+        ready = process.reply(600)
         process.register(images(4, SMALL))
-        answer = process.reply(60)
+        answer = process.reply(600)
     assert isinstance(ready, Ready)
     assert isinstance(answer, Answer)
     assert ready.loaded_mib is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent
 from r2n2.io.checks import check_dtype, check_memory, import_package, read_errors
+from r2n2.io.omezarr_chunks import ChunkRuns
 from r2n2.io.omezarr_writing import OWN_KEY, write_zarr
 from r2n2.io.placement import Placement
 
@@ -23,42 +24,6 @@ __all__ = ["read_zarr", "write_zarr"]
 _ZARR_FORMAT = {"0.4": 2, "0.5": 3}
 _MM_PER_UNIT = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0, "centimeter": 10.0, "meter": 1e3}
 _SECONDS_PER_UNIT = {"second": 1.0, "millisecond": 1e-3, "microsecond": 1e-6, "minute": 60.0, "hour": 3600.0}
-
-
-@dataclass(frozen=True, eq=False)
-class _CheckedArray:
-    """A Zarr array that names the chunk that cannot be decoded."""
-
-    path: Path
-    array: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return tuple(int(n) for n in self.array.shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        return np.dtype(self.array.dtype)
-
-    def __getitem__(self, where: tuple[Any, ...]) -> NDArray[Any]:
-        try:
-            return np.asarray(self.array[where])
-        except Exception as error:
-            reason = " ".join(str(error).split())[:150] or type(error).__name__
-            raise ReadError(f"{self.path}: chunk {self._culprit(where)} is damaged ({reason}); get an intact copy") from error
-
-    def _culprit(self, where: tuple[Any, ...]) -> str:
-        chunks = self.array.shards or self.array.chunks
-        ranges = [
-            range(k // c, k // c + 1) if isinstance(k, int) else range(-(-n // c))
-            for k, n, c in zip(where, self.shape, chunks, strict=True)
-        ]
-        for place in itertools.product(*ranges):
-            try:
-                self.array[tuple(slice(k * c, (k + 1) * c) for k, c in zip(place, chunks, strict=True))]
-            except Exception:
-                return str(self.array.metadata.encode_chunk_key(place))
-        return "unknown"
 
 
 def read_zarr(path: Path, axes: str | None, max_bytes: int, *, allow_missing: bool = False) -> FileContent:
@@ -75,11 +40,9 @@ def read_zarr(path: Path, axes: str | None, max_bytes: int, *, allow_missing: bo
     with read_errors(path, "Zarr"):
         node = zarr.open(store=os.fspath(path), mode="r")
         if hasattr(node, "chunks"):
-            array, notes = _checked(path, path, node, max_bytes, allow_missing)
-            names = getattr(node.metadata, "dimension_names", None) or ()
-            letters = "".join(str(n).upper() for n in names)
-            usable = len(letters) == len(names) == len(node.shape) and set(letters) <= set("TCZYX")
-            return FileContent(path, "zarr", array, letters if usable else "", notes=notes)
+            letters = _letters(getattr(node.metadata, "dimension_names", None) or (), len(node.shape))
+            notes = _check_chunks(path, path, node, max_bytes, allow_missing)
+            return FileContent(path, "zarr", _array(path, node, axes or letters, max_bytes), letters, notes=notes)
         attributes = dict(node.attrs)
         own = attributes.get(OWN_KEY, {})
         if own and own.get("complete") is not True:
@@ -89,8 +52,22 @@ def read_zarr(path: Path, axes: str | None, max_bytes: int, *, allow_missing: bo
         place = (path / str(dataset["path"])).resolve()
         if path.resolve() not in place.parents:
             raise ReadError(f"{path}: its image is said to lie in {dataset['path']!r}, outside the folder; the metadata is forged")
-        array, notes = _checked(path, place, node[str(dataset["path"])], max_bytes, allow_missing)
-        return _content(path, version, multiscale, dataset, array, notes, own)
+        found = node[str(dataset["path"])]
+        notes = _check_chunks(path, place, found, max_bytes, allow_missing)
+        letters = _letters([axis["name"] for axis in multiscale.get("axes", [])], len(found.shape))
+        array = _array(path, found, axes or letters, max_bytes)
+        return _content(path, version, multiscale, dataset, array, letters, notes, own)
+
+
+def _letters(names: Sequence[Any], ndim: int) -> str:
+    """The axes' names as one letter each, or nothing where they are not usable."""
+    letters = "".join(str(name).upper() for name in names)
+    return letters if len(letters) == len(names) == ndim and set(letters) <= set("TCZYX") else ""
+
+
+def _array(path: Path, array: Any, letters: str, max_bytes: int) -> ChunkRuns:
+    place = letters.upper().find("T")
+    return ChunkRuns(path, array, place if 0 <= place < len(array.shape) else None, max_bytes)
 
 
 def _content(
@@ -98,14 +75,12 @@ def _content(
     version: str,
     multiscale: dict[str, Any],
     dataset: dict[str, Any],
-    array: _CheckedArray,
+    array: ChunkRuns,
+    letters: str,
     notes: tuple[str, ...],
     own: Any,
 ) -> FileContent:
     axes = multiscale.get("axes", [])
-    letters = "".join(str(axis["name"]).upper() for axis in axes)
-    if len(letters) != len(array.shape) or not set(letters) <= set("TCZYX"):
-        letters = ""
     scale, shift = _transformation(path, multiscale, dataset, len(array.shape))
     units = {letter: str(axis.get("unit", "")) for letter, axis in zip(letters, axes, strict=bool(letters))}
     spacing, origin = _lengths(letters, units, scale, shift)
@@ -182,7 +157,8 @@ def _times(
     return tuple(float(shift[k] + scale[k] * t) * factor for t in range(shape[k]))
 
 
-def _checked(path: Path, place: Path, array: Any, max_bytes: int, allow_missing: bool) -> tuple[_CheckedArray, tuple[str, ...]]:
+def _check_chunks(path: Path, place: Path, array: Any, max_bytes: int, allow_missing: bool) -> tuple[str, ...]:
+    """Refuse chunks that are too large or missing; a note where missing ones are allowed."""
     check_dtype(path, array.dtype)
     chunks = tuple(array.shards or array.chunks)
     check_memory(path, math.prod(array.chunks) * np.dtype(array.dtype).itemsize, max_bytes)
@@ -198,5 +174,4 @@ def _checked(path: Path, place: Path, array: Any, max_bytes: int, allow_missing:
                 "or pass --allow-missing where the writer leaves empty chunks out"
             )
         missing, first = missing + 1, first or key
-    notes = (f"{missing} chunks are missing, {first} first: they count as {array.fill_value}",) if missing else ()
-    return _CheckedArray(path, array), notes
+    return (f"{missing} chunks are missing, {first} first: they count as {array.fill_value}",) if missing else ()

@@ -103,10 +103,7 @@ def register_series(
         results: list[FrameResult] = []
         left = [k for k in batch if k not in done]
         if left:
-            loaded = [_load(series, k) for k in left]
-            results = [frame for frame in loaded if isinstance(frame, FrameResult)]
-            frames = [frame for frame in loaded if isinstance(frame, LoadedFrame)]
-            for furthest in _register_loaded(work, frames, _nearest(anchors, frames), results):
+            for furthest in _load_and_register(work, series, left, anchors, results):
                 yield SeriesProgress(index, ready, total, (ready + furthest) / total, ())
             ready += len(left)
             yield SeriesProgress(index, ready, total, ready / total, tuple(results))
@@ -147,11 +144,14 @@ def edited_result(series: ImageSeries, reference: int, result: FrameResult, tran
     return judge_edited(fixed, moving, transform, message, result.seconds)
 
 
-def _register_loaded(
-    work: _Work, frames: list[LoadedFrame], start: tuple[Transform, ...] | None, results: list[FrameResult]
+def _load_and_register(
+    work: _Work, series: ImageSeries, batch: list[int], anchors: dict[int, Transform], results: list[FrameResult]
 ) -> Iterator[float]:
-    """Add the frames' results to ``results``, in order of frames, yielding how many frames' worth is done."""
-    running = _register(work, frames, start)
+    """Fill ``results``, in order of frames, yielding how many frames' worth is done; the frames are let go at the end."""
+    loaded = [_load(series, k) for k in batch]
+    results += [frame for frame in loaded if isinstance(frame, FrameResult)]
+    frames = [frame for frame in loaded if isinstance(frame, LoadedFrame)]
+    running = _register(work, frames, _nearest(anchors, frames))
     furthest = 0.0
     while True:
         try:

@@ -24,6 +24,7 @@ __all__ = ["Point", "accuracy_figure", "best_compromises"]
 _SOFT = "#8a929c"
 _HEIGHT_IN = 4.6
 _SMALLEST_ERROR = 1e-4
+_CLEARLY_NEARER_PX = 6
 # Where a name may stand: x and y of its anchor in points from the method's own, and the side of the text that is there.
 _NAME_PLACES: tuple[tuple[int, int, Literal["left", "center", "right"]], ...] = (
     (9, -3, "left"),
@@ -146,7 +147,7 @@ def _plain_ticks(axis: Axis) -> None:
 
 
 def _name(axes: Axes, points: Sequence[Point]) -> None:
-    """Write each name beside its point, where it hides no other point and no other name."""
+    """Write each name nearest to its own point, where it hides no other point, no other name and, if it can be, no line."""
     from matplotlib.transforms import Bbox
 
     drawn = axes.transData.transform
@@ -171,8 +172,10 @@ def _name(axes: Axes, points: Sequence[Point]) -> None:
             text.set_position((x, y))
             text.set_horizontalalignment(side)
             box = text.get_window_extent()
-            rated.append((_hidden(box, others) + _outside(box, axes.bbox), rank, (x, y, side), box))
-        _, _, (x, y, side), box = min(rated, key=lambda item: item[:2])
+            strange = min((_distance(box, mark) for mark in marks if mark is not own), default=math.inf)
+            mistaken = strange <= _distance(box, own) + _CLEARLY_NEARER_PX
+            rated.append((mistaken, _hidden(box, others) + _outside(box, axes.bbox), rank, (x, y, side), box))
+        *_, (x, y, side), box = min(rated, key=lambda item: item[:3])
         text.set_position((x, y))
         text.set_horizontalalignment(side)
         taken.append(box)
@@ -183,6 +186,14 @@ def _hidden(box: Bbox, others: Sequence[Bbox]) -> float:
     return math.fsum(
         max(0, min(box.x1, other.x1) - max(box.x0, other.x0)) * max(0, min(box.y1, other.y1) - max(box.y0, other.y0))
         for other in others
+    )
+
+
+def _distance(box: Bbox, other: Bbox) -> float:
+    """Pixels between two boxes; 0 where they touch."""
+    return math.hypot(
+        max(0, box.x0 - other.x1, other.x0 - box.x1),
+        max(0, box.y0 - other.y1, other.y0 - box.y1),
     )
 
 

@@ -189,6 +189,10 @@ class _Level:
     moving: Tensor
     moving_valid: Tensor | None
     positions: Tensor
+    lattice: Tensor
+    """(ndim, P) where displacements are summed: ``positions``, or those of a smaller lattice."""
+    enlarging: Tensor | None
+    """(size, smaller size) that interpolates an axis of the smaller lattice, if there is one."""
     order: Tensor
     coarse: Grid
     coarse_positions: Tensor
@@ -210,6 +214,8 @@ class _Level:
         coarse = grid.resized((config.regulariser_size,) * grid.ndim)
         fine = grid.resized((config.folding_size,) * grid.ndim)
         # A fixed shuffle, the same in every run: neighbours along it lie anywhere in the image.
+        positions = normalised_lattice(grid, fixed_image).flatten(1)
+        summed = grid.resized((min(size, config.field_size),) * grid.ndim)
         order = torch.randperm(math.prod(grid.shape), generator=torch.Generator().manual_seed(0))
         return cls(
             config,
@@ -219,7 +225,9 @@ class _Level:
             fixed.valid,
             torch.cat((moving_image, _image_gradient(moving_image, grid)), 1),
             None if whole else moving.valid.to(moving_image.dtype),
-            normalised_lattice(grid, fixed_image).flatten(1),
+            positions,
+            positions if grid.shape == summed.shape else normalised_lattice(summed, fixed_image).flatten(1),
+            None if grid.shape == summed.shape else _interpolation(summed.shape[0], size, fixed_image, cubic=grid.ndim == 2),
             order.to(fixed_image.device),
             coarse,
             normalised_lattice(coarse, fixed_image).flatten(1),
@@ -251,12 +259,14 @@ class _Level:
 
         The narrowest Gaussian allowed spans two points of that lattice. Results never hold an interpolated displacement.
         """
-        if self.size <= self.config.field_size:
-            return model.displacement(self.positions).unflatten(2, self.grid.shape)
-        lattice = normalised_lattice(self.grid.resized((self.config.field_size,) * self.grid.ndim), self.positions)
-        field = model.displacement(lattice.flatten(1)).unflatten(2, lattice.shape[1:])
-        mode = "bicubic" if self.grid.ndim == 2 else "trilinear"
-        return functional.interpolate(field, self.grid.shape, mode=mode, align_corners=True)
+        field = model.displacement(self.lattice)
+        if self.enlarging is None:
+            return field.unflatten(2, self.grid.shape)
+        field = field.unflatten(2, (self.enlarging.shape[1],) * self.grid.ndim)
+        for _ in range(self.grid.ndim):
+            # Takes the first axis of space away and puts the new one last: in turn for all axes, their order is what it was.
+            field = torch.tensordot(field, self.enlarging, dims=([2], [1]))
+        return field
 
     def force_gradient(self, current: _Judged) -> Tensor:
         """Mean of both images' gradients: the linear model then holds over twice the distance (efficient second order)."""
@@ -316,6 +326,13 @@ def _choose(better: Tensor, new: _Judged, old: _Judged) -> _Judged:
         torch.where(chosen, new.weight, old.weight),
         torch.where(better.view(-1, *[1] * (new.fine_field.ndim - 1)), new.fine_field, old.fine_field),
     )
+
+
+def _interpolation(count: int, size: int, like: Tensor, *, cubic: bool) -> Tensor:
+    """(size, count) that interpolates ``count`` points at ``size`` places, both from end to end: torch's bicubic, or linear."""
+    unit = torch.eye(count, dtype=like.dtype, device=like.device)[None, None]
+    mode = "bicubic" if cubic else "bilinear"
+    return functional.interpolate(unit, (size, count), mode=mode, align_corners=True)[0, 0]
 
 
 def _image_gradient(images: Tensor, grid: Grid) -> Tensor:

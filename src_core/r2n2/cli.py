@@ -25,6 +25,7 @@ from r2n2.cli_tools import doctor, info, simulate
 from r2n2.cli_training import adapt, train
 from r2n2.errors import R2N2Error
 from r2n2.stop_signals import Interrupted, StopRequest, stop_signals
+from r2n2.waiting import wait_asleep
 
 __all__ = ["app", "main"]
 
@@ -68,6 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         In place of those of the process.
     """
     debug_before = os.environ.get("R2N2_DEBUG")
+    wait_asleep()
     try:
         with stop_signals() as stop:
             app(args=None if arguments is None else list(arguments), obj=stop)

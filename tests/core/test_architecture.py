@@ -17,7 +17,7 @@ FILES = sorted(CORE.rglob("*.py"))
 
 # A part may import parts of its own level (without a cycle) and of the levels before it.
 LEVELS = [
-    {"errors", "config", "geometry", "resources", "folder_lock", "stop_signals", "shipped_weights"},
+    {"errors", "config", "geometry", "resources", "folder_lock", "stop_signals", "shipped_weights", "waiting"},
     {"series", "transform"},
     {"io", "preprocessing", "similarity", "simulation", "evidence", "choosing", "network_blocks", "network"}
     | {"sequence_file", "run_manifest"},

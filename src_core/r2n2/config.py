@@ -134,7 +134,7 @@ class FitConfig(Config):
 
     regularisation: float = Field(default=0.005, ge=0)
     """Weight of the diffusion of the displacement (mean squared gradient) against the mean squared difference."""
-    sizes: tuple[int, int, int] = (48, 96, 192)
+    sizes: tuple[int, int, int] = (48, 96, 256)
     """Sides in pixels of the working squares: of the first Gaussians, of the others, of the last steps."""
     coarse_share: float = Field(default=0.2, gt=0, le=1)
     """Share of the Gaussians placed on the coarsest square."""
@@ -146,7 +146,7 @@ class FitConfig(Config):
     """Steps on the finest square."""
     refine_rounds: int = Field(default=2, ge=1, le=50)
     """Rounds in which the Gaussians that a start lacks are added."""
-    refine_steps: tuple[int, int] = (5, 8)
+    refine_steps: tuple[int, int] = (8, 12)
     """Steps on the second and on the finest square where there is a start, such as the network's Gaussians."""
     proposed_sigmas: tuple[float, ...] = (0.3, 0.17, 0.1)
     """Standard deviations with which a Gaussian may start, normalised."""
@@ -162,7 +162,7 @@ class FitConfig(Config):
     """Difference of z-scored intensities from which on a pixel counts less and less."""
     clamp: float = Field(default=3.0, gt=0)
     """z-scored intensities are clamped to plus and minus this."""
-    pixels_a_step: int = Field(default=2560, ge=256)
+    pixels_a_step: int = Field(default=4096, ge=256)
     """Pixels of the working square that a step's linear model looks at; its result is judged on all of them."""
     longest_step_px: float = Field(default=0.7, gt=0)
     """Largest change of an amplitude in one step, in pixels of the working square."""

@@ -217,7 +217,7 @@ def test_a_start_is_gone_on_from() -> None:
     fixed, moving, exact = make.moved_pair()
     begun = _sequence(_fit(make.pairs_of((fixed, moving)))[-1])
     steps = _fit(make.pairs_of((fixed, moving)), start=[begun])
-    assert [(step.index, step.total) for step in steps] == [(k, 13) for k in range(1, 14)]
+    assert [(step.index, step.total) for step in steps] == [(k, 20) for k in range(1, 21)]
     assert len(_sequence(steps[0])) == 8
     assert float(make.error_px(_sequence(steps[0]), exact).mean()) < 0.2
     assert len(_sequence(_fit(make.pairs_of((fixed, moving)), start=[begun.select(slice(0, 3))])[-1])) == 8
@@ -246,7 +246,7 @@ def test_the_plan_adds_up(gaussians: int, present: int) -> None:
     assert FitMethod(FitConfig(), gaussians=gaussians).step_count(present) == sum(r.steps for r in rounds)
 
 
-@pytest.mark.parametrize(("steps", "expected"), [((4, 6), [(96, 4), (192, 6)]), ((0, 6), [(192, 6)]), ((2, 0), [(96, 2)])])
+@pytest.mark.parametrize(("steps", "expected"), [((4, 6), [(96, 4), (256, 6)]), ((0, 6), [(256, 6)]), ((2, 0), [(96, 2)])])
 @pytest.mark.parametrize("present", [25, 31])
 def test_a_full_start_is_refined_in_the_steps_asked_for(
     steps: tuple[int, int], expected: list[tuple[int, int]], present: int
@@ -257,7 +257,7 @@ def test_a_full_start_is_refined_in_the_steps_asked_for(
 
 def test_what_a_start_lacks_is_added_in_rounds_on_the_second_square() -> None:
     rounds = plan_rounds(FitConfig(refine_rounds=2, refine_steps=(5, 8)), 25, 16)
-    assert [(r.size, r.add, r.steps) for r in rounds] == [(96, 5, 5), (96, 4, 5), (192, 0, 8)]
+    assert [(r.size, r.add, r.steps) for r in rounds] == [(96, 5, 5), (96, 4, 5), (256, 0, 8)]
     assert [r.add for r in plan_rounds(FitConfig(refine_rounds=3), 25, 24)] == [1, 0]
 
 

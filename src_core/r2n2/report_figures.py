@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import math
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2n2.evaluation import TRETable
+from r2n2.figure_style import AFTER_COLOUR, BEFORE_COLOUR, STYLE, WIDTH_IN, data_uri, figure_uri, new_figure
 from r2n2.geometry import Space
 from r2n2.registration.results import FrameStatus
 from r2n2.report_data import Example, Image, ReportData, in_plane_mm
@@ -19,54 +19,10 @@ from r2n2.transform import GaussianSequence, Transform
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 __all__ = ["difference_figure", "error_figure", "frames_figure", "movie", "sequence_figure", "time_figure"]
 
-_BEFORE, _AFTER, _INK = "#b8621b", "#1f5f8b", "#22272e"
-_DPI = (130, 115, 100, 88, 75)
-_LARGEST_FIGURE_BYTES = 700_000
-_WIDTH_IN = 10.0
-_STYLE = {
-    "font.family": "sans-serif",
-    "font.size": 9,
-    "axes.titlesize": 9.5,
-    "axes.edgecolor": "#8a929c",
-    "axes.linewidth": 0.8,
-    "axes.labelcolor": _INK,
-    "text.color": _INK,
-    "xtick.color": "#4a525c",
-    "ytick.color": "#4a525c",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "white",
-    "savefig.facecolor": "white",
-}
 _STEPS_SHOWN = (2, 4, 8, 25)
-
-
-def _new_figure(height_in: float) -> Figure:
-    # Figure without pyplot: nothing global is touched, so it may run in a worker thread of a GUI.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(_WIDTH_IN, height_in), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _uri(figure: Figure) -> str:
-    """As sharp as fits: noisy frames do not compress, and the page is to stay small enough to send."""
-    for dpi in _DPI:
-        data = io.BytesIO()
-        figure.savefig(data, format="png", dpi=dpi)
-        if len(data.getvalue()) <= _LARGEST_FIGURE_BYTES:
-            break
-    return _data_uri(data.getvalue(), "image/png")
-
-
-def _data_uri(data: bytes, kind: str) -> str:
-    return f"data:{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _show(axes: Axes, image: Image, spacing: tuple[float, float], title: str = "", **options: Any) -> Any:
@@ -85,7 +41,7 @@ def _show(axes: Axes, image: Image, spacing: tuple[float, float], title: str = "
 def _height(data: ReportData, columns: int, rows: int, extra_in: float = 0.35) -> float:
     shape, spacing = data.reference.shape, data.spacing_mm
     ratio = min(max(shape[0] * spacing[0] / (shape[1] * spacing[1]), 0.3), 2.2)
-    return rows * (_WIDTH_IN * 0.93 / columns * ratio + extra_in)
+    return rows * (WIDTH_IN * 0.93 / columns * ratio + extra_in)
 
 
 def _grey(data: ReportData) -> dict[str, Any]:
@@ -96,8 +52,8 @@ def difference_figure(data: ReportData) -> str:
     """Reference, frame, registered frame and the two differences, a row an example."""
     from matplotlib import rc_context
 
-    with rc_context(_STYLE):
-        figure = _new_figure(_height(data, 5, len(data.examples)))
+    with rc_context(STYLE):
+        figure = new_figure(_height(data, 5, len(data.examples)))
         axes = figure.subplots(len(data.examples), 5, squeeze=False)
         for k, (row, example) in enumerate(zip(axes, data.examples, strict=True)):
             differences = [image - data.reference for image in (example.moving, example.warped)]
@@ -112,15 +68,15 @@ def difference_figure(data: ReportData) -> str:
             bar = figure.colorbar(drawn, ax=row[4], fraction=0.05, pad=0.02)
             bar.outline.set_visible(False)
             bar.ax.tick_params(labelsize=7)
-        return _uri(figure)
+        return figure_uri(figure)
 
 
 def time_figure(data: ReportData, times_s: Sequence[float] | None) -> str:
     """Temporal mean and deviation, and one line of pixels through time, before and after."""
     from matplotlib import rc_context
 
-    with rc_context(_STYLE):
-        figure = _new_figure(_height(data, 4, 1) + 2.3)
+    with rc_context(STYLE):
+        figure = new_figure(_height(data, 4, 1) + 2.3)
         # A subfigure leaves no room above its first titles of its own accord.
         figure.set_layout_engine("constrained", h_pad=0.1)
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(_height(data, 4, 1), 2.3))[:, 0]
@@ -145,7 +101,7 @@ def time_figure(data: ReportData, times_s: Sequence[float] | None) -> str:
             cell.set_xlabel("frame" if times_s is None else "time (s)")
             if line is data.line_before:
                 cell.set_ylabel(f"{'y' if data.line_axis == 0 else 'x'} (mm)")
-        return _uri(figure)
+        return figure_uri(figure)
 
 
 def _draw_line(axes: Axes, data: ReportData) -> None:
@@ -159,10 +115,10 @@ def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | No
     from matplotlib import rc_context
 
     where = np.array([row.frame for row in metrics] if times_s is None else times_s, dtype=float)
-    with rc_context(_STYLE):
-        figure = _new_figure(3.6)
+    with rc_context(STYLE):
+        figure = new_figure(3.6)
         upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        for name, colour, label in (("similarity_before", _BEFORE, "before"), ("similarity_after", _AFTER, "after")):
+        for name, colour, label in (("similarity_before", BEFORE_COLOUR, "before"), ("similarity_after", AFTER_COLOUR, "after")):
             values = np.array([getattr(row, name) for row in metrics], dtype=float)
             upper.plot(where, values, color=colour, linewidth=1.3, marker="o", markersize=2.4, label=label)
         flagged = [k for k, row in enumerate(metrics) if row.status not in (FrameStatus.OK, FrameStatus.REFERENCE)]
@@ -179,24 +135,27 @@ def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | No
         upper.set_ylabel("correlation\nwith the reference")
         upper.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, borderpad=0)
         motion = np.array([row.max_displacement_mm for row in metrics], dtype=float)
-        lower.fill_between(where, motion, color=_AFTER, alpha=0.18, linewidth=0)
-        lower.plot(where, motion, color=_AFTER, linewidth=1.2)
+        lower.fill_between(where, motion, color=AFTER_COLOUR, alpha=0.18, linewidth=0)
+        lower.plot(where, motion, color=AFTER_COLOUR, linewidth=1.2)
         lower.set_ylim(bottom=0)
         lower.margins(x=0.01)
         lower.set_ylabel("largest\ndisplacement (mm)")
         lower.set_xlabel("frame" if times_s is None else "time (s)")
-        return _uri(figure)
+        return figure_uri(figure)
 
 
 def error_figure(table: TRETable) -> str:
     """Target registration error of every landmark and the mean, frame by frame."""
     from matplotlib import rc_context
 
-    with rc_context(_STYLE):
-        figure = _new_figure(2.6)
+    with rc_context(STYLE):
+        figure = new_figure(2.6)
         axes = figure.subplots()
         frames = [frame for frame in table.frames if table.included(frame)]
-        for shift, name, colour, label in ((-0.15, "before_mm", _BEFORE, "before"), (0.15, "after_mm", _AFTER, "after")):
+        for shift, name, colour, label in (
+            (-0.15, "before_mm", BEFORE_COLOUR, "before"),
+            (0.15, "after_mm", AFTER_COLOUR, "after"),
+        ):
             for frame in frames:
                 values = [getattr(row, name) for row in table.included(frame)]
                 axes.plot([frame + shift] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
@@ -207,7 +166,7 @@ def error_figure(table: TRETable) -> str:
         axes.set_ylabel("landmark error (mm)")
         axes.grid(axis="y", color="#e4e7eb", linewidth=0.7)
         axes.legend(frameon=False, ncols=2, fontsize=8)
-        return _uri(figure)
+        return figure_uri(figure)
 
 
 def sequence_figure(data: ReportData, example: Example, transform: Transform) -> str:
@@ -220,8 +179,8 @@ def sequence_figure(data: ReportData, example: Example, transform: Transform) ->
     fields = [in_plane_mm(transform, upto=step) for step in steps]
     final = np.hypot(*example.displacement_mm)
     most = max([float(final.max()), *(float(np.hypot(*field).max()) for field in fields)]) or 1.0
-    with rc_context(_STYLE):
-        figure = _new_figure(_height(data, 4, rows))
+    with rc_context(STYLE):
+        figure = new_figure(_height(data, 4, rows))
         axes = figure.subplots(rows, 4, squeeze=False)
         tops = ((data.reference, "fixed"), (example.moving, f"moving, frame {example.frame}"), (example.warped, "warped"))
         letters = iter("abcdefgh")
@@ -239,7 +198,7 @@ def sequence_figure(data: ReportData, example: Example, transform: Transform) ->
         bar = figure.colorbar(drawn, ax=axes, fraction=0.02, pad=0.01, shrink=0.9)
         bar.set_label("displacement (mm)")
         bar.outline.set_visible(False)
-        return _uri(figure)
+        return figure_uri(figure)
 
 
 def _steps_shown(count: int) -> list[int]:
@@ -306,4 +265,4 @@ def movie(data: ReportData) -> str:
         pictures.append(Picture.fromarray(grey).resize((grey.shape[1] * enlarge, max(height, 1) * enlarge)))
     stream = io.BytesIO()
     pictures[0].save(stream, "WEBP", save_all=True, append_images=pictures[1:], duration=120, loop=0, quality=55)
-    return _data_uri(stream.getvalue(), "image/webp")
+    return data_uri(stream.getvalue(), "image/webp")

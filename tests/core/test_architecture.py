@@ -17,7 +17,7 @@ FILES = sorted(CORE.rglob("*.py"))
 
 # A part may import parts of its own level (without a cycle) and of the levels before it.
 LEVELS = [
-    {"errors", "config", "geometry", "resources", "folder_lock", "stop_signals", "shipped_weights", "waiting"},
+    {"errors", "config", "geometry", "resources", "folder_lock", "freed_memory", "stop_signals", "shipped_weights", "waiting"},
     {"series", "transform"},
     {"io", "preprocessing", "similarity", "simulation", "evidence", "choosing", "network_blocks", "network"}
     | {"sequence_file", "run_manifest"},
@@ -28,6 +28,7 @@ LEVELS = [
         "result_folder",
         "report_data",
         "report_figures",
+        "figure_style",
         "report",
         "export",
         "output_folder",

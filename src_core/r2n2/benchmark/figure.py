@@ -7,12 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from r2n2.report_figures import _AFTER as OURS_COLOUR
-from r2n2.report_figures import _BEFORE as OTHERS_COLOUR
-from r2n2.report_figures import _INK as INK
-from r2n2.report_figures import _STYLE as STYLE
-from r2n2.report_figures import _new_figure as new_figure
-from r2n2.report_figures import _uri as data_uri
+from r2n2.figure_style import AFTER_COLOUR, BEFORE_COLOUR, INK, STYLE, figure_uri, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -97,7 +92,7 @@ def accuracy_figure(points: Sequence[Point], before: float, label: str) -> str:
         best = best_compromises(points)
         axes.plot([p.seconds for p in best], [p.error for p in best], color=_SOFT, linewidth=1, linestyle=(0, (4, 3)), zorder=1)
         for point in points:
-            colour = OURS_COLOUR if point.ours else OTHERS_COLOUR
+            colour = AFTER_COLOUR if point.ours else BEFORE_COLOUR
             axes.plot([point.fastest, point.slowest], [point.error] * 2, color=colour, linewidth=1.6, alpha=0.5, zorder=2)
             if math.isfinite(point.high):
                 axes.plot([point.seconds] * 2, [point.error, point.high], color=colour, linewidth=1, alpha=0.45, zorder=2)
@@ -126,7 +121,7 @@ def accuracy_figure(points: Sequence[Point], before: float, label: str) -> str:
             _plain_ticks(axis)
         figure.draw_without_rendering()
         _name(axes, points)
-        return data_uri(figure)
+        return figure_uri(figure)
 
 
 def _widen(axes: Axes, points: Sequence[Point], before: float) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -63,17 +62,13 @@ def render_page(benchmark: Benchmark, facts: dict[str, str], created: str) -> st
         UTC, ISO 8601.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
-    from markupsafe import Markup
 
-    loader = PackageLoader("r2n2")
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment = Environment(
+        loader=PackageLoader("r2n2"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters |= {"number": _number, "mean": _mean, "largest": lambda values: max(values, default=math.nan)}
-    # One style sheet: that of the reports.
-    report, _, _ = loader.get_source(environment, "report.html.j2")
-    style = re.search(r"<style>\n(.*?)</style>", report, re.DOTALL)
-    assert style is not None
     template = environment.get_template("benchmark.html.j2")
-    return template.render(style=Markup(style[1]), **_context(benchmark, facts, created))
+    return template.render(**_context(benchmark, facts, created))
 
 
 def _context(benchmark: Benchmark, facts: dict[str, str], created: str) -> dict[str, Any]:

@@ -27,6 +27,7 @@ from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.evaluation import TRETable, target_registration_error
 from r2n2.evaluation_table import tre_table_csv
 from r2n2.folder_lock import folder_lock
+from r2n2.freed_memory import FRAMES_BETWEEN, give_back_freed_memory
 from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
 from r2n2.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.registration.results import FrameResult, FrameStatus
@@ -178,6 +179,7 @@ class ResultWriter:
             compact = {frame: self._compact[frame] for frame in frames if frame in self._compact}
             rows = [self._metrics[frame] for frame in frames]
             self._journal.append(BatchRecord.of(self._folder, rows, compact, self._elapsed_s(), self._peak_memory_mib()))
+            give_back_freed_memory()
 
     def _add(self, result: FrameResult) -> None:
         if result.frame in self._metrics or not 0 <= result.frame < len(self._series):
@@ -308,6 +310,8 @@ class ResultWriter:
 
         transforms = self._transforms()
         for frame in range(len(self._series)):
+            if frame % FRAMES_BETWEEN == 0:
+                give_back_freed_memory()
             result = self._metrics[frame].result(transforms[frame])
             try:
                 yield warp_frame(self._series, result)

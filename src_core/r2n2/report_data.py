@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
+from r2n2.freed_memory import FRAMES_BETWEEN, give_back_freed_memory
 from r2n2.geometry import Space
 from r2n2.registration.results import FrameStatus
 from r2n2.result_folder import FrameMetrics, RegisteredSeries
@@ -109,7 +110,9 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
     movie_frames = set(np.linspace(0, len(metrics) - 1, min(_MOVIE_FRAMES, len(metrics))).round().astype(int).tolist())
     examples: dict[int, Example] = {}
     movie: list[tuple[int, Image, Image]] = []
-    for row in usable:
+    for count, row in enumerate(usable):
+        if count % FRAMES_BETWEEN == 0:
+            give_back_freed_memory()
         result = row.result(registered.transforms[row.frame])
         try:
             moving, warped = _plane(series.frame(row.frame)), _plane(warp_frame(series, result))

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from zarr.storage import LocalStore
 
-from r2n2.errors import ReadError
+from r2n2.errors import ReadError, ResourceError
 from r2n2.io import omezarr_chunks, read_series
 
 
@@ -137,6 +137,18 @@ def test_a_damaged_chunk_of_many_frames_is_named_for_each_of_them(tmp_path: Path
                 series.frame(k)
         else:
             np.testing.assert_array_equal(series.frame(k)[0], values[k])
+
+
+def test_a_chunk_that_memory_does_not_hold_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stored(tmp_path / "a.zarr", "TYX", (9, 6, 11), (3, 6, 4))
+    (series,) = read_series(tmp_path / "a.zarr")
+
+    async def full(*_: Any, **__: Any) -> Any:
+        raise MemoryError("Unable to allocate 9 GiB")
+
+    monkeypatch.setattr(LocalStore, "get", full)
+    with pytest.raises(ResourceError, match=r"not enough memory to decode chunks of \(3, 6, 4\) \(Unable to allocate 9 GiB\)"):
+        series.frame(4)
 
 
 def test_frames_of_a_shard_are_read_one_by_one(tmp_path: Path, reads: list[str]) -> None:

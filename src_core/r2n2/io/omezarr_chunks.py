@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from r2n2.errors import ReadError
+from r2n2.errors import ReadError, ResourceError
 
 __all__ = ["ChunkRuns"]
 
@@ -105,6 +105,11 @@ class ChunkRuns:
     def _read(self, where: tuple[Any, ...]) -> NDArray[Any]:
         try:
             return np.asarray(self._array[where])
+        except MemoryError as error:
+            raise ResourceError(
+                f"{self._path}: not enough memory to decode chunks of {self._array.chunks} ({error}); "
+                "free some memory or write it anew with smaller chunks"
+            ) from error
         except Exception as error:
             reason = " ".join(str(error).split())[:150] or type(error).__name__
             raise ReadError(f"{self._path}: chunk {self._culprit(where)} is damaged ({reason}); get an intact copy") from error

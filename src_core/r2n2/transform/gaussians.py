@@ -240,7 +240,13 @@ class GaussianSequence:
         """The sum of the first ``upto`` steps (all by default) on the grid."""
         part = self if upto is None else self.select(slice(0, upto))
         lattice = normalised_lattice(self.grid, self.centres)
-        return DisplacementField(part._evaluate(lattice.flatten(1)).unflatten(1, self.grid.shape), self.grid, Space.NORMALISED)
+        precision = precision_matrix(part.sigmas, part.orientation)
+        field = torch.zeros_like(lattice)
+        # One after another, so that memory holds one Gaussian and not all on every pixel.
+        for k in range(len(part)):
+            height = gaussian_on_lattice(lattice, part.centres[k : k + 1], precision[k : k + 1])
+            field = field.addcmul_(part.amplitudes[k].view(-1, *[1] * self.grid.ndim), height)
+        return DisplacementField(field, self.grid, Space.NORMALISED)
 
     def partial_sums(self) -> Tensor:
         """Displacement on the grid after 0, 1, ... T steps, (T + 1, ndim, *grid.shape) NORMALISED: f_0 to f_T of equation (7)."""

@@ -1,4 +1,4 @@
-"""Time fit against bspline on one batch of simulated frames, in turn, and print seconds a frame and their ratio.
+"""Time our methods on one batch of simulated frames, in turn, and print seconds a frame and their ratio to bspline.
 
 usage: python benchmarks/speed.py [--size 256] [--batch 16] [--runs 3] [--threads 2]
 """
@@ -11,7 +11,7 @@ import time
 
 import torch
 
-from r2n2.config import RegistrationConfig
+from r2n2.config import BSplineConfig, RegistrationConfig
 from r2n2.registration import Pairs, build_method
 from r2n2.registration.reference import automatic_reference
 from r2n2.simulation import ThoraxConfig, thorax_series
@@ -26,32 +26,43 @@ def batch_of(size: int, count: int) -> Pairs:
     return Pairs(frames[reference].expand_as(moving), moving, valid, valid, series.grid)
 
 
-def seconds_a_frame(method: str, pairs: Pairs) -> float:
+METHODS = {
+    "network": RegistrationConfig(refine=False, device="cpu"),
+    "network + refinement": RegistrationConfig(device="cpu"),
+    "fit": RegistrationConfig(method="fit"),
+    "bspline": RegistrationConfig(method="bspline"),
+}
+
+
+def seconds_a_frame(config: RegistrationConfig, pairs: Pairs) -> float:
     began = time.perf_counter()
-    for _ in build_method(RegistrationConfig(method=method)).register(pairs):
+    for _ in build_method(config).register(pairs):
         pass
     return (time.perf_counter() - began) / len(pairs)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, value in (("size", 256), ("batch", 16), ("runs", 3), ("threads", 2)):
-        parser.add_argument(f"--{name}", type=int, default=value)
+    parser.add_argument("--size", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--runs", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     pairs = batch_of(arguments.size, arguments.batch)
-    seconds_a_frame("fit", pairs)  # warm-up, not counted
-    times: dict[str, list[float]] = {"fit": [], "bspline": []}
+    seconds: dict[str, list[float]] = {method: [] for method in METHODS}
+    for config in METHODS.values():  # warm up
+        quick = config.model_copy(update={"bspline": BSplineConfig(iterations=2)})
+        seconds_a_frame(quick, pairs.part(slice(0, 1)))
     for _ in range(arguments.runs):
-        for method, values in times.items():
-            values.append(seconds_a_frame(method, pairs))
-    size = arguments.size
-    print(f"{arguments.batch} frames of {size} x {size}, {arguments.threads} threads, {arguments.runs} runs in turn")
-    print("| method | median s/frame | fastest | slowest |\n|---|---|---|---|")
-    for method, values in times.items():
-        print(f"| {method} | {statistics.median(values):.4f} | {min(values):.4f} | {max(values):.4f} |")
-    ratios = [b / f for f, b in zip(times["fit"], times["bspline"], strict=True)]
-    print(f"bspline / fit, run by run: {', '.join(f'{r:.1f}' for r in ratios)}; median {statistics.median(ratios):.1f}")
+        for method, config in METHODS.items():
+            seconds[method].append(seconds_a_frame(config, pairs))
+    base = statistics.median(seconds["bspline"])
+    print(f"{arguments.threads} threads, {arguments.batch} frames of {arguments.size} x {arguments.size} at once, runs in turn\n")
+    print("| method | s/frame, median | smallest | largest | times as fast as bspline |\n|---|---|---|---|---|")
+    for method, values in seconds.items():
+        middle = statistics.median(values)
+        print(f"| {method} | {middle:.3f} | {min(values):.3f} | {max(values):.3f} | {base / middle:.1f} |")
 
 
 if __name__ == "__main__":

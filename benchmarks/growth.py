@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import json
 import os
 import platform
 import shutil
@@ -84,16 +85,15 @@ def register(source: Path, out: Path, options: Sequence[str], threads: int) -> C
     command = [*PROGRAM, "register", str(source), "-o", str(out), *fixed, *options]
     environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     began = time.perf_counter()
-    child = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-    _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
+    child = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL, check=False)
     total_s = time.perf_counter() - began
     if child.returncode != 0:
         raise SystemExit(f"{' '.join(command[3:])} ended with status {child.returncode}")
+    peak_mib = json.loads((out / "run.json").read_text(encoding="utf-8"))["peak_memory_mib"]
     with (out / "metrics.csv").open(encoding="utf-8") as file:
         registration_s = sum(float(row["seconds"] or 0) for row in csv.DictReader(file))
     shutil.rmtree(out)
-    return Cost(total_s, registration_s, usage.ru_maxrss / 1024)
+    return Cost(total_s, registration_s, peak_mib)
 
 
 def cases(frames: Iterable[int], sides: Iterable[int], threads: Iterable[int]) -> list[Case]:
@@ -205,7 +205,7 @@ def beyond(mib: int, folder: Path) -> None:
     )
     for start in range(0, count, chunks[0]):
         array[start : start + chunks[0]] = few[np.arange(start, min(start + chunks[0], count)) % len(few)]
-    cost = register(folder / "large.zarr", folder / "out", (*METHODS["fit"], "--batch-size", "8"), 1)
+    cost = register(folder / "large.zarr", folder / "out", (*METHODS["fit"], "--steps", "5", "--batch-size", "8"), 1)
     series_mib = count * few[0].nbytes / 2**20
     print(
         f"{count} frames of 1024 x 1024 in float32, {series_mib:.0f} MiB in chunks of {chunks[0]} frames, by fit: "

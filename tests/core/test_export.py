@@ -23,7 +23,7 @@ from r2n2.folder_lock import LOCK_NAME
 from r2n2.geometry import Grid, Space
 from r2n2.io import read_field, read_series
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.run_manifest import input_sha256, load_manifest, run_sha256
+from r2n2.run_manifest import input_sha256, load_manifest, peak_memory_mib, run_sha256
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import BSplineField, DisplacementField, GaussianSequence, Transform, map_points
 
@@ -177,6 +177,19 @@ def test_run_json_says_what_is_needed_and_names_no_patient(finished) -> None:
     for path in folder.rglob("*"):
         if path.is_file():
             assert b"CANARY" not in path.read_bytes(), path
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the system does not tell")
+def test_peak_memory_is_of_this_process_and_not_of_the_one_that_started_it() -> None:
+    held = np.ones(200 * 2**17)
+    code = "from r2n2.run_manifest import peak_memory_mib; print(peak_memory_mib()); x = b'1' * 2**26; print(peak_memory_mib())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    before, after = map(float, done.stdout.split())
+    own = peak_memory_mib()
+    assert own is not None
+    assert held.nbytes / 2**20 == 200
+    assert before < own - 100
+    assert after - before == pytest.approx(64, abs=8)
 
 
 def test_a_dense_field_of_a_shift_holds_the_shift(tmp_path: Path) -> None:

@@ -237,15 +237,16 @@ class _Result:
     beginnings: tuple[GaussianSequence, ...]
 
     def __call__(self) -> tuple[Transform, ...]:
-        return tuple(self._transform(pair) for pair in range(len(self.pairs)))
+        # Off the device once a step, not once a step and pair; frames are judged and written on the processor.
+        steps = tuple(GaussianParameters(*(values.cpu() for values in step)) for step in self.steps)
+        return tuple(self._transform(pair, steps[: self.taken[pair]]) for pair in range(len(self.pairs)))
 
-    def _transform(self, pair: int) -> GaussianSequence:
-        like = self.pairs.fixed
-        steps = self.steps[: self.taken[pair]]
+    def _transform(self, pair: int, steps: tuple[GaussianParameters, ...]) -> GaussianSequence:
+        dtype = self.pairs.fixed.dtype
         start = self.beginnings[pair]
 
         def joined(name: str) -> Tensor:
-            parts = [getattr(start, name).to(like), *(getattr(step, name)[pair, None].to(like) for step in steps)]
+            parts = [getattr(start, name).to("cpu", dtype), *(getattr(step, name)[pair, None].to(dtype) for step in steps)]
             return torch.cat(parts)
 
         return GaussianSequence(joined("centres"), joined("sigmas"), joined("orientation"), joined("amplitudes"), self.pairs.grid)

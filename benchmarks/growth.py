@@ -205,10 +205,10 @@ def beyond(mib: int, folder: Path) -> None:
     )
     for start in range(0, count, chunks[0]):
         array[start : start + chunks[0]] = few[np.arange(start, min(start + chunks[0], count)) % len(few)]
-    cost = register(folder / "large.zarr", folder / "out", (*METHODS["fit"], "--steps", "5", "--batch-size", "8"), 1)
+    cost = register(folder / "large.zarr", folder / "out", (*METHODS["network"], "--steps", "5", "--batch-size", "8"), 1)
     series_mib = count * few[0].nbytes / 2**20
     print(
-        f"{count} frames of 1024 x 1024 in float32, {series_mib:.0f} MiB in chunks of {chunks[0]} frames, by fit: "
+        f"{count} frames of 1024 x 1024 in float32, {series_mib:.0f} MiB in chunks of {chunks[0]} frames, by the network: "
         f"{cost.total_s:.0f} s, peak resident memory {cost.peak_mib:.0f} MiB"
     )
     if cost.peak_mib >= series_mib:

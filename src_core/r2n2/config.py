@@ -134,20 +134,24 @@ class FitConfig(Config):
 
     regularisation: float = Field(default=0.005, ge=0)
     """Weight of the diffusion of the displacement (mean squared gradient) against the mean squared difference."""
-    sizes: tuple[int, int, int] = (48, 96, 256)
+    sizes: tuple[int, int, int] = (32, 96, 256)
     """Sides in pixels of the working squares: of the first Gaussians, of the others, of the last steps."""
-    coarse_share: float = Field(default=0.2, gt=0, le=1)
+    coarse_share: float = Field(default=0.4, gt=0, le=1)
     """Share of the Gaussians placed on the coarsest square."""
-    rounds: int = Field(default=4, ge=1, le=50)
+    rounds: int = Field(default=2, ge=1, le=50)
     """Rounds in which the other Gaussians are added."""
-    steps_a_round: int = Field(default=5, ge=1, le=200)
-    """Steps of all Gaussians together after each round."""
-    final_steps: int = Field(default=10, ge=1, le=200)
+    steps_a_round: int = Field(default=3, ge=1, le=200)
+    """Steps of all Gaussians together after each round; twice as many after the first ones on the coarsest square."""
+    final_steps: int = Field(default=14, ge=1, le=200)
     """Steps on the finest square."""
     refine_rounds: int = Field(default=2, ge=1, le=50)
     """Rounds in which the Gaussians that a start lacks are added."""
-    refine_steps: tuple[int, int] = (8, 12)
+    refine_steps: tuple[int, int] = (3, 14)
     """Steps on the second and on the finest square where there is a start, such as the network's Gaussians."""
+    far: float = Field(default=0.04, ge=0)
+    """Objective on the coarsest square above which a pair is still far from aligned, after the first Gaussians or with a start."""
+    far_steps: int = Field(default=30, ge=0, le=200)
+    """Steps on the coarsest square that only such pairs take."""
     proposed_sigmas: tuple[float, ...] = (0.3, 0.17, 0.1)
     """Standard deviations with which a Gaussian may start, normalised."""
     sigma_range: tuple[float, float] = (0.04, 0.6)
@@ -158,13 +162,13 @@ class FitConfig(Config):
     """Jacobian determinant from which on folding is feared."""
     folding_size: int = Field(default=48, ge=16, le=512)
     """Side in points of the lattice on which folding is measured."""
-    outlier: float = Field(default=3.0, gt=0)
+    outlier: float = Field(default=1.0, gt=0)
     """Difference of z-scored intensities from which on a pixel counts less and less."""
     clamp: float = Field(default=3.0, gt=0)
     """z-scored intensities are clamped to plus and minus this."""
     pixels_a_step: int = Field(default=4096, ge=256)
-    """Pixels of the working square that a step's linear model looks at; its result is judged on all of them."""
-    longest_step_px: float = Field(default=0.7, gt=0)
+    """Pixels of the working square from which a step takes the curvature; slope and result are of all of them."""
+    longest_step_px: float = Field(default=2.0, gt=0)
     """Largest change of an amplitude in one step, in pixels of the working square."""
     field_size: int = Field(default=96, ge=16, le=2048)
     """Largest side in points of the lattice on which a step's displacement is summed; larger squares interpolate it."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from r2n2.geometry import Grid
 from r2n2.registration.folding import folding_equations, folding_penalty
-from r2n2.registration.normal_equations import data_equations, regulariser_equations, solve_damped
+from r2n2.registration.normal_equations import data_matrix, regulariser_equations, solve_damped
 from r2n2.registration.proposal import propose
 from r2n2.registration.whitened import WhitenedGaussians
 from r2n2.similarity import diffusion
@@ -132,10 +132,11 @@ def _slope_residual_weight(ndim: int, count: int = 11) -> tuple[Tensor, Tensor, 
 
 
 @pytest.mark.parametrize("ndim", [2, 3])
-def test_data_equations_are_gauss_newton(ndim: int) -> None:
+def test_matrix_and_right_side_are_gauss_newton(ndim: int) -> None:
     model, positions = _model(ndim), _positions(ndim)
     slope, residual, weight = _slope_residual_weight(ndim)
-    matrix, vector = data_equations(model, positions, slope, residual, weight)
+    matrix = data_matrix(model, positions, slope, weight)
+    vector = model.pulled_back(positions, slope * residual * weight).flatten(1)
     start = model.displacement(positions)
 
     def weighted(change: Tensor) -> Tensor:
@@ -148,6 +149,18 @@ def test_data_equations_are_gauss_newton(ndim: int) -> None:
         mine = jacobian[pair, 0, :, pair]
         torch.testing.assert_close(matrix[pair], mine.mT @ mine, rtol=1e-6, atol=1e-9)
         torch.testing.assert_close(vector[pair], mine.mT @ weighted(change)[pair, 0], rtol=1e-6, atol=1e-9)
+
+
+def test_the_matrix_of_many_pairs_is_that_of_each() -> None:
+    generator = torch.Generator().manual_seed(6)
+    slope, weight = (torch.rand(9, count, 11, generator=generator, dtype=torch.float64) for count in (2, 1))
+    model, one = _model(2), torch.arange(9) % 2
+    many = WhitenedGaussians(model.centres[one], model.factors[one], model.amplitudes[one])
+    places = torch.rand(9, 2, 11, generator=generator, dtype=torch.float64)
+    together = data_matrix(many, places, slope, weight)
+    for k in range(9):
+        alone = data_matrix(many.part(slice(k, k + 1)), places[k : k + 1], slope[k : k + 1], weight[k : k + 1])
+        torch.testing.assert_close(together[k], alone[0])
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

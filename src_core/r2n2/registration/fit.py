@@ -3,7 +3,8 @@
 The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, r the difference of
 z-scored intensities, plus ``regularisation`` times the mean squared gradient of the displacement, plus ``folding_weight`` times a
 penalty on folding. Gaussians are added a few at a time where one alone would lower the objective most (``proposal``), then all are
-moved together. A step that does not lower a pair's objective is not taken for that pair.
+moved together. A step's direction is that of the whole objective, its curvature that of a sample of the pixels; a step that does not
+lower a pair's objective is not taken for that pair.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from r2n2.geometry import Grid
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.folding import folding_equations, folding_penalty
-from r2n2.registration.normal_equations import data_equations, regulariser_equations, solve_damped
+from r2n2.registration.normal_equations import data_matrix, regulariser_equations, solve_damped
 from r2n2.registration.proposal import propose
 from r2n2.registration.whitened import WhitenedGaussians
 from r2n2.similarity import diffusion
@@ -33,8 +34,6 @@ __all__ = ["FitMethod", "Round", "plan_rounds"]
 
 _FIRST_DAMPING, _SMALLEST_DAMPING, _LARGEST_DAMPING = 1e-2, 1e-5, 1e3
 _ORDER_SIZE = 24
-_ALIGNED = 0.1  # an aligned pixel counts as much as one with this squared difference: it holds what is right in place
-_GOLDEN = 0.618033988749895  # multiples of it fill the interval evenly: each step looks at other pixels
 _REACH = 1.1  # a centre may lie a little outside the square
 
 
@@ -45,22 +44,25 @@ class Round:
     size: int
     add: int
     steps: int
+    far_only: bool = False
+    """Only for pairs that are still far from aligned."""
 
 
 def plan_rounds(config: FitConfig, gaussians: int, present: int) -> tuple[Round, ...]:
     """The plan for ``gaussians`` in all of which ``present`` are given as a start."""
     missing = max(gaussians - present, 0)
+    coarsest, middle, finest = config.sizes
+    far = Round(coarsest, 0, config.far_steps, far_only=True)
     if present:
-        # What is coarse is in the start.
+        # What is coarse is in the start, if it is any good.
         steps, final = config.refine_steps
-        turns = [Round(config.sizes[1], share, steps) for share in _shares(missing, config.refine_rounds)]
-        rounds = [*(turns or [Round(config.sizes[1], 0, steps)]), Round(config.sizes[2], 0, final)]
-        return tuple(plan for plan in rounds if plan.steps or plan.add)
-    first = min(missing, max(1, round(gaussians * config.coarse_share)))
-    sizes = [(config.sizes[0], first), *((config.sizes[1], share) for share in _shares(missing - first, config.rounds))]
-    rounds = [Round(size, add, config.steps_a_round) for size, add in sizes]
-    rounds.append(Round(config.sizes[2], 0, config.final_steps))
-    return tuple(rounds)
+        turns = [Round(middle, share, steps) for share in _shares(missing, config.refine_rounds)]
+        rounds = [far, *(turns or [Round(middle, 0, steps)]), Round(finest, 0, final)]
+    else:
+        first = min(missing, max(1, round(gaussians * config.coarse_share)))
+        turns = [Round(middle, share, config.steps_a_round) for share in _shares(missing - first, config.rounds)]
+        rounds = [Round(coarsest, first, 2 * config.steps_a_round), far, *turns, Round(finest, 0, config.final_steps)]
+    return tuple(plan for plan in rounds if plan.steps or plan.add)
 
 
 def _shares(count: int, rounds: int) -> list[int]:
@@ -122,6 +124,10 @@ class FitMethod:
                 if level is None or level.size != plan.size:
                     level = _Level.build(pairs, plan.size, self._config)
                 current = level.judge(model)
+                moved = current.objective > self._config.far if plan.far_only else None
+                if moved is not None and not bool(moved.any()):
+                    index += plan.steps
+                    continue
                 if plan.add:
                     new = propose(
                         level.grid,
@@ -136,7 +142,7 @@ class FitMethod:
             damping = current.objective.new_full((len(pairs),), _FIRST_DAMPING)
             for step in range(plan.steps):
                 with torch.inference_mode():
-                    model, current, damping = level.improve(model, current, damping, step)
+                    model, current, damping = level.improve(model, current, damping, step, moved)
                 index += 1
                 yield RegistrationStep(index, total, current.objective.clone(), partial(_sequences, model, pairs))
 
@@ -194,6 +200,7 @@ class _Level:
     enlarging: Tensor | None
     """(size, smaller size) that interpolates an axis of the smaller lattice, if there is one."""
     order: Tensor
+    """All pixels shuffled: steps look at one part of them after the other."""
     coarse: Grid
     coarse_positions: Tensor
     fine: Grid
@@ -273,16 +280,17 @@ class _Level:
         return 0.5 * (current.gradient + self.fixed_gradient)
 
     def improve(
-        self, model: WhitenedGaussians, current: _Judged, damping: Tensor, step: int
+        self, model: WhitenedGaussians, current: _Judged, damping: Tensor, step: int, moved: Tensor | None
     ) -> tuple[WhitenedGaussians, _Judged, Tensor]:
-        """One damped step, taken by the pairs whose objective it lowers."""
+        """One damped step, taken by the pairs whose objective it lowers, and of those that are ``moved`` (B,) if that is given."""
         slope = self.force_gradient(current)
-        positions, residual, weight = self.positions, current.residual, current.weight
-        if positions.shape[1] > self.config.pixels_a_step:
-            part, weight = self._sample(slope, residual, weight, step)
-            positions = positions[:, part].movedim(0, 1)
-            slope, residual = (v.gather(2, part[:, None].expand(-1, v.shape[1], -1)) for v in (slope, residual))
-        matrix, vector = data_equations(model, positions, slope, residual, weight)
+        vector = model.pulled_back(self.lattice, self._on_lattice(slope * current.residual * current.weight)).flatten(1)
+        positions, weight, total = self.positions, current.weight, slope.shape[2]
+        if total > self.config.pixels_a_step:
+            part = self.order.roll(-step * self.config.pixels_a_step)[: self.config.pixels_a_step]
+            positions, slope = positions[:, part], slope[:, :, part]
+            weight = weight[:, :, part] * (total / self.config.pixels_a_step)
+        matrix = data_matrix(model, positions, slope, weight)
         regularisation = self.config.regularisation
         regulariser = regulariser_equations(model, self.coarse_positions, self.coarse)
         folding = folding_equations(model, current.fine_field, self.fine_positions, self.fine, self.config.smallest_jacobian)
@@ -299,22 +307,19 @@ class _Level:
         tried = model.changed(change, self.config.sigma_range, _REACH)
         judged = self.judge(tried)
         better = judged.objective < current.objective
+        if moved is not None:
+            better = better & moved
         damping = torch.where(better, damping * 0.3, damping * 5).clamp(_SMALLEST_DAMPING, _LARGEST_DAMPING)
         return tried.where(better, model), _choose(better, judged, current), damping
 
-    def _sample(self, slope: Tensor, residual: Tensor, weight: Tensor, step: int) -> tuple[Tensor, Tensor]:
-        """Pixels (B, M) for a step's linear model and their weights (B, 1, M), so that sums over them are right on average.
-
-        Half of the chance is even; the other half goes to pixels with a slope and a difference to be made smaller. Each pair's
-        choice depends on that pair alone: evenly spaced places of its summed chances, the pixels in a fixed shuffled order.
-        """
-        count, total = self.config.pixels_a_step, slope.shape[2]
-        telling = (slope.square().sum(1) * (residual.square() + _ALIGNED)[:, 0] * weight[:, 0]).sqrt()
-        chance = 0.5 / total + 0.5 * telling / telling.sum(1, keepdim=True).clamp_min(torch.finfo(telling.dtype).tiny)
-        summed = chance[:, self.order].cumsum(1, dtype=torch.float64)
-        places = (torch.arange(count, device=summed.device, dtype=summed.dtype) + (step * _GOLDEN) % 1) / count
-        part = self.order[torch.searchsorted(summed, places * summed[:, -1:]).clamp_max(total - 1)]
-        return part, (weight[:, 0].gather(1, part) / (count * chance.gather(1, part))).unsqueeze(1)
+    def _on_lattice(self, values: Tensor) -> Tensor:
+        """Values (B, ndim, P) on the working square, summed where displacements are: the transpose of their interpolation."""
+        if self.enlarging is None:
+            return values
+        values = values.unflatten(2, self.grid.shape)
+        for _ in range(self.grid.ndim):
+            values = torch.tensordot(values, self.enlarging, dims=([2], [0]))
+        return values.flatten(2)
 
 
 def _choose(better: Tensor, new: _Judged, old: _Judged) -> _Judged:

@@ -12,33 +12,38 @@ from torch import Tensor
 from r2n2.geometry import Grid
 from r2n2.registration.whitened import WhitenedGaussians
 
-__all__ = ["data_equations", "regulariser_equations", "solve_damped"]
+__all__ = ["data_matrix", "regulariser_equations", "solve_damped"]
 
+_PAIRS_AT_ONCE = 4  # beyond, the Jacobians no longer stay in memory that is at hand: half as fast
 _FLOOR = 1e-6  # of the largest diagonal entry: a Gaussian of no amplitude has no slope in its position and shape
 
 
-def data_equations(
-    model: WhitenedGaussians, positions: Tensor, slope: Tensor, residual: Tensor, weight: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Matrix and right side of sum over pixels of weight (residual + slope . change of the displacement)^2.
+def data_matrix(model: WhitenedGaussians, positions: Tensor, slope: Tensor, weight: Tensor) -> Tensor:
+    """Matrix of sum over pixels of weight (residual + slope . change of the displacement)^2.
+
+    Its right side, sum of weight * residual * slope . derivative, is ``WhitenedGaussians.pulled_back``: that one is cheap for all
+    pixels, while a sample of them does for the matrix, which decides how fast a minimum is reached and not where it lies.
 
     Parameters
     ----------
     positions
-        (ndim, P) NORMALISED.
+        (ndim, P) or (B, ndim, P) NORMALISED.
     slope
         (B, ndim, P) image gradient.
-    residual, weight
+    weight
         (B, 1, P).
 
     Returns
     -------
-    tuple of Tensor
-        (B, K q, K q) and (B, K q), q = ``model.freedom``.
+    Tensor
+        (B, K q, K q), q = ``model.freedom``.
     """
-    root = weight.sqrt()
-    jacobian = model.projected(positions, slope * root).flatten(1, 2)
-    return _times_own_transpose(jacobian), (jacobian @ (residual * root).mT).squeeze(-1)
+    projection, products = slope * weight.sqrt(), []
+    for first in range(0, len(slope), _PAIRS_AT_ONCE):
+        some = slice(first, first + _PAIRS_AT_ONCE)
+        places = positions if positions.ndim == 2 else positions[some]
+        products.append(_times_own_transpose(model.part(some).projected(places, projection[some]).flatten(1, 2)))
+    return torch.cat(products)
 
 
 def _times_own_transpose(rows: Tensor) -> Tensor:

@@ -96,11 +96,11 @@ class FitMethod:
         return self._gaussians
 
     def step_count(self, present: int) -> int:
-        """How many steps ``register`` takes from a start of ``present`` Gaussians."""
-        return sum(plan.steps for plan in plan_rounds(self._config, self._gaussians, present))
+        """How many steps ``register`` yields from a start of ``present`` Gaussians."""
+        return sum(plan.steps for plan in plan_rounds(self._config, self._gaussians, present) if not plan.far_only)
 
     def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
-        """Fit a batch, yielding after every step.
+        """Fit a batch, yielding after every step that all pairs take.
 
         Parameters
         ----------
@@ -126,7 +126,6 @@ class FitMethod:
                 current = level.judge(model)
                 moved = current.objective > self._config.far if plan.far_only else None
                 if moved is not None and not bool(moved.any()):
-                    index += plan.steps
                     continue
                 if plan.add:
                     new = propose(
@@ -143,6 +142,8 @@ class FitMethod:
             for step in range(plan.steps):
                 with torch.inference_mode():
                     model, current, damping = level.improve(model, current, damping, step, moved)
+                if plan.far_only:
+                    continue  # not yielded: quick, and the number of steps is told before it is known who is far
                 index += 1
                 yield RegistrationStep(index, total, current.objective.clone(), partial(_sequences, model, pairs))
 

@@ -146,7 +146,7 @@ class FitConfig(Config):
     """Steps on the finest square."""
     refine_rounds: int = Field(default=2, ge=1, le=50)
     """Rounds in which the Gaussians that a start lacks are added."""
-    refine_steps: tuple[int, int] = (3, 14)
+    refine_steps: tuple[int, int] = (3, 24)
     """Steps on the second and on the finest square where there is a start, such as the network's Gaussians."""
     far: float = Field(default=0.04, ge=0)
     """Objective on the coarsest square above which a pair is still far from aligned, after the first Gaussians or with a start."""

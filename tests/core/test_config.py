@@ -24,7 +24,7 @@ def test_the_papers_numbers_are_the_defaults() -> None:
 def test_the_default_is_the_shipped_network_refined() -> None:
     config = RegistrationConfig()
     assert (config.method, config.weights, config.refine) == ("r2n2", "general", True)
-    assert config.fit.refine_steps == (3, 14)
+    assert config.fit.refine_steps == (3, 24)
 
 
 def _keys(model: type[Config], prefix: tuple[str, ...] = ()) -> list[tuple[str, ...]]:

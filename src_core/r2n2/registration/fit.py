@@ -3,8 +3,8 @@
 The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, r the difference of
 z-scored intensities, plus ``regularisation`` times the mean squared gradient of the displacement, plus ``folding_weight`` times a
 penalty on folding. Gaussians are added a few at a time where one alone would lower the objective most (``proposal``), then all are
-moved together. A step's direction is that of the whole objective, its curvature that of a sample of the pixels; a step that does not
-lower a pair's objective is not taken for that pair.
+moved together. A step takes its slope from the whole objective and its curvature from a sample of the pixels; pairs whose objective
+it does not lower do not take it.
 """
 
 from __future__ import annotations

@@ -27,8 +27,8 @@ def save(name: str, uri: str) -> None:
 
 def main() -> None:
     """Simulate, register, draw."""
-    truth = thorax_series(ThoraxConfig(seed=3))
-    config = RegistrationConfig(method="fit")
+    truth = thorax_series(ThoraxConfig(seed=7))
+    config = RegistrationConfig(device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         with ResultWriter(Path(folder) / "result", truth.series, config, landmarks=truth.landmarks) as writer:
             for progress in register_series(truth.series, config):

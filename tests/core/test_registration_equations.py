@@ -156,10 +156,10 @@ def test_the_matrix_of_many_pairs_is_that_of_each() -> None:
     slope, weight = (torch.rand(9, count, 11, generator=generator, dtype=torch.float64) for count in (2, 1))
     model, one = _model(2), torch.arange(9) % 2
     many = WhitenedGaussians(model.centres[one], model.factors[one], model.amplitudes[one])
-    places = torch.rand(9, 2, 11, generator=generator, dtype=torch.float64)
-    together = data_matrix(many, places, slope, weight)
+    positions = _positions(2)
+    together = data_matrix(many, positions, slope, weight)
     for k in range(9):
-        alone = data_matrix(many.part(slice(k, k + 1)), places[k : k + 1], slope[k : k + 1], weight[k : k + 1])
+        alone = data_matrix(many.part(slice(k, k + 1)), positions, slope[k : k + 1], weight[k : k + 1])
         torch.testing.assert_close(together[k], alone[0])
 
 

@@ -143,7 +143,7 @@ class FitMethod:
                 with torch.inference_mode():
                     model, current, damping = level.improve(model, current, damping, step, moved)
                 if plan.far_only:
-                    continue  # not yielded: quick, and the number of steps is told before it is known who is far
+                    continue  # not yielded: the number of steps is told before it is known who is far
                 index += 1
                 yield RegistrationStep(index, total, current.objective.clone(), partial(_sequences, model, pairs))
 
@@ -301,7 +301,7 @@ class _Level:
         change = solve_damped(
             matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
         ).unflatten(1, (len(model), model.freedom))
-        # A linear model of an image holds over about a pixel.
+        # A linear model of an image holds over a pixel or two.
         pixel = self.config.longest_step_px * 2 / (self.size - 1)
         longest = change[..., : model.ndim].norm(dim=-1).amax(1) / pixel
         change = change / longest.clamp_min(1)[:, None, None]

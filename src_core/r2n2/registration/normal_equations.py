@@ -27,7 +27,7 @@ def data_matrix(model: WhitenedGaussians, positions: Tensor, slope: Tensor, weig
     Parameters
     ----------
     positions
-        (ndim, P) or (B, ndim, P) NORMALISED.
+        (ndim, P) NORMALISED.
     slope
         (B, ndim, P) image gradient.
     weight
@@ -41,8 +41,7 @@ def data_matrix(model: WhitenedGaussians, positions: Tensor, slope: Tensor, weig
     projection, products = slope * weight.sqrt(), []
     for first in range(0, len(slope), _PAIRS_AT_ONCE):
         some = slice(first, first + _PAIRS_AT_ONCE)
-        places = positions if positions.ndim == 2 else positions[some]
-        products.append(_times_own_transpose(model.part(some).projected(places, projection[some]).flatten(1, 2)))
+        products.append(_times_own_transpose(model.part(some).projected(positions, projection[some]).flatten(1, 2)))
     return torch.cat(products)
 
 

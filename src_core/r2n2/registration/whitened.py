@@ -128,8 +128,8 @@ class WhitenedGaussians:
         square = square + whole.unsqueeze(3) * self.centres.unsqueeze(3) * self.centres.unsqueeze(2)
         move = (self.factors @ (first - whole * self.centres).unsqueeze(-1)).squeeze(-1)
         shape = self.factors @ square @ self.factors.mT
-        pairs = _pairs(ndim)
-        return torch.cat((amplitude, move, torch.stack([shape[..., i, j] * (-1 if i == j else -2) for i, j in pairs], -1)), 2)
+        turned = torch.stack([shape[..., i, j] * (-1 if i == j else -2) for i, j in _upper(ndim)], -1)
+        return torch.cat((amplitude, move, turned), 2)
 
     def derivatives(self, positions: Tensor) -> Tensor:
         """Weight of every Gaussian, and its change with centre and shape.
@@ -145,13 +145,13 @@ class WhitenedGaussians:
             (B, K, 1 + ndim + ndim (ndim + 1) / 2, P): w; w u_i; -w u_i u_i for i = j and -2 w u_i u_j for i < j.
         """
         whitened, weights = self._weights(positions)
-        pairs = _pairs(self.ndim)
+        upper = _upper(self.ndim)
         batch, count = self.centres.shape[:2]
-        result = weights.new_empty(batch, count, 1 + self.ndim + len(pairs), positions.shape[-1])
+        result = weights.new_empty(batch, count, 1 + self.ndim + len(upper), positions.shape[-1])
         result[:, :, 0] = weights
         for i in range(self.ndim):
             torch.mul(weights, whitened[i], out=result[:, :, 1 + i])
-        for k, (i, j) in enumerate(pairs, start=1 + self.ndim):
+        for k, (i, j) in enumerate(upper, start=1 + self.ndim):
             torch.mul(result[:, :, 1 + i], whitened[j], out=result[:, :, k]).mul_(-1 if i == j else -2)
         return result
 
@@ -177,7 +177,7 @@ class WhitenedGaussians:
         along = weights.mul_(self.amplitudes @ slope)
         for i in range(ndim):
             torch.mul(along, whitened[i], out=result[:, :, ndim + i])
-        for k, (i, j) in enumerate(_pairs(ndim), start=2 * ndim):
+        for k, (i, j) in enumerate(_upper(ndim), start=2 * ndim):
             torch.mul(result[:, :, ndim + i], whitened[j] if i == j else 2 * whitened[j], out=result[:, :, k]).neg_()
         return result
 
@@ -245,7 +245,7 @@ class WhitenedGaussians:
         """
         precision = self.factors.mT @ self.factors
         linear = (precision @ self.centres.unsqueeze(-1)).squeeze(-1)
-        square = torch.stack([precision[..., i, j] * (-0.5 if i == j else -1) for i, j in _pairs(self.ndim)], -1)
+        square = torch.stack([precision[..., i, j] * (-0.5 if i == j else -1) for i, j in _upper(self.ndim)], -1)
         constant = -0.5 * (linear * self.centres).sum(-1, keepdim=True)
         return (torch.cat((linear, square), -1) @ powers).add_(constant).clamp_max_(0).exp_()
 
@@ -264,20 +264,20 @@ class WhitenedGaussians:
         return whitened, squared.mul_(-0.5).exp_()
 
 
-def _pairs(ndim: int) -> list[tuple[int, int]]:
+def _upper(ndim: int) -> list[tuple[int, int]]:
     """Places on and above the diagonal, row by row."""
     return [(i, j) for i in range(ndim) for j in range(i, ndim)]
 
 
 def _powers(positions: Tensor) -> Tensor:
     """(ndim + ndim (ndim + 1) / 2, P): the positions and their products in pairs."""
-    return torch.cat((positions, torch.stack([positions[i] * positions[j] for i, j in _pairs(len(positions))])))
+    return torch.cat((positions, torch.stack([positions[i] * positions[j] for i, j in _upper(len(positions))])))
 
 
 def _symmetric(entries: Tensor, ndim: int) -> Tensor:
     """(..., ndim, ndim) from the entries on and above the diagonal, row by row."""
     result = entries.new_zeros(*entries.shape[:-1], ndim, ndim)
-    for k, (i, j) in enumerate(_pairs(ndim)):
+    for k, (i, j) in enumerate(_upper(ndim)):
         result[..., i, j] = entries[..., k]
         result[..., j, i] = entries[..., k]
     return result

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from r2n2.benchmark.contestants import Contestant, Registrar, Settings
 from r2n2.benchmark.images import Images
-from r2n2.benchmark.memory import own_peak_memory_mib
 from r2n2.benchmark.programs import Found
 from r2n2.geometry import Grid
+from r2n2.run_manifest import peak_memory_mib
 
 __all__ = ["Answer", "Failure", "Ready", "serve"]
 
@@ -74,7 +74,7 @@ def serve(connection: Connection, contestant: Contestant, grid: Grid, settings: 
         traceback.print_exc()
         connection.send(Failure(_words(error)))
         return
-    connection.send(Ready(own_peak_memory_mib()))
+    connection.send(Ready(peak_memory_mib()))
     while True:
         try:
             images = connection.recv()
@@ -95,7 +95,7 @@ def _register(registrar: Registrar, batch: int, images: Images) -> Answer:
     began = time.perf_counter()
     for start in range(0, len(images), batch):
         results += _attempt(registrar, images.part(slice(start, start + batch)))
-    return Answer(time.perf_counter() - began, tuple(results), own_peak_memory_mib())
+    return Answer(time.perf_counter() - began, tuple(results), peak_memory_mib())
 
 
 def _attempt(registrar: Registrar, images: Images) -> list[Found | str]:

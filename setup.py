@@ -15,17 +15,15 @@ VERSION = re.search(r'__version__ = "([^"]+)"', (ROOT / "src_core/r2n2/__init__.
 
 PACKAGE_DIR = {
     "napari_r2n2": "napari_r2n2",
-    "napari_r2n2.landmarks": "napari_r2n2/landmarks",
     "r2n2": "src_core/r2n2",
-    "r2n2.benchmark": "src_core/r2n2/benchmark",
-    "r2n2.io": "src_core/r2n2/io",
-    "r2n2.registration": "src_core/r2n2/registration",
-    "r2n2.simulation": "src_core/r2n2/simulation",
-    "r2n2.training": "src_core/r2n2/training",
-    "r2n2.transform": "src_core/r2n2/transform",
     "r2n2.resources": "resources",
     "r2n2.resources.icons": "resources/icons",
 }
+for _top in ("napari_r2n2", "r2n2"):
+    _folder = ROOT / PACKAGE_DIR[_top]
+    for _init in sorted(_folder.glob("**/__init__.py")):
+        _inside = _init.parent.relative_to(_folder).parts
+        PACKAGE_DIR[".".join((_top, *_inside))] = _init.parent.relative_to(ROOT).as_posix()
 
 
 class BuildWithManifest(build_py):
@@ -86,7 +84,8 @@ setup(
     include_package_data=False,
     package_data={
         "napari_r2n2": ["napari.yaml"],
-        "r2n2": ["py.typed", "templates/*"],
+        "r2n2": ["py.typed"],
+        "r2n2.report": ["templates/*"],
         "r2n2.resources": ["weights/*"],
         "r2n2.resources.icons": ["*.svg"],
     },

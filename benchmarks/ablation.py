@@ -24,11 +24,11 @@ from held_out import VALIDATION_PATIENTS, data_folder
 
 from r2n2.config import NetworkConfig
 from r2n2.simulation.engine import PairEngine
+from r2n2.training.data.reading import Stock, load_stock, split
 from r2n2.training.loop import build_network
 from r2n2.training.presets import preset
 from r2n2.training.run import train
 from r2n2.training.settings import Stage, StockConfig, TrainingConfig
-from r2n2.training.stock import Stock, load_stock, split
 from r2n2.training.validation import validate
 
 TEST_PATIENTS = ("SCD0000101", "SCD0000301", "SC-HF-I-01", "SC-HF-I-04")

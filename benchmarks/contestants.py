@@ -13,21 +13,22 @@ import numpy as np
 import torch
 from held_out import Case
 
-from r2n2.benchmark.contestants import OTHERS, Settings, absence, chosen
-from r2n2.benchmark.contestants import Contestant as Program
+from r2n2.benchmark import contestant
+from r2n2.benchmark.contestant import Settings
+from r2n2.benchmark.contestants import OTHERS, absence, chosen
 from r2n2.benchmark.images import Images
 from r2n2.benchmark.own import numbers_of
-from r2n2.checkpoint import load_network, read_manifest
 from r2n2.config import RegistrationConfig
 from r2n2.errors import R2N2Error
 from r2n2.geometry import Space
-from r2n2.network import R2N2
+from r2n2.network.checkpoint import load_network, read_manifest
+from r2n2.network.r2n2 import R2N2
 from r2n2.registration import Method, build_method
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.training.adapt import adapt
 from r2n2.transform import DisplacementField, Transform
 
-__all__ = ["NAMES", "Contestant", "Registered", "contestants", "images_of"]
+__all__ = ["NAMES", "Entry", "Registered", "contestants", "images_of"]
 
 NAMES = ("nothing", "bspline", *OTHERS, "fit", "paper", "untrained", "general", "refined", "adapted")
 
@@ -41,7 +42,7 @@ class Registered:
 
 
 @dataclass(frozen=True, eq=False)
-class Contestant:
+class Entry:
     """A method.
 
     Parameters
@@ -62,7 +63,7 @@ class Contestant:
     prepare: Callable[[Case], Callable[[Case], Registered] | None] | None = None
 
 
-def contestants(wanted: Sequence[str], options: Any) -> list[Contestant | str]:
+def contestants(wanted: Sequence[str], options: Any) -> list[Entry | str]:
     """The methods of these names.
 
     Parameters
@@ -71,7 +72,7 @@ def contestants(wanted: Sequence[str], options: Any) -> list[Contestant | str]:
         ``threads``, ``bspline_frames``, ``elastix_frames``, ``paper``, ``general``, ``adapted``, ``adapt_minutes`` and
         ``adapt_parts`` of the command line.
     """
-    found: list[Contestant | str] = []
+    found: list[Entry | str] = []
     for name in wanted:
         try:
             found += _named(name, options)
@@ -80,9 +81,9 @@ def contestants(wanted: Sequence[str], options: Any) -> list[Contestant | str]:
     return found
 
 
-def _named(name: str, options: Any) -> list[Contestant | str]:
+def _named(name: str, options: Any) -> list[Entry | str]:
     if name == "nothing":
-        return [Contestant("nothing", _nothing)]
+        return [Entry("nothing", _nothing)]
     if name == "bspline":
         return [_ours("bspline", RegistrationConfig(method="bspline"), options.bspline_frames)]
     if name in OTHERS:
@@ -111,11 +112,11 @@ def _by(method: Method) -> Callable[[Case], Registered]:
     return register
 
 
-def _ours(name: str, config: RegistrationConfig, most_frames: int | None = None) -> Contestant:
-    return Contestant(name, _by(build_method(config)), most_frames)
+def _ours(name: str, config: RegistrationConfig, most_frames: int | None = None) -> Entry:
+    return Entry(name, _by(build_method(config)), most_frames)
 
 
-def _theirs(program: Program, options: Any) -> Contestant | str:
+def _theirs(program: contestant.Contestant, options: Any) -> Entry | str:
     reason = absence(program)
     if reason is not None:
         return f"{program.name}: left out, {reason}"
@@ -126,7 +127,7 @@ def _theirs(program: Program, options: Any) -> Contestant | str:
         vectors = [torch.from_numpy(one.vectors_px).double() for one in found]
         return Registered(tuple(DisplacementField(one, case.grid, Space.INDEX) for one in vectors), found[0].numbers)
 
-    return Contestant(program.name, register, options.elastix_frames if program.choice == "elastix" else None)
+    return Entry(program.name, register, options.elastix_frames if program.choice == "elastix" else None)
 
 
 def images_of(case: Case) -> Images:
@@ -136,15 +137,15 @@ def images_of(case: Case) -> Images:
     return Images(frames[0], valid[0], frames[1:], valid[1:], case.grid)
 
 
-def _untrained(options: Any) -> Contestant:
+def _untrained(options: Any) -> Entry:
     """The general network before any training: what its fixed parts do alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = R2N2(read_manifest(options.general).config).eval()
-    return Contestant("network general, untrained", _by(RecurrentMethod(network, steps=RegistrationConfig().steps)))
+    return Entry("network general, untrained", _by(RecurrentMethod(network, steps=RegistrationConfig().steps)))
 
 
-def _adapted(options: Any) -> list[Contestant | str]:
+def _adapted(options: Any) -> list[Entry | str]:
     if options.adapted is not None:
         config = RegistrationConfig(method="r2n2", weights=str(options.adapted), refine=False, device="cpu")
         return [_ours("network after adapt", config)]
@@ -159,4 +160,4 @@ def _adapted(options: Any) -> list[Contestant | str]:
         *_, last = adapt(case.series, network, seconds=60 * options.adapt_minutes, reference=0, device="cpu")
         return _by(RecurrentMethod(last.network, steps=RegistrationConfig().steps))
 
-    return [Contestant(f"network after {options.adapt_minutes:g} min of adapt", _nothing, prepare=prepare)]
+    return [Entry(f"network after {options.adapt_minutes:g} min of adapt", _nothing, prepare=prepare)]

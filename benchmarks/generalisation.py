@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from contestants import NAMES, Contestant, contestants
+from contestants import NAMES, Entry, contestants
 from held_out import PARTS, data_folder, held_out_cases
 from score_tables import by_part, errors, mean, ratios, report, row
 from scoring import Score, scores_of
@@ -86,7 +86,7 @@ def main() -> None:
     frames, most = (2, arguments.series or 2) if arguments.quick else (arguments.frames, arguments.series)
     field_of = contestants(arguments.methods, arguments)
     skipped = [item for item in field_of if isinstance(item, str)]
-    methods = [item for item in field_of if isinstance(item, Contestant)]
+    methods = [item for item in field_of if isinstance(item, Entry)]
     data = arguments.data or data_folder()
     split = "development data" if arguments.validation else "test part"
     title = f"{split}: {', '.join(arguments.parts)}; {frames} frames a series, {arguments.threads} threads, methods in turn"

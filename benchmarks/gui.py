@@ -26,7 +26,7 @@ def menu_imports() -> list[str]:
     code = (
         "import sys, npe2; pm = npe2.PluginManager.instance(); pm.discover(); "
         "list(pm.iter_widgets()); list(pm.iter_menu('napari/layers/register')); "
-        "print(*[m for m in ('torch', 'r2n2.network', 'napari_r2n2.align_widget') if m in sys.modules])"
+        "print(*[m for m in ('torch', 'r2n2.network.r2n2', 'napari_r2n2.align_widget') if m in sys.modules])"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 

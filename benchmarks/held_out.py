@@ -25,7 +25,7 @@ from r2n2.geometry import Grid
 from r2n2.registration import Pairs, automatic_reference
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.simulation import MotionConfig, ThoraxConfig, thorax_series
-from r2n2.simulation.motions import draw_motion
+from r2n2.simulation.random_motion import draw_motion
 
 __all__ = ["PARTS", "Case", "data_folder", "held_out_cases"]
 

@@ -19,12 +19,12 @@ from speed import batch_of
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
-from r2n2.checkpoint import load_network, read_manifest
 from r2n2.config import NetworkConfig
-from r2n2.network import R2N2
+from r2n2.network.checkpoint import load_network, read_manifest
+from r2n2.network.r2n2 import R2N2
 from r2n2.registration import Pairs
 from r2n2.registration.recurrent import RecurrentMethod
-from r2n2.registration.unroll import advance, begin, compare, prepare
+from r2n2.registration.recurrent_steps import advance, begin, compare, prepare
 
 STEPS = 25
 KINDS = {

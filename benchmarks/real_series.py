@@ -21,7 +21,7 @@ import numpy as np
 from skimage.draw import polygon
 
 from r2n2.evaluation import dice, warp_labels
-from r2n2.result_folder import read_result, slice_folders
+from r2n2.results.reader import read_result, slice_folders
 
 PHASES = 20
 

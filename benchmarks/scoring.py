@@ -6,7 +6,7 @@ import time
 from dataclasses import asdict, dataclass
 
 import numpy as np
-from contestants import Contestant, images_of
+from contestants import Entry, images_of
 from held_out import Case
 
 from r2n2.benchmark.scores import FrameScore, FrameTruth, score_frame
@@ -25,7 +25,7 @@ class Score(FrameScore):
     numbers: int
 
 
-def scores_of(contestant: Contestant, whole: Case) -> list[Score]:
+def scores_of(contestant: Entry, whole: Case) -> list[Score]:
     """Register a series and measure every frame."""
     case = whole.first(contestant.most_frames)
     register = contestant.register if contestant.prepare is None else contestant.prepare(case)

@@ -20,7 +20,7 @@ from scipy.ndimage import gaussian_filter, gaussian_filter1d, map_coordinates, z
 from r2n2.geometry import Grid
 from r2n2.series import LandmarkSet
 from r2n2.simulation.lattice import random_field
-from r2n2.simulation.motions import without_folding
+from r2n2.simulation.random_motion import without_folding
 
 __all__ = ["KINDS", "Drawn", "fluorescence", "ultrasound"]
 

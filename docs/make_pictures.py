@@ -10,10 +10,11 @@ import tempfile
 from pathlib import Path
 
 from r2n2.config import RegistrationConfig
-from r2n2.export import ResultWriter
 from r2n2.registration import register_series
-from r2n2.report_data import gather
-from r2n2.report_figures import difference_figure, sequence_figure, time_figure
+from r2n2.report.data import gather
+from r2n2.report.figures import difference_figure, sequence_figure, time_figure
+from r2n2.report.page import render_report
+from r2n2.results.writer import ResultWriter
 from r2n2.simulation import ThoraxConfig, thorax_series
 
 IMAGES = Path(__file__).with_name("images")
@@ -34,7 +35,7 @@ def main() -> None:
             for progress in register_series(truth.series, config):
                 for result in progress.finished:
                     writer.add(result)
-            registered = writer.finish()
+            registered = writer.finish(render_report)
         data = gather(truth.series, registered)
         example = data.examples[0]
         save("sequence.png", sequence_figure(data, example, registered.transforms[example.frame]))

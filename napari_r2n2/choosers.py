@@ -14,7 +14,7 @@ from napari_r2n2.connections import connect_while_alive
 from napari_r2n2.layers import AXES_CHOICES, METADATA_KEY, axes_of, layer_to_series
 from napari_r2n2.training_run import SUFFIX, adapted_weights
 from r2n2.errors import ArgumentError, R2N2Error
-from r2n2.shipped_weights import named_weights
+from r2n2.network.shipped_weights import named_weights
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer

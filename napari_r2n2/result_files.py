@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from napari_r2n2.registration import FrameKey, Registration
 
 if TYPE_CHECKING:
-    from r2n2.result_folder import RegisteredSeries
+    from r2n2.results.reader import RegisteredSeries
     from r2n2.series import ImageSeries, LandmarkSet
 
 __all__ = ["export_results", "open_results"]
@@ -47,8 +47,8 @@ def export_results(
     ResourceError
         If it cannot be written.
     """
-    from r2n2.acquisition import finish_acquisition, slice_names
     from r2n2.errors import ArgumentError
+    from r2n2.results.acquisition import finish_acquisition, slice_names
 
     if not registration.references:
         raise ArgumentError("export: no frame is aligned yet; press Run first")
@@ -75,8 +75,9 @@ def _export_one(
     registration: Registration, index: int, folder: Path, landmarks: LandmarkSet | None, overwrite: bool
 ) -> Iterator[int]:
     """Yields the number of frames written."""
-    from r2n2.export import ResultWriter
     from r2n2.registration import FrameStatus, resolve_device, unregistered
+    from r2n2.report.page import render_report
+    from r2n2.results.writer import ResultWriter
 
     series, config = registration.series[index], registration.config
     assert config is not None
@@ -98,7 +99,7 @@ def _export_one(
                 message = f"frame {frame}: cancelled before it was reached; it is left as it is"
                 writer.add(unregistered(frame, series.grid, FrameStatus.FAILED, message))
             yield frame + 1
-        writer.finish()
+        writer.finish(render_report)
 
 
 def _as_read(landmarks: LandmarkSet | None, series: ImageSeries) -> LandmarkSet | None:
@@ -109,7 +110,7 @@ def _as_read(landmarks: LandmarkSet | None, series: ImageSeries) -> LandmarkSet 
 
 
 def _weights_sha256(registration: Registration) -> str | None:
-    from r2n2.checkpoint import read_manifest
+    from r2n2.network.checkpoint import read_manifest
 
     config = registration.config
     return read_manifest(config.weights).sha256 if config is not None and config.method == "r2n2" else None
@@ -130,7 +131,7 @@ def open_results(folder: Path, source: Path | None = None) -> Registration:
     ReadError
         If the folder is no finished result, or the images cannot be found or are others.
     """
-    from r2n2.result_folder import read_result, slice_folders
+    from r2n2.results.reader import read_result, slice_folders
 
     found = [read_result(place) for place in slice_folders(folder)]
     everything = _read_source(found[0], source)
@@ -144,7 +145,7 @@ def open_results(folder: Path, source: Path | None = None) -> Registration:
 def _read_source(registered: RegisteredSeries, source: Path | None) -> dict[str, ImageSeries]:
     from r2n2.errors import ReadError
     from r2n2.io import read_series
-    from r2n2.run_manifest import input_sha256
+    from r2n2.results.manifest import input_sha256
 
     record = registered.manifest.input
     path = source or Path(record.path)

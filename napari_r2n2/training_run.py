@@ -22,7 +22,7 @@ import platformdirs
 from psygnal import SignalInstance
 
 from r2n2.errors import ResourceError
-from r2n2.shipped_weights import SUFFIX, named_weights
+from r2n2.network.shipped_weights import SUFFIX, named_weights
 
 if TYPE_CHECKING:
     from r2n2.series import ImageSeries
@@ -135,7 +135,7 @@ class TrainingRun:
         # Imported here, in the worker's thread: loading torch takes seconds.
         import torch
 
-        from r2n2.checkpoint import load_network
+        from r2n2.network.checkpoint import load_network
         from r2n2.training.adapt import adapt
 
         threads = torch.get_num_threads()
@@ -225,7 +225,7 @@ class TrainingRun:
         """
         if not self.better or self.last is None:
             return None
-        from r2n2.checkpoint import read_manifest, save_network
+        from r2n2.network.checkpoint import read_manifest, save_network
 
         last, folder = self.last, weights_folder()
         folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from r2n2.cli import main
 from r2n2.evaluation import target_registration_error
 from r2n2.geometry import Space
 from r2n2.io import read_field, read_landmarks, read_series
-from r2n2.result_folder import read_result
+from r2n2.results.reader import read_result
 
 FRAMES = 8
 

@@ -12,7 +12,7 @@ README = Path(__file__).resolve().parents[1] / "README.md"
 
 
 def test_python_code_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from r2n2.cli import app
+    from r2n2.cli.app import app
 
     monkeypatch.chdir(tmp_path)
     made = CliRunner().invoke(app, ["simulate", "-o", "demo/input", "--frames", "3", "--size", "48,64"])

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from r2n2.errors import R2N2Error
-from r2n2.run_manifest import versions
+from r2n2.results.manifest import versions
 
 __all__ = ["Check", "examine"]
 
@@ -130,7 +130,7 @@ def _memory() -> tuple[Check, ...]:
 
 
 def _weights() -> tuple[Check, ...]:
-    from r2n2.checkpoint import load_network, named_weights, shipped_bytes
+    from r2n2.network.checkpoint import load_network, named_weights, shipped_bytes
 
     checks = []
     for name in named_weights():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from r2n2.benchmark.contestants import Contestant, Ready, Settings
+from r2n2.benchmark.contestant import Contestant, Ready, Settings
 from r2n2.benchmark.images import Images
 from r2n2.benchmark.programs import Found
 from r2n2.geometry import Grid

@@ -127,5 +127,5 @@ def test_mistakes_are_named_before_anything_is_read(options, code, words, movie,
 
 
 def test_help_loads_nothing_heavy() -> None:
-    code = "import r2n2.cli_benchmark, sys; print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
+    code = "import r2n2.cli.benchmark, sys; print(sorted({'torch', 'numpy', 'matplotlib'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -10,7 +10,8 @@ import pytest
 from benchmark_factory import contestant, images
 
 from r2n2.benchmark.case import Case
-from r2n2.benchmark.contestants import OTHERS, OURS, Settings, chosen
+from r2n2.benchmark.contestant import Settings
+from r2n2.benchmark.contestants import OTHERS, OURS, chosen
 from r2n2.benchmark.figure import Point, accuracy_figure, best_compromises
 from r2n2.benchmark.page import render_page
 from r2n2.benchmark.results import Benchmark, CaseResult, ContestantResult

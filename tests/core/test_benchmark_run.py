@@ -16,7 +16,8 @@ from benchmark_factory import GRID, contestant, images, scene, smooth_motion
 
 from r2n2.benchmark import files
 from r2n2.benchmark.case import Case, make_case, sample_case
-from r2n2.benchmark.contestants import OTHERS, OURS, Contestant, Settings, absence, chosen
+from r2n2.benchmark.contestant import Contestant, Settings
+from r2n2.benchmark.contestants import OTHERS, OURS, absence, chosen
 from r2n2.benchmark.own import own_method
 from r2n2.benchmark.process import ContestantProcess
 from r2n2.benchmark.results import Benchmark

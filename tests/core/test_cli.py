@@ -16,19 +16,19 @@ import numpy as np
 import pytest
 import torch
 
-from r2n2 import shipped_weights
-from r2n2.checkpoint import read_manifest, save_network
 from r2n2.cli import main
-from r2n2.cli_register import parse_spacing
+from r2n2.cli.register import parse_spacing
 from r2n2.config import NetworkConfig
 from r2n2.doctor import Check, examine
 from r2n2.errors import ArgumentError, ResourceError
 from r2n2.evaluation import warp_labels
 from r2n2.geometry import Grid, Space
 from r2n2.io import read_landmarks, read_series, write_landmarks, write_series
-from r2n2.network import R2N2
+from r2n2.network import shipped_weights
+from r2n2.network.checkpoint import read_manifest, save_network
+from r2n2.network.r2n2 import R2N2
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
-from r2n2.result_folder import read_result
+from r2n2.results.reader import read_result
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import DisplacementField, map_points
 
@@ -65,7 +65,7 @@ def fake_register(series, config, done=None):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r2n2.registration.register_series", fake_register)
-    monkeypatch.setattr("r2n2.report.render_report", lambda *_: "report")
+    monkeypatch.setattr("r2n2.report.page.render_report", lambda *_: "report")
 
 
 def save(path: Path, stack: np.ndarray, kind: str = "mha") -> Path:
@@ -240,7 +240,7 @@ def test_an_output_inside_the_input_or_on_a_file_is_refused(movie, tmp_path, cap
 
 
 def test_a_frame_that_failed_is_listed_and_exits_3(movie, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("r2n2.cli_register._landmarks", lambda *_: None)
+    monkeypatch.setattr("r2n2.cli.register._landmarks", lambda *_: None)
     bad = movie.rename(movie.with_name("fail.mha"))
     assert run("register", bad, "-o", tmp_path / "out") == 3
     assert "failed frames: 2" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
 from r2n2.simulation.engine_config import AppearanceConfig, EngineConfig, MotionConfig
 from r2n2.simulation.lattice import random_field, spline_matrix
-from r2n2.simulation.motions import KINDS, central_determinant, draw_motion, without_folding
+from r2n2.simulation.random_motion import KINDS, central_determinant, draw_motion, without_folding
 from r2n2.transform import jacobian_determinant
 
 

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from r2n2.errors import ReadError
 from r2n2.evaluation import dice, folding, inter_observer_error, summarise, target_registration_error, warp_labels
-from r2n2.evaluation_table import read_tre_table, slice_errors, slice_table_csv, tre_summary_csv, tre_table_csv
 from r2n2.geometry import Grid, GridMismatchError, Space
+from r2n2.results.tre_table import read_tre_table, slice_errors, slice_table_csv, tre_summary_csv, tre_table_csv
 from r2n2.series import LandmarkSet
 from r2n2.transform import DisplacementField
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from r2n2.config import NetworkConfig
 from r2n2.geometry import Grid
-from r2n2.network import R2N2, State, coordinate_lattice, force_channels
-from r2n2.network_blocks import ConvGRU, ParameterHead, PositionHead, expected_position, multiplicative_noise, spatial_softmax
+from r2n2.network.blocks import ConvGRU, ParameterHead, PositionHead, expected_position, multiplicative_noise, spatial_softmax
+from r2n2.network.r2n2 import R2N2, State, coordinate_lattice, force_channels
 from r2n2.transform import gaussian_displacement, normalised_lattice, precision_matrix, warp
 
 pytestmark = pytest.mark.usefixtures("one_thread")

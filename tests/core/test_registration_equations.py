@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
-from r2n2.registration.folding import folding_equations, folding_penalty
-from r2n2.registration.normal_equations import data_matrix, regulariser_equations, solve_damped
-from r2n2.registration.proposal import propose
-from r2n2.registration.whitened import WhitenedGaussians
+from r2n2.registration.fit.folding import folding_equations, folding_penalty
+from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
+from r2n2.registration.fit.proposal import propose
+from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.similarity import diffusion
 from r2n2.transform import GaussianSequence, jacobian_determinant, normalised_lattice
 

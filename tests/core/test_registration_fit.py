@@ -14,8 +14,8 @@ from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, register_pair
-from r2n2.registration.fit import _Level, plan_rounds
-from r2n2.registration.whitened import WhitenedGaussians
+from r2n2.registration.fit.method import _Level, plan_rounds
+from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.transform import DisplacementField, GaussianSequence, Transform
 
 pytestmark = pytest.mark.usefixtures("one_thread")

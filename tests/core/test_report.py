@@ -18,10 +18,10 @@ from r2n2.config import RegistrationConfig
 from r2n2.evaluation import target_registration_error
 from r2n2.geometry import Grid, Space
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.report import render_report, verdict
-from r2n2.report_data import gather, in_plane_mm
-from r2n2.result_folder import FrameMetrics, RegisteredSeries
-from r2n2.run_manifest import CONVENTION, GridRecord, InputRecord, RunManifest, versions
+from r2n2.report.data import gather, in_plane_mm
+from r2n2.report.page import render_report, verdict
+from r2n2.results.manifest import CONVENTION, GridRecord, InputRecord, RunManifest, versions
+from r2n2.results.reader import FrameMetrics, RegisteredSeries
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import BSplineField, DisplacementField, GaussianSequence
 

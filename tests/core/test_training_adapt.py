@@ -12,7 +12,7 @@ from training_factory import network_config
 
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
-from r2n2.network import R2N2
+from r2n2.network.r2n2 import R2N2
 from r2n2.series import ImageSeries
 from r2n2.training import adapt as module
 from r2n2.training.adapt import Adapting, Score, adapt

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from r2n2.checkpoint import load_network, read_manifest, save_network
 from r2n2.cli import main
 from r2n2.config import NetworkConfig
 from r2n2.geometry import Grid
 from r2n2.io import write_series
-from r2n2.network import R2N2
+from r2n2.network.checkpoint import load_network, read_manifest, save_network
+from r2n2.network.r2n2 import R2N2
 from r2n2.series import ImageSeries
 from r2n2.training import adapt as adapt_module
 from r2n2.training import run as run_module
@@ -280,8 +280,8 @@ raise SystemExit(main(sys.argv[1:]))
 def test_a_bare_machine_can_train(config: str, tmp_path: Path) -> None:
     """With torch, numpy, pydantic and safetensors alone, from a stock file."""
     from r2n2.simulation.slices import RealSlice
-    from r2n2.training.stock_contents import Stock
-    from r2n2.training.stock_file import save_stock
+    from r2n2.training.data.contents import Stock
+    from r2n2.training.data.file import save_stock
 
     image = torch.rand(1, 40, 33, generator=torch.Generator().manual_seed(0))
     save_stock(tmp_path / "s.safetensors", Stock((RealSlice(image, None, (1.0, 2.0), "a", "a"),)))

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from r2n2.evidence import WIDTHS, Pooling
 from r2n2.geometry import Grid
-from r2n2.registration.unroll import Scale
+from r2n2.network.least_squares import WIDTHS, Pooling
+from r2n2.registration.recurrent_steps import Scale
 from r2n2.training.objective import Truth, end_point_error, placement_loss, step_loss
 from r2n2.training.settings import ObjectiveConfig
 from r2n2.transform import normalised_lattice

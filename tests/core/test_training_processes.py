@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 
 from r2n2.errors import ResourceError
 from r2n2.simulation.slices import RealSlice
+from r2n2.training.data.contents import Stock
+from r2n2.training.data.file import save_stock
 from r2n2.training.processes import Processes, team_of_environment
 from r2n2.training.state import load_state
-from r2n2.training.stock_contents import Stock
-from r2n2.training.stock_file import save_stock
 
 _PROGRAM = """
 import importlib.util, sys

@@ -15,19 +15,19 @@ import pytest
 import torch
 import training_factory as make
 
-from r2n2.checkpoint import load_network, read_manifest
 from r2n2.errors import ArgumentError, ResourceError
-from r2n2.folder_lock import folder_lock
+from r2n2.network.checkpoint import load_network, read_manifest
+from r2n2.runtime.folder_lock import folder_lock
 from r2n2.simulation.slices import RealSlice
 from r2n2.training import run as run_module
+from r2n2.training.data.contents import Stock
+from r2n2.training.data.file import read_stock, save_stock
 from r2n2.training.loop import Trainer
 from r2n2.training.pictures import can_draw
 from r2n2.training.resuming import capture, restore, under_way
 from r2n2.training.run import SETTINGS_FILE, WEIGHTS_FILE, train
 from r2n2.training.settings import TrainingConfig
 from r2n2.training.state import load_state, save_state, state_files
-from r2n2.training.stock_contents import Stock
-from r2n2.training.stock_file import read_stock, save_stock
 
 
 @pytest.fixture(autouse=True)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from r2n2.errors import ReadError, ResourceError
 from r2n2.training import state as state_module
-from r2n2.training.nesting import flatten, rebuild
+from r2n2.training.serialisation import flatten, rebuild
 from r2n2.training.state import TrainingState, load_state, save_state, state_files
 
 

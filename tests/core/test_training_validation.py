@@ -14,9 +14,9 @@ from r2n2.geometry import Grid, Space
 from r2n2.registration.base import Pairs
 from r2n2.simulation.engine import SimulatedBatch
 from r2n2.training import validation as validation_module
+from r2n2.training.data.contents import ContouredPair
 from r2n2.training.loop import build_network
 from r2n2.training.pictures import can_draw, example_figure
-from r2n2.training.stock_contents import ContouredPair
 from r2n2.training.validation import validate
 from r2n2.transform import GaussianSequence
 

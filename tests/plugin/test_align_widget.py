@@ -356,7 +356,7 @@ def test_slices_run_one_after_the_other(
     viewer: Any, widget: Any, series: ImageSeries, press: Callable[[Any], None], tmp_path: Path, qtbot: Any
 ) -> None:
     from napari_r2n2.layers import series_to_layers
-    from r2n2.result_folder import read_result, slice_folders
+    from r2n2.results.reader import read_result, slice_folders
 
     other = replace(series, frames=np.asarray(series.frames) * 2)
     data, options, _kind = series_to_layers([series, other])[0]

@@ -45,7 +45,7 @@ def test_without_a_result_it_says_what_to_do(viewer: Any) -> None:
 
 
 def test_the_table_holds_the_seven_numbers_as_they_are_exported(widget: Any, aligned: Any) -> None:
-    from r2n2.sequence_file import sequence_table
+    from r2n2.results.sequence_file import sequence_table
 
     rows = sequence_table({2: aligned.session.sequence(LAST)}).splitlines()[1:]
     assert widget._table.rowCount() == 6 == len(rows)

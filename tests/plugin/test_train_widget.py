@@ -40,8 +40,8 @@ def tiny(tmp_path: Path) -> Path:
     """Weights of a network so small that an update takes a blink."""
     import torch
 
-    from r2n2.checkpoint import save_network
-    from r2n2.network import R2N2
+    from r2n2.network.checkpoint import save_network
+    from r2n2.network.r2n2 import R2N2
 
     torch.manual_seed(0)
     network = R2N2(training_factory.network_config(evidence_sizes=(32,)))
@@ -72,7 +72,7 @@ def widget(viewer: Any, movie: ImageSeries) -> Any:
 
 def _fake(monkeypatch: pytest.MonkeyPatch, scores: dict[int, Score], *, updates: int = 10**6, start: Score = LOW) -> list[Any]:
     """``adapt`` whose scores are known, and which ends after some updates or when it is told to; gives what it was asked."""
-    from r2n2.network import R2N2
+    from r2n2.network.r2n2 import R2N2
 
     network, asked = R2N2(training_factory.network_config()).eval(), []
 
@@ -135,7 +135,7 @@ def test_real_stop_ends_after_the_update_with_a_last_look(
 def test_better_weights_are_kept_known_and_usable(
     viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from r2n2.checkpoint import load_network, read_manifest
+    from r2n2.network.checkpoint import load_network, read_manifest
 
     asked = _fake(monkeypatch, {3: HIGH}, updates=5)
     heard: list[tuple[str, Path]] = []
@@ -172,7 +172,7 @@ def test_better_weights_are_kept_known_and_usable(
 def test_saved_as_another_file(
     widget: Any, press: Callable[[Any], None], qtbot: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from r2n2.checkpoint import load_network
+    from r2n2.network.checkpoint import load_network
 
     assert not widget._save.isEnabled()
     _fake(monkeypatch, {1: HIGH}, updates=1)

@@ -128,7 +128,7 @@ def test_the_window_writes_what_the_command_line_writes(
 ) -> None:
     from dataclasses import replace
 
-    from r2n2.cli import app
+    from r2n2.cli.app import app
     from r2n2.io import write_series
     from r2n2.simulation import ThoraxConfig, thorax_series
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from r2n2.figure_style import AFTER_COLOUR, BEFORE_COLOUR, INK, STYLE, figure_uri, new_figure
+from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, INK, STYLE, figure_uri, new_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,7 +7,7 @@ import os
 import platform
 from pathlib import Path
 
-from r2n2.run_manifest import versions
+from r2n2.results.manifest import versions
 
 __all__ = ["available_cores", "machine"]
 

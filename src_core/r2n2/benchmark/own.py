@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from r2n2.benchmark.contestants import Registrar, Settings
+from r2n2.benchmark.contestant import Registrar, Settings
 from r2n2.benchmark.images import Images
 from r2n2.benchmark.programs import Found
 from r2n2.config import RegistrationConfig

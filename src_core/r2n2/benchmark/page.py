@@ -64,7 +64,7 @@ def render_page(benchmark: Benchmark, facts: dict[str, str], created: str) -> st
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
-        loader=PackageLoader("r2n2"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("r2n2.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "mean": _mean, "largest": lambda values: max(values, default=math.nan)}
     template = environment.get_template("benchmark.html.j2")

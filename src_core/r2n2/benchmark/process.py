@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from r2n2.benchmark.contestants import Contestant, Settings
+from r2n2.benchmark.contestant import Contestant, Settings
 from r2n2.benchmark.images import Images
 from r2n2.benchmark.worker import Answer, Failure, Ready, serve
 from r2n2.geometry import Grid

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from r2n2.benchmark.case import Case
-from r2n2.benchmark.contestants import Contestant, Settings
+from r2n2.benchmark.contestant import Contestant, Settings
 from r2n2.benchmark.scores import FrameScore
 from r2n2.evaluation import ErrorSummary, summarise
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from r2n2.benchmark.case import Case
-from r2n2.benchmark.contestants import Contestant, Settings
+from r2n2.benchmark.contestant import Contestant, Settings
 from r2n2.benchmark.process import ContestantError, ContestantProcess
 from r2n2.benchmark.programs import Found
 from r2n2.benchmark.results import CaseResult, ContestantResult

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from r2n2.benchmark.contestants import Contestant, Registrar, Settings
+from r2n2.benchmark.contestant import Contestant, Registrar, Settings
 from r2n2.benchmark.images import Images
 from r2n2.benchmark.programs import Found
 from r2n2.geometry import Grid
-from r2n2.run_manifest import peak_memory_mib
+from r2n2.runtime.memory import peak_memory_mib
 
 __all__ = ["Answer", "Failure", "Ready", "serve"]
 

@@ -12,7 +12,7 @@ from r2n2.config import RegistrationConfig
 from r2n2.errors import ResourceError
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.bspline import BSplineMethod
-from r2n2.registration.fit import FitMethod
+from r2n2.registration.fit.method import FitMethod
 from r2n2.transform import GaussianSequence, Transform
 
 __all__ = ["build_method", "resolve_device"]
@@ -54,9 +54,9 @@ def build_method(config: RegistrationConfig) -> Method:
     fit = FitMethod(config.fit, gaussians=config.steps)
     if config.method == "fit":
         return fit
-    from r2n2.checkpoint import load_network
+    from r2n2.network.checkpoint import load_network
+    from r2n2.registration.cuda_graph import cuda_graph
     from r2n2.registration.precision import resolve_precision
-    from r2n2.registration.recording import cuda_graph
     from r2n2.registration.recurrent import RecurrentMethod
 
     device = resolve_device(config.device)

@@ -15,7 +15,7 @@ import torch
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ResourceError
 from r2n2.io.atomic import atomic_write
-from r2n2.network import R2N2
+from r2n2.network.r2n2 import R2N2
 
 __all__ = ["measured_precision", "remembered_in", "resolve_precision"]
 

@@ -10,12 +10,12 @@ from torch import Tensor
 
 from r2n2.config import StoppingConfig
 from r2n2.errors import ArgumentError
-from r2n2.evidence import Evidence
 from r2n2.geometry import Grid
-from r2n2.network import LEVELS, R2N2, GaussianParameters, Unchanging
+from r2n2.network.least_squares import Evidence
+from r2n2.network.r2n2 import LEVELS, R2N2, GaussianParameters, Unchanging
 from r2n2.registration.base import Pairs, RegistrationStep
-from r2n2.registration.recording import Recorded, Recorder, TensorFunction, Tensors
-from r2n2.registration.unroll import Comparison, Progress, Squares, advance, begin, compare, prepare
+from r2n2.registration.cuda_graph import Recorded, Recorder, TensorFunction, Tensors
+from r2n2.registration.recurrent_steps import Comparison, Progress, Squares, advance, begin, compare, prepare
 from r2n2.similarity import mean_squared_error
 from r2n2.transform import GaussianSequence, Transform
 

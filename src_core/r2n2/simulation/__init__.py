@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from r2n2.simulation.material import Label
     from r2n2.simulation.settings import ThoraxConfig
     from r2n2.simulation.slices import RealPair, RealSlice
-    from r2n2.simulation.stock import thorax_pairs
     from r2n2.simulation.thorax import SimulatedSeries, thorax_series
+    from r2n2.simulation.thorax_pairs import thorax_pairs
 
 __all__ = [
     "AppearanceConfig",

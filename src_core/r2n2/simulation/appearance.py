@@ -8,7 +8,7 @@ from torch import Tensor
 
 from r2n2.simulation.engine_config import AppearanceConfig
 from r2n2.simulation.lattice import log_uniform, random_field, soften, square_lattice
-from r2n2.simulation.motions import central_determinant
+from r2n2.simulation.random_motion import central_determinant
 
 __all__ = ["acquire", "change_contrast"]
 

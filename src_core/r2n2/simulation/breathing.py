@@ -6,9 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from r2n2.simulation.motion import FrameState
 from r2n2.simulation.settings import ThoraxConfig
 from r2n2.simulation.texture import FloatArray
+from r2n2.simulation.thorax_motion import FrameState
 
 __all__ = ["DEEPEST_BREATH", "Breathing", "draw_breathing"]
 

@@ -20,8 +20,8 @@ from r2n2.simulation.appearance import acquire, change_contrast
 from r2n2.simulation.decoration import decorate
 from r2n2.simulation.engine_config import EngineConfig
 from r2n2.simulation.lattice import square_lattice
-from r2n2.simulation.motions import draw_motion
 from r2n2.simulation.patchwork import draw_patchwork
+from r2n2.simulation.random_motion import draw_motion
 from r2n2.simulation.slices import RealPair, RealSlice, prepare_pair, prepare_slice
 from r2n2.simulation.view import draw_view
 

@@ -14,9 +14,9 @@ from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.simulation.anatomy import Anatomy, draw_anatomy, wall_mm
 from r2n2.simulation.breathing import DEEPEST_BREATH, Breathing, draw_breathing
 from r2n2.simulation.material import Label, Material, draw_material
-from r2n2.simulation.motion import FrameState, Motion
 from r2n2.simulation.settings import ThoraxConfig
 from r2n2.simulation.texture import FloatArray, Raster
+from r2n2.simulation.thorax_motion import FrameState, Motion
 from r2n2.transform import DisplacementField, sample_normalised
 
 __all__ = ["SimulatedSeries", "thorax_series"]

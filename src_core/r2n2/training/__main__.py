@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2n2.errors import R2N2Error
-from r2n2.stop_signals import Interrupted, StopRequest, stop_signals
+from r2n2.runtime.signals import Interrupted, StopRequest, stop_signals
 
 __all__ = ["main"]
 
@@ -51,10 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _train(config_path: Path, folder: Path, resume: bool, device: str, stop: StopRequest) -> None:
     from r2n2.errors import ArgumentError
+    from r2n2.training.data.reading import load_stock
     from r2n2.training.processes import team_of_environment
     from r2n2.training.run import WEIGHTS_FILE, train
     from r2n2.training.settings import TrainingConfig
-    from r2n2.training.stock import load_stock
 
     if not config_path.is_file():
         raise ArgumentError(f"CONFIG {config_path}: no such file; give settings as TOML, which r2n2 train --write-config writes")

@@ -17,11 +17,11 @@ from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.errors import ArgumentError, R2N2Error
-from r2n2.network import R2N2
+from r2n2.network.r2n2 import R2N2
 from r2n2.preprocessing import luminance
 from r2n2.registration import resolve_device, resolve_reference
 from r2n2.registration.base import Method, Pairs
-from r2n2.registration.fit import FitMethod
+from r2n2.registration.fit.method import FitMethod
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.series import ImageSeries
 from r2n2.similarity import correlation

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from r2n2.config import NetworkConfig
-from r2n2.evidence import Evidence
 from r2n2.geometry import Grid
-from r2n2.network import R2N2
+from r2n2.network.least_squares import Evidence
+from r2n2.network.r2n2 import R2N2
 from r2n2.registration.base import Pairs
-from r2n2.registration.unroll import Progress, Squares, advance, begin, compare, prepare
+from r2n2.registration.recurrent_steps import Progress, Squares, advance, begin, compare, prepare
 from r2n2.simulation.engine import SimulatedBatch
 from r2n2.training.objective import Truth, placement_loss, step_loss
 from r2n2.training.settings import TrainingConfig

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from r2n2.errors import ArgumentError
-from r2n2.network import R2N2
+from r2n2.network.r2n2 import R2N2
 from r2n2.simulation.engine import PairEngine
 from r2n2.training.chunk import Chunk, Sequences
 from r2n2.training.settings import OptimiserConfig, Stage, TrainingConfig

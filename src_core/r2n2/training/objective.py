@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from r2n2.evidence import Evidence, Pooling
-from r2n2.registration.folding import folding_penalty
-from r2n2.registration.unroll import Scale
+from r2n2.network.least_squares import Evidence, Pooling
+from r2n2.registration.fit.folding import folding_penalty
+from r2n2.registration.recurrent_steps import Scale
 from r2n2.similarity import diffusion, local_correlation_loss, mean_squared_error, total_variation
 from r2n2.training.settings import ObjectiveConfig
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from r2n2.network import R2N2
+from r2n2.network.r2n2 import R2N2
 from r2n2.registration.base import Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.simulation.engine import SimulatedBatch

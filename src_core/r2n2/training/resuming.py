@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from r2n2.errors import ArgumentError
-from r2n2.registration.unroll import Progress
+from r2n2.registration.recurrent_steps import Progress
 from r2n2.training.loop import Trainer
 from r2n2.training.state import TrainingState
 

@@ -10,14 +10,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from r2n2.checkpoint import save_network
 from r2n2.errors import ArgumentError
-from r2n2.folder_lock import folder_lock
 from r2n2.io.atomic import atomic_write, resource_errors
-from r2n2.network import R2N2
+from r2n2.network.checkpoint import save_network
+from r2n2.network.r2n2 import R2N2
 from r2n2.registration import resolve_device
+from r2n2.runtime.folder_lock import folder_lock
 from r2n2.simulation.engine import PairEngine, SimulatedBatch
 from r2n2.simulation.slices import RealPair
+from r2n2.training.data.contents import Stock, split
 from r2n2.training.journal import Journal
 from r2n2.training.loop import Trainer, TrainingStep, build_network
 from r2n2.training.pictures import can_draw, show_examples
@@ -25,7 +26,6 @@ from r2n2.training.processes import Processes
 from r2n2.training.resuming import capture, restore, under_way
 from r2n2.training.settings import TrainingConfig
 from r2n2.training.state import load_state, save_state, state_files
-from r2n2.training.stock_contents import Stock, split
 from r2n2.training.validation import Validation, validate
 
 __all__ = ["SETTINGS_FILE", "WEIGHTS_FILE", "Trained", "train"]
@@ -111,7 +111,7 @@ def _train(
     training, held = split(stock, held_out=config.stock.held_out, seed=config.seed)
     pairs: list[RealPair] = list(training.pairs)
     if config.stock.thorax_seeds[0] < config.stock.thorax_seeds[1]:
-        from r2n2.simulation.stock import thorax_pairs
+        from r2n2.simulation.thorax_pairs import thorax_pairs
 
         pairs += thorax_pairs(range(*config.stock.thorax_seeds), config.stock.thorax_frames)
     where = team.device or resolve_device(device)

@@ -23,7 +23,7 @@ from torch import Tensor
 from r2n2 import __version__
 from r2n2.errors import ReadError, ResourceError
 from r2n2.io.atomic import atomic_write, clean_stale
-from r2n2.training.nesting import flatten, rebuild
+from r2n2.training.serialisation import flatten, rebuild
 
 __all__ = ["TrainingState", "load_state", "save_state", "state_files"]
 

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
-from r2n2.network import R2N2
+from r2n2.network.r2n2 import R2N2
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.similarity import correlation
 from r2n2.simulation.engine import SimulatedBatch
 from r2n2.training.chunk import square_pairs
-from r2n2.training.stock_contents import ContouredPair
+from r2n2.training.data.contents import ContouredPair
 from r2n2.transform import folding_percent, jacobian_determinant, warp
 
 __all__ = ["Validation", "displacements", "validate"]

@@ -1,0 +1,203 @@
+"""Tables that the commands print on standard output."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from r2n2.evaluation import ErrorSummary, ObserverError, TRETable
+from r2n2.registration.results import FrameStatus
+from r2n2.results.tre_table import slice_errors
+
+if TYPE_CHECKING:
+    from r2n2.benchmark.results import Benchmark, Row
+    from r2n2.doctor import Check
+    from r2n2.io import Description
+    from r2n2.results.reader import RegisteredSeries
+
+__all__ = [
+    "print_benchmark",
+    "print_checks",
+    "print_descriptions",
+    "print_errors",
+    "print_observer",
+    "print_registration",
+    "print_slices",
+    "print_values",
+]
+
+_WIDTH_WITHOUT_TERMINAL = 160
+
+
+def _console() -> Console:
+    # Into a pipe or file no line is wrapped at 80 columns.
+    return Console(width=None if sys.stdout.isatty() else _WIDTH_WITHOUT_TERMINAL, highlight=False)
+
+
+def _table(title: str, columns: Iterable[str], *, text: Iterable[str] = ()) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, pad_edge=False)
+    left = set(text)
+    for column in columns:
+        table.add_column(column, justify="left" if column in left else "right")
+    return table
+
+
+def _number(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+def print_registration(registered: RegisteredSeries) -> None:
+    """A row a frame, flagged frames with the reason, and where the result is."""
+    with_errors = any(math.isfinite(row.tre_mm) for row in registered.metrics)
+    columns = ["frame", "similarity before", "after", "folding %", "displacement mm", "seconds"]
+    columns += ["TRE before mm", "TRE mm", "max"] if with_errors else []
+    table = _table("", [*columns, "status"], text=["status"])
+    for row in registered.metrics:
+        cells = [
+            str(row.frame),
+            _number(row.similarity_before, 4),
+            _number(row.similarity_after, 4),
+            _number(row.folding_percent, 2),
+            _number(row.max_displacement_mm, 2),
+            _number(row.seconds, 2),
+        ]
+        if with_errors:
+            cells += [_number(value, 2) for value in (row.tre_before_mm, row.tre_mm, row.tre_max_mm)]
+        good = row.status in (FrameStatus.OK, FrameStatus.REFERENCE)
+        status = str(row.status) if good else f"{row.status}: {row.message}"
+        table.add_row(*cells, escape(status), style=None if good else "yellow")
+    console = _console()
+    console.print(table)
+    flagged = [row for row in registered.metrics if row.status not in (FrameStatus.OK, FrameStatus.REFERENCE)]
+    total = len(registered.metrics)
+    console.print(f"{total - len(flagged)} of {total} frames ok; reference {registered.reference}; result in {registered.folder}")
+    failed = [str(row.frame) for row in flagged if row.status is FrameStatus.FAILED]
+    if failed:
+        console.print(f"failed frames: {', '.join(failed)}", style="red")
+
+
+def print_errors(table: TRETable) -> None:
+    """A row a frame and one of the series."""
+    shown = _table(
+        f"Target registration error in mm, reference frame {table.reference}",
+        ["frame", "n", "before mean", "max", "TRE mean", "median", "95 %", "max "],
+    )
+    for frame in (*table.frames, None):
+        before, after = table.before(frame), table.after(frame)
+        shown.add_row(
+            "series" if frame is None else str(frame), *_error_cells(before, after), style="bold" if frame is None else None
+        )
+    console = _console()
+    console.print(shown)
+    for note in table.notes:
+        console.print(escape(note))
+
+
+def _error_cells(before: ErrorSummary, after: ErrorSummary) -> list[str]:
+    values = (before.mean_mm, before.max_mm, after.mean_mm, after.median_mm, after.q95_mm, after.max_mm)
+    return [str(after.count), *(_number(value, 2) for value in values)]
+
+
+def print_slices(slices: Mapping[str, TRETable], method: str) -> None:
+    """The paper's Table 1: a column a slice position, mean error of its frames and, small, the largest."""
+    table = _table("Mean TRE in mm (and the largest of a frame)", ["", *slices, "mean"], text=[""])
+    pairs = [slice_errors(table) for table in slices.values()]
+    for name, which in (("before", 0), (method, 1)):
+        cells = [f"{_number(pair[which][0], 2)} [dim]{_number(pair[which][1], 2)}[/dim]" for pair in pairs]
+        means = [pair[which][0] for pair in pairs if math.isfinite(pair[which][0])]
+        table.add_row(name, *cells, _number(sum(means) / len(means) if means else math.nan, 2))
+    console = _console()
+    console.print(table)
+    for name, errors in slices.items():
+        for note in errors.notes:
+            console.print(escape(f"{name}: {note}"))
+
+
+def print_observer(error: ObserverError) -> None:
+    """One line of how far two observers are apart."""
+    both = error.summary
+    _console().print(
+        f"inter-observer error: mean {_number(both.mean_mm, 2)} mm, median {_number(both.median_mm, 2)}, "
+        f"max {_number(both.max_mm, 2)}, n = {both.count}; {len(error.unmatched)} points marked by one only"
+    )
+
+
+def print_descriptions(descriptions: Sequence[Description]) -> None:
+    """A row a slice position, with what the reader noticed below."""
+    console = _console()
+    columns = ["slice", "name", "format", "frames", "size", "channels", "spacing mm", "time s", "type", "modality"]
+    table = _table("", columns, text=["name", "format", "type", "modality"])
+    for index, item in enumerate(descriptions):
+        spacing = "unknown" if item.spacing_mm is None else " x ".join(f"{s:.4g}" for s in item.spacing_mm)
+        times = "none" if item.times_s is None else f"{item.times_s[0]:g} .. {item.times_s[-1]:g}"
+        size = " x ".join(map(str, item.shape))
+        cells = [str(index), item.name, item.format, str(item.frames), size, str(item.channels), spacing, times]
+        table.add_row(*(escape(cell) for cell in (*cells, item.dtype, item.modality or "-")))
+    if any(item.frames for item in descriptions):
+        console.print(table)
+    for text, entries in (("note", "notes"), ("problem", "problems")):
+        lines = [(index, line) for index, item in enumerate(descriptions) for line in getattr(item, entries)]
+        for line in dict.fromkeys(line for _, line in lines):
+            slices = [str(index) for index, other in lines if other == line]
+            console.print(escape(f"{text} (slice {', '.join(slices)}): {line}"))
+
+
+def print_checks(checks: Sequence[Check]) -> None:
+    """A row a check; what is wrong is marked and told what to do."""
+    table = _table("", ["", "what", "found", "to do"], text=["", "what", "found", "to do"])
+    for check in checks:
+        table.add_row("ok" if check.fine else "!!", *(escape(part) for part in (check.name, check.value, check.hint)))
+    _console().print(table)
+
+
+def print_benchmark(benchmark: Benchmark) -> None:
+    """A row a method over all series, then who did not take part or not to the end, and why."""
+    rows = benchmark.rows()
+    with_errors = any(row.tre.count for row in rows)
+    with_labels = any(math.isfinite(row.dice) for row in rows)
+    columns = ["method", "s/frame", "fastest", "slowest", "memory MiB", "correlation", "folding %"]
+    columns += ["TRE mean mm", "median", "95 %", "max"] if with_errors else []
+    columns += ["Dice"] if with_labels else []
+    series = f"{len(benchmark.cases)} series" if len(benchmark.cases) > 1 else benchmark.cases[0].case.name
+    title = f"{series}: {rows[0].wanted} frames, {benchmark.rounds} rounds in turn, {benchmark.settings.threads} threads"
+    table = _table("", [*columns, "numbers", "frames"], text=["method"])
+    for row in rows:
+        cells = _benchmark_cells(row, with_errors, with_labels)
+        table.add_row(escape(row.name), *cells, style="yellow" if row.frames < row.wanted else None)
+    console = _console()
+    console.print(f"[bold]{escape(title)}[/bold]")
+    console.print(table)
+    for contestant, reason in benchmark.absent:
+        console.print(escape(f"{contestant.name} took no part: {reason}"), style="yellow")
+    for outcome in benchmark.cases:
+        for result in outcome.results:
+            reasons = [f"stopped, {result.stopped}"] if result.stopped else []
+            reasons += [f"frame {frame} failed, {reason}" for frame, reason in result.errors]
+            for reason in reasons:
+                console.print(escape(f"{outcome.case.name}, {result.contestant.name}: {reason}"), style="yellow")
+
+
+def _benchmark_cells(row: Row, with_errors: bool, with_labels: bool) -> list[str]:
+    cells = [_number(value, 3) for value in (row.seconds, row.fastest, row.slowest)]
+    cells += [_number(row.peak_mib, 0), _number(row.correlation, 4), _number(row.folding_percent, 3)]
+    if with_errors:
+        cells += [_number(value, 2) for value in (row.tre.mean_mm, row.tre.median_mm, row.tre.q95_mm, row.tre.max_mm)]
+    if with_labels:
+        cells.append(_number(row.dice, 3))
+    return [*cells, _number(row.numbers, 0), f"{row.frames} of {row.wanted}"]
+
+
+def print_values(title: str, rows: Iterable[tuple[str, str]]) -> None:
+    """A name and a value a row."""
+    # A line of its own: a title would be wrapped to the width of the table.
+    _console().print(f"[bold]{escape(title)}[/bold]")
+    table = Table(box=None, pad_edge=False, show_header=False)
+    for name, value in rows:
+        table.add_row(escape(name), escape(value))
+    _console().print(table)

@@ -1,0 +1,215 @@
+"""One step of the recurrent network after another on a batch of pairs: what registration and training share.
+
+Nothing is kept between calls: ``prepare`` makes the squares of a batch, ``compare`` looks at the images under a displacement, and
+``advance`` asks the network for the next Gaussian and adds it. All of it is differentiable in weights and displacement.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from r2n2.config import NetworkConfig
+from r2n2.geometry import Grid
+from r2n2.network.least_squares import Evidence, Pooling, gather, look
+from r2n2.network.r2n2 import R2N2, GaussianParameters, State, Unchanging
+from r2n2.preprocessing import normalise, to_square
+from r2n2.registration.base import Pairs
+from r2n2.transform import normalised_lattice, sample_normalised
+
+__all__ = ["Advance", "Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "prepare"]
+
+# A pixel of the moving square counts where at least this share of its interpolation weight is measured.
+_MEASURED = 0.99
+_NETWORK_CLAMP = 2.0
+_EVIDENCE_CLAMP = 3.0
+
+
+@dataclass(frozen=True, eq=False)
+class Scale:
+    """The images of a batch on a square of one size."""
+
+    grid: Grid
+    fixed: Tensor
+    """(B or 1, 1, m, m); with evidence (B or 1, 3, m, m), the image and its gradient."""
+    moving: Tensor
+    """(B, 1 or 3, m, m)."""
+    fixed_valid: Tensor
+    """(B or 1, 1, m, m) bool."""
+    moving_valid: Tensor | None
+    """(B, 1, m, m) of 0 and 1, or None where every pixel is measured."""
+    lattice: Tensor
+    """(2, m, m)."""
+
+    def part(self, rows: Tensor) -> Scale:
+        """Some of the pairs, by their indices."""
+        shared = len(self.fixed) != len(self.moving)
+        return replace(
+            self,
+            fixed=self.fixed if shared else self.fixed[rows],
+            moving=self.moving[rows],
+            fixed_valid=self.fixed_valid if shared else self.fixed_valid[rows],
+            moving_valid=None if self.moving_valid is None else self.moving_valid[rows],
+        )
+
+    def sample(self, displacement: Tensor) -> tuple[Tensor, Tensor]:
+        """Channels of the moving image (B, C, m, m) at the displaced positions, and where both images are measured."""
+        positions = self.lattice + displacement
+        if self.moving_valid is None:
+            warped, inside = sample_normalised(self.moving, positions, self.grid)
+        else:
+            both, inside = sample_normalised(torch.cat((self.moving, self.moving_valid), 1), positions, self.grid)
+            warped, inside = both[:, :-1], inside & (both[:, -1:] > _MEASURED)
+        return warped, inside & self.fixed_valid
+
+
+@dataclass(frozen=True, eq=False)
+class Squares:
+    """A batch of pairs as the network and its evidence see it."""
+
+    scales: tuple[Scale, ...]
+    """From small to large."""
+    working: int
+    """Which of them the network sees."""
+    evidence: tuple[int, ...]
+    """Which of them are compared; none for the paper's network."""
+    pooling: Pooling | None
+
+    def __len__(self) -> int:
+        return len(self.scales[0].moving)
+
+    @property
+    def seen(self) -> Scale:
+        """The scale that the network sees."""
+        return self.scales[self.working]
+
+    @property
+    def fixed(self) -> Tensor:
+        """(B or 1, 1, n, n) fixed images as the network sees them."""
+        return self.seen.fixed[:, :1].clamp(-_NETWORK_CLAMP, _NETWORK_CLAMP)
+
+    def part(self, rows: Tensor) -> Squares:
+        """Some of the pairs, by their indices."""
+        return replace(self, scales=tuple(scale.part(rows) for scale in self.scales))
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The images under a displacement."""
+
+    fixed: Tensor
+    """(B, 1, n, n), as the network sees it."""
+    warped: Tensor
+    """(B, 1, n, n)."""
+    valid: Tensor
+    """(B, 1, n, n) bool, where both are measured."""
+    evidence: Evidence | None
+
+    def part(self, rows: Tensor) -> Comparison:
+        """Some of the pairs, by their indices."""
+        evidence = None if self.evidence is None else Evidence(*(values[rows] for values in self.evidence))
+        return Comparison(self.fixed[rows], self.warped[rows], self.valid[rows], evidence)
+
+
+@dataclass(frozen=True, eq=False)
+class Progress:
+    """Where a batch stands; replaced, never changed."""
+
+    displacements: tuple[Tensor, ...]
+    """(B, 2, m, m) on every scale, NORMALISED."""
+    state: State
+
+    def detached(self) -> Progress:
+        """Cut off from the steps before, so that no gradient flows back into them."""
+        return Progress(tuple(d.detach() for d in self.displacements), tuple(s.detach() for s in self.state))
+
+    def part(self, rows: Tensor) -> Progress:
+        """Some of the pairs, by their indices."""
+        return Progress(tuple(d[rows] for d in self.displacements), tuple(s[rows] for s in self.state))
+
+
+def prepare(config: NetworkConfig, pairs: Pairs, like: Tensor) -> Squares:
+    """The squares of a batch, on the device and in the dtype of ``like``."""
+    sizes = tuple(sorted({config.working_size, *config.evidence_sizes}))
+    scales = tuple(_scale(pairs, size, size in config.evidence_sizes, like) for size in sizes)
+    pooling = Pooling.build(config.evidence_sizes, config.working_size, like) if config.evidence_sizes else None
+    return Squares(scales, sizes.index(config.working_size), tuple(sizes.index(s) for s in config.evidence_sizes), pooling)
+
+
+def _scale(pairs: Pairs, size: int, with_gradient: bool, like: Tensor) -> Scale:
+    clamp = _EVIDENCE_CLAMP if with_gradient else _NETWORK_CLAMP
+
+    def square(images: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Grid]:
+        whole = to_square(images.to(like.device, like.dtype), valid.to(like.device), pairs.grid, size)
+        image = normalise(whole.images, whole.valid, clamp=clamp)
+        if with_gradient:
+            spacings = tuple(s / whole.grid.unit_mm for s in whole.grid.spacing)
+            image = torch.cat((image, *torch.gradient(image, spacing=spacings, dim=tuple(range(2, image.ndim)))), 1)
+        return image, whole.valid, whole.grid
+
+    fixed, fixed_valid, grid = square(*pairs.distinct_fixed())
+    moving, moving_valid, _ = square(pairs.moving, pairs.moving_valid)
+    measured = None if bool(moving_valid.all()) else moving_valid.to(moving.dtype)
+    return Scale(grid, fixed, moving, fixed_valid, measured, normalised_lattice(grid, fixed))
+
+
+def begin(network: R2N2, squares: Squares, start: tuple[Tensor, ...] | None = None) -> Progress:
+    """Before the first step: the network's first state and no displacement, or that of ``start`` on every scale."""
+    batch = len(squares)
+    if start is None:
+        start = tuple(scale.moving.new_zeros(batch, scale.grid.ndim, *scale.grid.shape) for scale in squares.scales)
+    return Progress(start, network.initial_state(batch, squares.seen.grid.shape[0]))
+
+
+def compare(squares: Squares, displacements: tuple[Tensor, ...]) -> Comparison:
+    """Warp the moving images and gather what they and the fixed images say."""
+    moments, seen = {}, None
+    for index, (scale, displacement) in enumerate(zip(squares.scales, displacements, strict=True)):
+        warped, valid = scale.sample(displacement)
+        if index in squares.evidence:
+            assert squares.pooling is not None
+            # An image compared with itself teaches nothing through the solution: gradients go through place and shape alone.
+            with torch.no_grad():
+                moments[index] = gather(scale.fixed, warped, valid, squares.pooling, squares.evidence.index(index))
+        if index == squares.working:
+            image = warped[:, :1].clamp(-_NETWORK_CLAMP, _NETWORK_CLAMP)
+            seen = squares.fixed.expand_as(image), image, valid
+    assert seen is not None
+    evidence = None
+    if squares.pooling is not None:
+        with torch.no_grad():
+            gathered = torch.stack([moments[index] for index in squares.evidence], 1)
+            evidence = look(gathered, squares.pooling)
+    return Comparison(*seen, evidence)
+
+
+class Advance(NamedTuple):
+    """What a step gives."""
+
+    parameters: GaussianParameters
+    progress: Progress
+    scores: Tensor | None
+    """(B, L, K, n / 2, n / 2) of places and widths, with evidence."""
+
+
+def advance(
+    network: R2N2,
+    squares: Squares,
+    before: Progress,
+    seen: Comparison,
+    *,
+    generator: Generator | None = None,
+    unchanging: Unchanging | None = None,
+) -> Advance:
+    """The next Gaussian, and where the batch stands with it."""
+    parameters, state, scores = network.scored_step(
+        seen.fixed, seen.warped, before.state, evidence=seen.evidence, generator=generator, unchanging=unchanging
+    )
+    displacements = tuple(
+        parameters.added_to(displacement, scale.lattice)
+        for displacement, scale in zip(before.displacements, squares.scales, strict=True)
+    )
+    return Advance(parameters, Progress(displacements, state), scores)

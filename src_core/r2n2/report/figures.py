@@ -1,0 +1,268 @@
+"""Figures of a report, each drawn off screen and given as the data URI of a PNG (or of a WebP movie)."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from r2n2.evaluation import TRETable
+from r2n2.geometry import Space
+from r2n2.registration.results import FrameStatus
+from r2n2.report.data import Example, Image, ReportData, in_plane_mm
+from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, STYLE, WIDTH_IN, data_uri, figure_uri, new_figure
+from r2n2.results.reader import FrameMetrics
+from r2n2.transform import GaussianSequence, Transform
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["difference_figure", "error_figure", "frames_figure", "movie", "sequence_figure", "time_figure"]
+
+_STEPS_SHOWN = (2, 4, 8, 25)
+
+
+def _show(axes: Axes, image: Image, spacing: tuple[float, float], title: str = "", **options: Any) -> Any:
+    """Draw an image in true proportions, in mm from the first pixel's centre."""
+    (rows, columns), (dy, dx) = image.shape, spacing
+    extent = (-0.5 * dx, (columns - 0.5) * dx, (rows - 0.5) * dy, -0.5 * dy)
+    drawn = axes.imshow(image, extent=extent, interpolation="nearest", **options)
+    axes.set_title(title, loc="left")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return drawn
+
+
+def _height(data: ReportData, columns: int, rows: int, extra_in: float = 0.35) -> float:
+    shape, spacing = data.reference.shape, data.spacing_mm
+    ratio = min(max(shape[0] * spacing[0] / (shape[1] * spacing[1]), 0.3), 2.2)
+    return rows * (WIDTH_IN * 0.93 / columns * ratio + extra_in)
+
+
+def _grey(data: ReportData) -> dict[str, Any]:
+    return {"cmap": "gray", "vmin": data.limits[0], "vmax": data.limits[1]}
+
+
+def difference_figure(data: ReportData) -> str:
+    """Reference, frame, registered frame and the two differences, a row an example."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        figure = new_figure(_height(data, 5, len(data.examples)))
+        axes = figure.subplots(len(data.examples), 5, squeeze=False)
+        for k, (row, example) in enumerate(zip(axes, data.examples, strict=True)):
+            differences = [image - data.reference for image in (example.moving, example.warped)]
+            most = float(np.nanquantile(np.abs(differences[0]), 0.995)) or 1.0
+            head = k == 0
+            why = "largest motion" if head else "low similarity"
+            _show(row[0], data.reference, data.spacing_mm, "reference" if head else "", **_grey(data))
+            _show(row[1], example.moving, data.spacing_mm, f"frame {example.frame} ({why})", **_grey(data))
+            _show(row[2], example.warped, data.spacing_mm, "registered" if head else "", **_grey(data))
+            for cell, image, title in zip(row[3:], differences, ("difference before", "difference after"), strict=True):
+                drawn = _show(cell, image, data.spacing_mm, title if head else "", cmap="RdBu_r", vmin=-most, vmax=most)
+            bar = figure.colorbar(drawn, ax=row[4], fraction=0.05, pad=0.02)
+            bar.outline.set_visible(False)
+            bar.ax.tick_params(labelsize=7)
+        return figure_uri(figure)
+
+
+def time_figure(data: ReportData, times_s: Sequence[float] | None) -> str:
+    """Temporal mean and deviation, and one line of pixels through time, before and after."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        figure = new_figure(_height(data, 4, 1) + 2.3)
+        # A subfigure leaves no room above its first titles of its own accord.
+        figure.set_layout_engine("constrained", h_pad=0.1)
+        upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(_height(data, 4, 1), 2.3))[:, 0]
+        cells = upper.subplots(1, 4)
+        for cell, image, title in zip(cells[:2], (data.mean_before, data.mean_after), ("before", "after"), strict=True):
+            _show(cell, image, data.spacing_mm, f"mean over time, {title}", **_grey(data))
+            _draw_line(cell, data)
+        most = float(np.nanquantile(data.deviation_before, 0.999)) or 1.0
+        deviations = (data.deviation_before, data.deviation_after)
+        for cell, image, title in zip(cells[2:], deviations, ("before", "after"), strict=True):
+            drawn = _show(cell, image, data.spacing_mm, f"standard deviation, {title}", cmap="viridis", vmin=0, vmax=most)
+        upper.colorbar(drawn, ax=cells[3], fraction=0.05, pad=0.02).outline.set_visible(False)
+        count = data.line_before.shape[1]
+        first, last = (0.0, count - 1.0) if times_s is None else (times_s[0], times_s[-1])
+        step = (last - first) / max(count - 1, 1) or 1.0
+        length_mm = data.line_before.shape[0] * data.spacing_mm[data.line_axis]
+        extent = (first - step / 2, last + step / 2, length_mm, 0)
+        titles = ("the marked line through time, before", "after")
+        for cell, line, title in zip(lower.subplots(1, 2, sharey=True), (data.line_before, data.line_after), titles, strict=True):
+            cell.imshow(line, aspect="auto", extent=extent, interpolation="nearest", **_grey(data))
+            cell.set_title(title, loc="left")
+            cell.set_xlabel("frame" if times_s is None else "time (s)")
+            if line is data.line_before:
+                cell.set_ylabel(f"{'y' if data.line_axis == 0 else 'x'} (mm)")
+        return figure_uri(figure)
+
+
+def _draw_line(axes: Axes, data: ReportData) -> None:
+    place = data.line_index * data.spacing_mm[1 - data.line_axis]
+    draw = axes.axvline if data.line_axis == 0 else axes.axhline
+    draw(place, color="#ffd166", linewidth=0.9, linestyle=(0, (4, 3)))
+
+
+def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | None) -> str:
+    """Similarity before and after, and the largest displacement, of every frame."""
+    from matplotlib import rc_context
+
+    where = np.array([row.frame for row in metrics] if times_s is None else times_s, dtype=float)
+    with rc_context(STYLE):
+        figure = new_figure(3.6)
+        upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        for name, colour, label in (("similarity_before", BEFORE_COLOUR, "before"), ("similarity_after", AFTER_COLOUR, "after")):
+            values = np.array([getattr(row, name) for row in metrics], dtype=float)
+            upper.plot(where, values, color=colour, linewidth=1.3, marker="o", markersize=2.4, label=label)
+        flagged = [k for k, row in enumerate(metrics) if row.status not in (FrameStatus.OK, FrameStatus.REFERENCE)]
+        if flagged:
+            values = np.array([metrics[k].similarity_after for k in flagged], dtype=float)
+            values = np.where(np.isfinite(values), values, upper.get_ylim()[0])
+            upper.plot(where[flagged], values, "x", color="#a4161a", markersize=6, markeredgewidth=1.6, label="flagged")
+        reference = [k for k, row in enumerate(metrics) if row.status is FrameStatus.REFERENCE]
+        for cell in (upper, lower):
+            for k in reference:
+                cell.axvline(where[k], color="#8a929c", linewidth=0.8, linestyle=(0, (2, 3)))
+            cell.grid(axis="y", color="#e4e7eb", linewidth=0.7)
+            cell.set_axisbelow(True)
+        upper.set_ylabel("correlation\nwith the reference")
+        upper.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, borderpad=0)
+        motion = np.array([row.max_displacement_mm for row in metrics], dtype=float)
+        lower.fill_between(where, motion, color=AFTER_COLOUR, alpha=0.18, linewidth=0)
+        lower.plot(where, motion, color=AFTER_COLOUR, linewidth=1.2)
+        lower.set_ylim(bottom=0)
+        lower.margins(x=0.01)
+        lower.set_ylabel("largest\ndisplacement (mm)")
+        lower.set_xlabel("frame" if times_s is None else "time (s)")
+        return figure_uri(figure)
+
+
+def error_figure(table: TRETable) -> str:
+    """Target registration error of every landmark and the mean, frame by frame."""
+    from matplotlib import rc_context
+
+    with rc_context(STYLE):
+        figure = new_figure(2.6)
+        axes = figure.subplots()
+        frames = [frame for frame in table.frames if table.included(frame)]
+        for shift, name, colour, label in (
+            (-0.15, "before_mm", BEFORE_COLOUR, "before"),
+            (0.15, "after_mm", AFTER_COLOUR, "after"),
+        ):
+            for frame in frames:
+                values = [getattr(row, name) for row in table.included(frame)]
+                axes.plot([frame + shift] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
+            means = [np.mean([getattr(row, name) for row in table.included(frame)]) for frame in frames]
+            axes.plot(frames, means, color=colour, linewidth=1.4, label=f"mean {label}")
+        axes.set_ylim(bottom=0)
+        axes.set_xlabel("frame")
+        axes.set_ylabel("landmark error (mm)")
+        axes.grid(axis="y", color="#e4e7eb", linewidth=0.7)
+        axes.legend(frameon=False, ncols=2, fontsize=8)
+        return figure_uri(figure)
+
+
+def sequence_figure(data: ReportData, example: Example, transform: Transform) -> str:
+    """The paper's Figure 7: a pair, its result, and the displacement after some steps with the Gaussians so far."""
+    from matplotlib import rc_context
+
+    sequence = transform if isinstance(transform, GaussianSequence) and transform.grid.ndim == 2 else None
+    steps = _steps_shown(0 if sequence is None else len(sequence))
+    rows = 1 if not steps else 2
+    fields = [in_plane_mm(transform, upto=step) for step in steps]
+    final = np.hypot(*example.displacement_mm)
+    most = max([float(final.max()), *(float(np.hypot(*field).max()) for field in fields)]) or 1.0
+    with rc_context(STYLE):
+        figure = new_figure(_height(data, 4, rows))
+        axes = figure.subplots(rows, 4, squeeze=False)
+        tops = ((data.reference, "fixed"), (example.moving, f"moving, frame {example.frame}"), (example.warped, "warped"))
+        letters = iter("abcdefgh")
+        for cell, (image, title) in zip(axes[0], tops, strict=False):
+            _show(cell, image, data.spacing_mm, f"{next(letters)}  {title}", **_grey(data))
+        scale = {"cmap": "viridis", "vmin": 0, "vmax": most}
+        drawn = _show(axes[0, 3], final, data.spacing_mm, f"{next(letters)}  final displacement", **scale)
+        _draw_vectors(axes[0, 3], example.displacement_mm, data.spacing_mm)
+        for cell, field, step in zip(axes[-1] if steps else (), fields, steps, strict=False):
+            _show(cell, np.hypot(*field), data.spacing_mm, f"{next(letters)}  t = {step}", **scale)
+            if sequence is not None:
+                _draw_ellipses(cell, sequence, step)
+        for cell in axes[-1, len(steps) :] if steps else ():
+            cell.set_visible(False)
+        bar = figure.colorbar(drawn, ax=axes, fraction=0.02, pad=0.01, shrink=0.9)
+        bar.set_label("displacement (mm)")
+        bar.outline.set_visible(False)
+        return figure_uri(figure)
+
+
+def _steps_shown(count: int) -> list[int]:
+    """2, 4, 8 and the last step; for short sequences what there is."""
+    return sorted({step for step in (*_STEPS_SHOWN[:3], count) if 0 < step <= count})
+
+
+def _draw_vectors(axes: Axes, displacement: Image, spacing: tuple[float, float]) -> None:
+    rows, columns = displacement.shape[1:]
+    step = max(rows, columns) // 14 or 1
+    y, x = np.mgrid[step // 2 : rows : step, step // 2 : columns : step]
+    dy, dx = displacement[:, y, x]
+    longest = float(np.hypot(dy, dx).max())
+    if longest == 0:
+        return
+    # The longest arrow spans one cell of the lattice of arrows: directions stay readable whatever the size of the motion.
+    factor = longest / (step * max(spacing)) if longest > step * max(spacing) else 1.0
+    options = {"angles": "xy", "scale_units": "xy", "scale": factor, "color": "white", "width": 0.006, "headwidth": 4}
+    axes.quiver(x * spacing[1], y * spacing[0], dx, dy, **options)
+
+
+def _draw_ellipses(axes: Axes, sequence: GaussianSequence, upto: int) -> None:
+    from matplotlib.patches import Ellipse
+
+    grid = sequence.grid
+    places = grid.convert_points(sequence.centres.double(), Space.NORMALISED, Space.INDEX).numpy() * np.array(grid.spacing)
+    sigmas = sequence.sigmas_mm().numpy()
+    # The picture's axes are the array's: the angle is the one in normalised space, not the one in the patient.
+    angles = np.degrees(sequence.orientation[:, 0].numpy())
+    limits = axes.get_xlim(), axes.get_ylim()
+    for k in range(upto):
+        newest = k == upto - 1
+        axes.add_patch(
+            Ellipse(
+                (places[k, 1], places[k, 0]),
+                2 * sigmas[k, 0],
+                2 * sigmas[k, 1],
+                angle=angles[k],
+                fill=False,
+                edgecolor="white",
+                linewidth=2.2 if newest else 0.9,
+                alpha=1.0 if newest else 0.65,
+            )
+        )
+    axes.set_xlim(limits[0])
+    axes.set_ylim(limits[1])
+
+
+def movie(data: ReportData) -> str:
+    """Frames before (left) and after (right) as a looping WebP; empty where Pillow cannot write it."""
+    from PIL import Image as Picture
+    from PIL import features
+
+    if len(data.movie) < 3 or not features.check("webp"):
+        return ""
+    low, high = data.limits
+    pictures = []
+    for _, moving, warped in data.movie:
+        gap = np.full((moving.shape[0], 6), low, np.float32)
+        both = np.nan_to_num(np.concatenate((moving, gap, warped), axis=1), nan=low)
+        grey = np.clip((both - low) / (high - low) * 255, 0, 255).astype(np.uint8)
+        height = round(grey.shape[0] * data.spacing_mm[0] / data.spacing_mm[1])
+        enlarge = max(1, math.floor(300 / max(moving.shape[1], 1)))
+        pictures.append(Picture.fromarray(grey).resize((grey.shape[1] * enlarge, max(height, 1) * enlarge)))
+    stream = io.BytesIO()
+    pictures[0].save(stream, "WEBP", save_all=True, append_images=pictures[1:], duration=120, loop=0, quality=55)
+    return data_uri(stream.getvalue(), "image/webp")

@@ -1,0 +1,195 @@
+"""The report of a registered series: one self-contained HTML page without script or external link."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import Any
+
+import numpy as np
+
+from r2n2.evaluation import TRETable
+from r2n2.registration.results import FrameStatus
+from r2n2.report.data import ReportData, gather
+from r2n2.report.figures import difference_figure, error_figure, frames_figure, movie, sequence_figure, time_figure
+from r2n2.results.reader import FrameMetrics, RegisteredSeries
+from r2n2.series import ImageSeries
+from r2n2.transform import BSplineField, GaussianSequence, Transform
+
+__all__ = ["Verdict", "render_report", "verdict"]
+
+_ARROWS = "Arrows point from the reference into the frame."
+_GOOD = (FrameStatus.OK, FrameStatus.REFERENCE)
+_STATUS_WORDS = {
+    FrameStatus.WORSE: "no more similar and left as acquired",
+    FrameStatus.FOLDED: "with folds",
+    FrameStatus.CONSTANT: "without contrast",
+    FrameStatus.FAILED: "failed",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """Whether the result can be used as it is.
+
+    Parameters
+    ----------
+    good, flagged, total
+        Frames: usable (the reference counts), to be looked at, and all.
+    sentence
+        The same in words.
+    """
+
+    good: int
+    flagged: int
+    total: int
+    sentence: str
+
+
+def verdict(metrics: tuple[FrameMetrics, ...]) -> Verdict:
+    """Count what was flagged."""
+    total = len(metrics)
+    counts = {status: sum(row.status is status for row in metrics) for status in _STATUS_WORDS}
+    flagged = sum(counts.values())
+    if flagged == 0:
+        return Verdict(total, 0, total, f"All {total} frames are aligned to the reference; none is flagged.")
+    reasons = ", ".join(f"{count} {_STATUS_WORDS[status]}" for status, count in counts.items() if count)
+    needs = "needs" if flagged == 1 else "need"
+    return Verdict(total - flagged, flagged, total, f"{flagged} of {total} frames {needs} a look ({reasons}).")
+
+
+def render_report(series: ImageSeries, registered: RegisteredSeries, errors: TRETable | None = None) -> str:
+    """The HTML text of a report; reads and warps every frame once.
+
+    Parameters
+    ----------
+    series
+        The series as it was registered.
+    registered
+        Its result.
+    errors
+        Landmark errors, where landmarks are known.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("r2n2.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = _number
+    template = environment.get_template("report.html.j2")
+    return template.render(**_context(series, registered, errors))
+
+
+def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable | None) -> dict[str, Any]:
+    data = gather(series, registered)
+    manifest, metrics = registered.manifest, registered.metrics
+    flagged = [row for row in metrics if row.status not in _GOOD]
+    return {
+        "title": PurePath(manifest.input.path).name or "series",
+        "verdict": verdict(metrics),
+        "tiles": _tiles(registered, data, errors),
+        "movie": movie(data),
+        "difference": difference_figure(data) if data.examples else "",
+        "sequence": _sequence(registered, data),
+        "sequence_frame": data.examples[0].frame if data.examples else None,
+        "sequence_text": _describe(registered, data),
+        "time": time_figure(data, series.times_s),
+        "frames": frames_figure(metrics, series.times_s),
+        "errors": errors,
+        "error_figure": "" if errors is None else error_figure(errors),
+        "metrics": metrics,
+        "flagged": flagged,
+        "manifest": manifest,
+        "settings": _settings(registered),
+    }
+
+
+def _sequence(registered: RegisteredSeries, data: ReportData) -> str:
+    if not data.examples:
+        return ""
+    example = data.examples[0]
+    return sequence_figure(data, example, registered.transforms[example.frame])
+
+
+def _describe(registered: RegisteredSeries, data: ReportData) -> str:
+    if not data.examples:
+        return ""
+    transform = registered.transforms[data.examples[0].frame]
+    if isinstance(transform, GaussianSequence) and len(transform):
+        return (
+            f"Its displacement is the sum of {len(transform)} Gaussians, {_numbers(transform)} numbers in all. Ellipses show one "
+            f"standard deviation of those placed so far; the newest is bold. {_ARROWS}"
+        )
+    if isinstance(transform, BSplineField):
+        return f"Its displacement is a cubic B-spline of {_numbers(transform)} numbers. {_ARROWS}"
+    return _ARROWS
+
+
+def _numbers(transform: Transform) -> int:
+    if isinstance(transform, GaussianSequence):
+        width = transform.orientation.shape[1] + 3 * transform.grid.ndim
+        return len(transform) * width
+    if isinstance(transform, BSplineField):
+        return transform.control.numel()
+    return transform.grid.ndim * math.prod(transform.grid.shape)
+
+
+def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | None) -> list[tuple[str, str, str]]:
+    """(name, value, what it was before) of the numbers shown first."""
+    moved = [row for row in registered.metrics if row.status is not FrameStatus.REFERENCE]
+    tiles = []
+    if errors is not None:
+        before, after = errors.before(), errors.after()
+        tiles.append(("Landmark error (TRE)", f"{after.mean_mm:.2f} mm", f"before {before.mean_mm:.2f} mm, n = {after.count}"))
+    similar = [_mean([getattr(row, name) for row in moved]) for name in ("similarity_after", "similarity_before")]
+    tiles.append(("Correlation with the reference", _number(similar[0], 4), f"before {_number(similar[1], 4)}"))
+    left = float(data.deviation_after.mean()) / (float(data.deviation_before.mean()) or 1.0)
+    tiles.append(("Variation over time left", f"{100 * left:.0f} %", "of the mean standard deviation before"))
+    most = max((row.max_displacement_mm for row in moved), default=0.0)
+    tiles.append(("Largest displacement", f"{most:.1f} mm", f"{most / min(registered.grid.spacing):.1f} pixels"))
+    folds = max((row.folding_percent for row in moved), default=0.0)
+    smallest = min((row.min_jacobian for row in moved), default=1.0)
+    tiles.append(("Folding", f"{folds:.2g} %", f"smallest Jacobian determinant {smallest:.2f}"))
+    seconds = _mean([row.seconds for row in moved])
+    tiles.append(("Time a frame", f"{seconds:.2f} s", f"on {registered.manifest.device}"))
+    return tiles
+
+
+def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
+    manifest, grid = registered.manifest, registered.grid
+    spacing = " x ".join(f"{s:g}" for s in grid.spacing)
+    unit = "mm" if manifest.input.spacing_known else "(the file holds no pixel size: 1 pixel is called 1 mm)"
+    rows = [
+        (
+            "Method",
+            manifest.settings.method + (" + refine" if manifest.settings.method == "r2n2" and manifest.settings.refine else ""),
+        ),
+        ("Reference frame", f"{manifest.reference} ({manifest.settings.reference})"),
+        ("Frames", f"{manifest.input.frames} of {' x '.join(map(str, grid.shape))} pixels, {manifest.input.dtype}"),
+        ("Spacing", f"{spacing} {unit}"),
+        (
+            "Time axis",
+            str(manifest.input.source.get("time_tag", "as in the file" if manifest.input.times_s else "none in the file")),
+        ),
+        ("Similarity", manifest.similarity),
+        ("Outside the image", manifest.convention["outside"]),
+        ("Displacement", manifest.convention["displacement"]),
+        ("Device", manifest.device),
+        ("Versions", ", ".join(f"{name} {version}" for name, version in manifest.versions.items())),
+        ("Input SHA-256", manifest.input.sha256),
+        ("Weights SHA-256", manifest.weights_sha256 or "no weights used"),
+        ("Wall time", f"{manifest.wall_time_s:.1f} s"),
+        ("Peak memory", "unknown" if manifest.peak_memory_mib is None else f"{manifest.peak_memory_mib:.0f} MiB"),
+        ("Date", manifest.created),
+    ]
+    return rows
+
+
+def _mean(values: list[float]) -> float:
+    finite = [value for value in values if math.isfinite(value)]
+    return float(np.mean(finite)) if finite else math.nan
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "–"

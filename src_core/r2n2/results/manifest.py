@@ -1,0 +1,208 @@
+"""What run.json says about a run: every setting, version and hash that is needed to trust or repeat it, and no patient data."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from r2n2.config import Config, RegistrationConfig
+from r2n2.errors import ReadError
+from r2n2.geometry import Grid
+from r2n2.series import ImageSeries
+
+__all__ = [
+    "CONVENTION",
+    "MANIFEST_NAME",
+    "AcquisitionManifest",
+    "GridRecord",
+    "InputRecord",
+    "RunManifest",
+    "input_sha256",
+    "load_manifest",
+    "run_sha256",
+    "versions",
+]
+
+MANIFEST_NAME = "run.json"
+CONVENTION = {
+    "displacement": "f maps points of the reference into the moving frame (pull-back): registered(x) = moving(x + f(x))",
+    "sequence": "the steps of a sequence are summed; the original moving frame is resampled once with the sum",
+    "order": "array order (z,)y,x in every table and archive; fields/*.mha hold ITK's x-first vectors",
+    "unit": "mm in tables and fields; pixel centres are 0-based; archives say which normalised unit they use",
+    "outside": "edge pixels repeated",
+}
+# What a reader may pass on about a file; anything else could name a patient.
+_SOURCE_ALLOWED = ("format", "axes", "time_tag", "time_axis", "slice_index", "slice_count", "intensity_scaling", "frames_dropped")
+
+
+class GridRecord(Config):
+    """A grid as plain numbers."""
+
+    shape: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[tuple[float, ...], ...]
+
+    @classmethod
+    def of(cls, grid: Grid) -> GridRecord:
+        """The record of a grid."""
+        return cls(shape=grid.shape, spacing=grid.spacing, origin=grid.origin, direction=grid.direction)
+
+    def grid(self) -> Grid:
+        """The grid again."""
+        return Grid(self.shape, self.spacing, self.origin, self.direction)
+
+
+class InputRecord(Config):
+    """The series that was registered."""
+
+    path: str
+    """As given by the person who ran it."""
+    sha256: str
+    """Over pixel values, geometry and times."""
+    frames: int
+    channels: int
+    dtype: str
+    modality: str
+    grid: GridRecord
+    patient_grid: GridRecord | None
+    spacing_known: bool
+    times_s: tuple[float, ...] | None
+    source: dict[str, Any]
+    """How it was read: format, axis order, which tag gave the time."""
+    selection: dict[str, Any]
+    """Options that chose what was read: axes, spacing, series, slice."""
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, series: ImageSeries, sha256: str, selection: Mapping[str, Any]) -> InputRecord:
+        """The record of a series; of its source only what is on the list of allowed keys."""
+        return cls(
+            path=str(series.source.get("path", "")),
+            sha256=sha256,
+            frames=len(series),
+            channels=series.channels,
+            dtype=str(series.dtype),
+            modality=series.modality,
+            grid=GridRecord.of(series.grid),
+            patient_grid=None if series.patient_grid is None else GridRecord.of(series.patient_grid),
+            spacing_known=series.spacing_known,
+            times_s=series.times_s,
+            source={key: series.source[key] for key in _SOURCE_ALLOWED if key in series.source},
+            selection=dict(selection),
+            notes=series.notes,
+        )
+
+
+class RunManifest(Config):
+    """The run.json of one registered series, written last."""
+
+    format_version: Literal[1] = 1
+    kind: Literal["series"] = "series"
+    run_sha256: str
+    """Equal for a run of the same version over the same input with the same settings."""
+    created: str
+    """UTC, ISO 8601."""
+    versions: dict[str, str]
+    settings: RegistrationConfig
+    device: str
+    weights_sha256: str | None
+    landmarks_sha256: str | None
+    input: InputRecord
+    reference: int
+    similarity: str
+    convention: dict[str, str]
+    status_counts: dict[str, int]
+    messages: dict[int, str]
+    """Frame -> why its result is not simply ok."""
+    wall_time_s: float
+    """Of all parts of the run; what a killed part did after the last batch that it finished is not known and does not count."""
+    peak_memory_mib: float | None
+    """Largest resident memory of any part's process; null where the system does not tell."""
+    parts: int = 1
+    """In how many goes it was done: 1, and 1 more for each time that it was stopped or killed and went on."""
+    files: tuple[str, ...]
+
+
+class AcquisitionManifest(Config):
+    """The run.json of a folder that holds one sub-folder a slice position, written last."""
+
+    format_version: Literal[1] = 1
+    kind: Literal["acquisition"] = "acquisition"
+    created: str
+    versions: dict[str, str]
+    slices: tuple[str, ...]
+    """Sub-folders that are complete."""
+    failed: dict[str, str]
+    """Sub-folder -> reason."""
+    wall_time_s: float
+    """Of the slice positions that are complete, whenever they were registered."""
+
+
+def load_manifest(folder: Path) -> RunManifest | AcquisitionManifest:
+    """The manifest of a finished folder.
+
+    Raises
+    ------
+    ReadError
+        If there is none (the run did not finish) or it is damaged.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir():
+        raise ReadError(f"{folder}: no such folder; give the folder that r2n2 register wrote")
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        kind = AcquisitionManifest if values["kind"] == "acquisition" else RunManifest
+        return kind.model_validate_json(json.dumps(values))
+    except FileNotFoundError:
+        raise ReadError(f"{folder}: holds no {MANIFEST_NAME}, so its run did not finish; run r2n2 register again") from None
+    except (ValueError, TypeError, KeyError, ValidationError) as error:
+        reason = str(error).splitlines()[0]
+        raise ReadError(f"{path}: damaged or of another version ({reason}); run r2n2 register again with --overwrite") from None
+
+
+def input_sha256(series: ImageSeries) -> str:
+    """Hash of pixel values, pixel type, geometry and times; independent of byte order and of the file's name."""
+    digest = hashlib.sha256()
+    place = [series.grid, series.patient_grid, series.times_s, str(series.dtype.newbyteorder("=")), len(series), series.channels]
+    digest.update(repr(place).encode())
+    for index in range(len(series)):
+        frame = series.frame(index)
+        digest.update(np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
+
+
+def run_sha256(
+    settings: RegistrationConfig,
+    input_hash: str,
+    selection: Mapping[str, Any],
+    *,
+    weights_sha256: str | None = None,
+    landmarks_sha256: str | None = None,
+) -> str:
+    """Hash of all that decides the result; two runs of one version with the same hash would write the same numbers."""
+    # Device and batch size change no result that matters: a finished run need not be repeated for them.
+    chosen = settings.model_dump(mode="json", exclude={"device", "batch_size"})
+    parts = [versions()["r2n2"], chosen, input_hash, dict(selection), weights_sha256, landmarks_sha256]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes the result, read without importing it."""
+    from r2n2 import __version__
+
+    found = {"r2n2": __version__, "python": platform.python_version(), "platform": f"{platform.system()} {platform.machine()}"}
+    for package in ("torch", "numpy", "SimpleITK"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found

@@ -1,0 +1,223 @@
+"""A registered series as read back from its folder: numbers of every frame in memory, transforms on demand."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from r2n2.errors import ReadError
+from r2n2.evaluation import TRETable
+from r2n2.geometry import Grid
+from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.results.manifest import AcquisitionManifest, RunManifest, load_manifest
+from r2n2.results.sequence_file import read_control_points, read_sequences
+from r2n2.transform import Transform
+
+__all__ = ["FrameMetrics", "RegisteredSeries", "StoredTransforms", "field_path", "metrics_table", "read_result", "slice_folders"]
+
+_COLUMNS = (
+    "frame",
+    "time_s",
+    "similarity_before",
+    "similarity_after",
+    "folding_percent",
+    "min_jacobian",
+    "max_displacement_mm",
+    "seconds",
+    "status",
+)
+_TRE_COLUMNS = ("tre_before_mm", "tre_mm", "tre_max_mm")
+
+
+@dataclass(frozen=True)
+class FrameMetrics:
+    """The numbers of one frame, as in metrics.csv; see FrameResult for their meaning. NaN where undefined."""
+
+    frame: int
+    time_s: float
+    similarity_before: float
+    similarity_after: float
+    folding_percent: float
+    min_jacobian: float
+    max_displacement_mm: float
+    seconds: float
+    status: FrameStatus
+    message: str = ""
+    tre_before_mm: float = math.nan
+    tre_mm: float = math.nan
+    tre_max_mm: float = math.nan
+
+    @classmethod
+    def of(cls, result: FrameResult, time_s: float = math.nan) -> FrameMetrics:
+        """Of a result, without its transform."""
+        shared = {name: getattr(result, name) for name in (*_COLUMNS, "message") if name != "time_s"}
+        return cls(time_s=time_s, **shared)
+
+    def with_errors(self, table: TRETable) -> FrameMetrics:
+        """With the landmark errors of this frame."""
+        before, after = table.before(self.frame), table.after(self.frame)
+        return replace(self, tre_before_mm=before.mean_mm, tre_mm=after.mean_mm, tre_max_mm=after.max_mm)
+
+    def result(self, transform: Transform) -> FrameResult:
+        """The frame's result again."""
+        shared = {name: getattr(self, name) for name in (*_COLUMNS, "message") if name != "time_s"}
+        return FrameResult(transform=transform, **shared)
+
+
+def field_path(folder: Path, frame: int) -> Path:
+    """Where the displacement field of a frame is kept."""
+    return folder / "fields" / f"frame_{frame:04d}.mha"
+
+
+class StoredTransforms(Mapping[int, Transform]):
+    """Frame -> transform: compact ones from memory, dense ones read from their field file each time.
+
+    Parameters
+    ----------
+    folder
+        The result folder.
+    frames
+        All frames that have a transform.
+    compact
+        Those that are kept in memory.
+    """
+
+    def __init__(self, folder: Path, frames: Sequence[int], compact: Mapping[int, Transform]) -> None:
+        self._folder = folder
+        self._frames = tuple(sorted(frames))
+        self._compact = compact
+
+    def __getitem__(self, frame: int) -> Transform:
+        if frame in self._compact:
+            return self._compact[frame]
+        if frame not in self._frames:
+            raise KeyError(frame)
+        from r2n2.io.fields import read_field
+
+        return read_field(field_path(self._folder, frame))
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._frames)
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __contains__(self, frame: object) -> bool:
+        return frame in self._frames
+
+
+@dataclass(frozen=True, eq=False)
+class RegisteredSeries:
+    """What registering a series gave.
+
+    Parameters
+    ----------
+    folder
+        Where it is kept.
+    manifest
+        Settings, versions, hashes and geometry.
+    metrics
+        One a frame, in order of frames.
+    transforms
+        Frame -> transform that maps points of the reference into that frame.
+    """
+
+    folder: Path
+    manifest: RunManifest
+    metrics: tuple[FrameMetrics, ...]
+    transforms: Mapping[int, Transform]
+
+    @property
+    def grid(self) -> Grid:
+        """Lattice of every frame."""
+        return self.manifest.input.grid.grid()
+
+    @property
+    def landmark_grid(self) -> Grid:
+        """What ``read_landmarks`` needs: the slice's place in the patient where it is known, else the grid of the frames."""
+        placed = self.manifest.input.patient_grid
+        return self.grid if placed is None else placed.grid()
+
+    @property
+    def reference(self) -> int:
+        """Index of the frame that all others are aligned to."""
+        return self.manifest.reference
+
+    def result(self, frame: int) -> FrameResult:
+        """Numbers and transform of a frame.
+
+        Raises
+        ------
+        KeyError
+            If there is no such frame.
+        """
+        found = {metrics.frame: metrics for metrics in self.metrics}
+        return found[frame].result(self.transforms[frame])
+
+
+def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
+    """Text of metrics.csv: a row a frame; an undefined number is left empty."""
+    columns = (*_COLUMNS, *_TRE_COLUMNS) if with_errors else _COLUMNS
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    for row in metrics:
+        writer.writerow([_cell(getattr(row, column)) for column in columns])
+    return text.getvalue()
+
+
+def _cell(value: float | int | str) -> str:
+    if isinstance(value, float):
+        return f"{value:.9g}" if math.isfinite(value) else ""
+    return str(value)
+
+
+def read_result(folder: Path) -> RegisteredSeries:
+    """The registered series of a finished folder.
+
+    Raises
+    ------
+    ReadError
+        If the run did not finish, a file is damaged or missing, or the folder holds several slice positions.
+    """
+    manifest = load_manifest(folder)
+    if isinstance(manifest, AcquisitionManifest):
+        raise ReadError(f"{folder}: holds several slice positions; give one of {', '.join(manifest.slices)}")
+    metrics = _read_metrics(folder / "metrics.csv", manifest)
+    compact: dict[int, Transform] = {}
+    if "sequence.npz" in manifest.files:
+        compact.update(read_sequences(folder / "sequence.npz"))
+    if "control_points.npz" in manifest.files:
+        compact.update(read_control_points(folder / "control_points.npz"))
+    return RegisteredSeries(folder, manifest, metrics, StoredTransforms(folder, [m.frame for m in metrics], compact))
+
+
+def slice_folders(folder: Path) -> tuple[Path, ...]:
+    """The sub-folders of an acquisition, or the folder itself where it holds one series."""
+    manifest = load_manifest(folder)
+    return tuple(folder / name for name in manifest.slices) if isinstance(manifest, AcquisitionManifest) else (folder,)
+
+
+def _read_metrics(path: Path, manifest: RunManifest) -> tuple[FrameMetrics, ...]:
+    try:
+        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
+        metrics = tuple(_parse_metrics(row, manifest.messages) for row in rows)
+    except FileNotFoundError:
+        raise ReadError(f"{path}: no such file though the run finished; run r2n2 register again with --overwrite") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise ReadError(f"{path}: not the table r2n2 wrote ({error}); run r2n2 register again with --overwrite") from None
+    if Counter(str(m.status) for m in metrics) != Counter(manifest.status_counts):
+        raise ReadError(f"{path}: does not fit run.json; run r2n2 register again with --overwrite")
+    return metrics
+
+
+def _parse_metrics(row: Mapping[str, str], messages: Mapping[int, str]) -> FrameMetrics:
+    frame = int(row["frame"])
+    names = [name for name in (*_COLUMNS[1:-1], *_TRE_COLUMNS) if name in row]
+    numbers = {name: float(row[name]) if row[name] else math.nan for name in names}
+    return FrameMetrics(frame=frame, status=FrameStatus(row["status"]), message=messages.get(frame, ""), **numbers)

@@ -1,0 +1,405 @@
+"""The output folder of a registered series, written frame by frame and marked complete by run.json, its last file.
+
+With a journal (``journal``) a run that was stopped or killed goes on where it stopped, and gives what it would have given.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import math
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from r2n2.config import RegistrationConfig
+from r2n2.errors import ArgumentError, ReadError, ResourceError
+from r2n2.evaluation import TRETable, target_registration_error
+from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
+from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.results.journal import JOURNAL_NAME, BatchRecord, Earlier, JournalHead, RunJournal, earlier_parts
+from r2n2.results.manifest import (
+    CONVENTION,
+    MANIFEST_NAME,
+    InputRecord,
+    RunManifest,
+    input_sha256,
+    run_sha256,
+    versions,
+)
+from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
+from r2n2.results.reader import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
+from r2n2.results.sequence_file import control_points_archive, read_sequences, sequence_archive, sequence_table
+from r2n2.results.tre_table import tre_table_csv
+from r2n2.runtime.folder_lock import folder_lock
+from r2n2.runtime.memory import FRAMES_BETWEEN, give_back_freed_memory, peak_memory_mib
+from r2n2.series import ImageSeries, LandmarkSet
+from r2n2.transform import BSplineField, GaussianSequence, Transform
+
+__all__ = [
+    "Renderer",
+    "ResultWriter",
+    "check_folder",
+    "check_space",
+    "estimated_bytes",
+    "is_same_run",
+    "read_result",
+    "read_sequences",
+]
+
+_LOG = logging.getLogger(__name__)
+
+Renderer: TypeAlias = Callable[[ImageSeries, RegisteredSeries, TRETable | None], str]
+"""Makes a page of a finished series and its landmark errors; given in, so that results know nothing of figures."""
+
+
+class ResultWriter:
+    """Writes results as they come; memory holds numbers and compact transforms only, never frames.
+
+    Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json. Once it is
+    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder.
+
+    Parameters
+    ----------
+    folder
+        Output folder; made where it is missing.
+    series, config
+        What is registered and how.
+    input_hash
+        ``input_sha256(series)`` where it is known already.
+    selection
+        Reading options that chose the series, for the record.
+    device, weights_sha256
+        Where it ran, and with which weights.
+    landmarks
+        If given, tre.csv and the error columns of metrics.csv are written.
+    overwrite
+        Replace a finished result, or files of the same names that are not ours.
+    keep_headers
+        Copy all headers of a DICOM input into the aligned DICOM series, patient data included.
+    batch_size
+        Frames that are going to be registered at once. Given, a journal is kept, and if the folder holds that of the same run, it
+        goes on from there, with the batch size it had where ``config`` leaves that open.
+
+    Raises
+    ------
+    ArgumentError
+        If the folder holds a result or files of the same names and ``overwrite`` is false, or ``keep_headers`` is asked for
+        where the aligned series is not DICOM.
+    ResourceError
+        If the folder cannot be written, or another run writes to it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        series: ImageSeries,
+        config: RegistrationConfig,
+        *,
+        input_hash: str | None = None,
+        selection: Mapping[str, Any] | None = None,
+        device: str = "cpu",
+        weights_sha256: str | None = None,
+        landmarks: LandmarkSet | None = None,
+        overwrite: bool = False,
+        keep_headers: bool = False,
+        batch_size: int | None = None,
+    ) -> None:
+        if keep_headers and not _written_as_dicom(series):
+            raise ArgumentError(f"--keep-headers: {series.name or 'the series'} is not written as DICOM, which alone can hold them")
+        self._keep_headers = keep_headers
+        self._folder = folder
+        self._series = series
+        self._config = config
+        self._input_hash = input_hash
+        self._selection = dict(selection or {})
+        self._device = device
+        self._weights_sha256 = weights_sha256
+        self._landmarks = landmarks
+        self._overwrite = overwrite
+        self._metrics: dict[int, FrameMetrics] = {}
+        self._compact: dict[int, Transform] = {}
+        self._finished = False
+        self._started = time.monotonic()
+        self._earlier = Earlier()
+        self._journal: RunJournal | None = None
+        self._held = contextlib.ExitStack()
+        self.batch_size = batch_size
+        self.note = ""
+
+    def __enter__(self) -> Self:
+        check_folder(self._folder)
+        self._held.enter_context(folder_lock(self._folder))
+        try:
+            if self.batch_size is not None and not self._overwrite and not (self._folder / MANIFEST_NAME).exists():
+                self._take_up(earlier_parts(self._folder, self._head(self.batch_size), len(self._series)))
+            kept = {field_path(self._folder, frame) for frame in self._metrics}
+            clear_folder(self._folder, overwrite=self._overwrite, keep={*kept, self._folder / JOURNAL_NAME} if kept else ())
+            with resource_errors(self._folder):
+                (self._folder / "fields").mkdir(exist_ok=True)
+                clean_stale(self._folder / "fields")
+            if self.batch_size is not None:
+                self._journal = RunJournal(self._folder, self._head(self.batch_size), self._series.grid, self._earlier.records)
+        except BaseException:
+            self._held.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        try:
+            if not self._finished:
+                self._keep_partial(" ".join(str(error or "").split()) or (kind.__name__ if kind else "left early"))
+        except (OSError, ResourceError) as second:
+            # The first error is the one to report.
+            _LOG.warning("%s: the partial result could not be completed (%s)", self._folder, second)
+        finally:
+            if self._journal is not None:
+                self._journal.close()
+            self._held.close()
+
+    @property
+    def done(self) -> dict[int, Transform | None]:
+        """Frames that are there already, each with its transform if that is ok; what ``register_series`` needs to go on."""
+        transforms = self._transforms()
+        return {frame: transforms[frame] if row.status is FrameStatus.OK else None for frame, row in self._metrics.items()}
+
+    def add(self, *results: FrameResult) -> None:
+        """Write the fields of frames that were registered together, keep their numbers, and write the journal if there is one.
+
+        Raises
+        ------
+        ValueError
+            If a frame was added before or does not exist.
+        ResourceError
+            If something cannot be written.
+        """
+        for result in results:
+            self._add(result)
+        if self._journal is not None and results:
+            frames = [result.frame for result in results]
+            compact = {frame: self._compact[frame] for frame in frames if frame in self._compact}
+            rows = [self._metrics[frame] for frame in frames]
+            self._journal.append(BatchRecord.of(self._folder, rows, compact, self._elapsed_s(), self._peak_memory_mib()))
+            give_back_freed_memory()
+
+    def _add(self, result: FrameResult) -> None:
+        if result.frame in self._metrics or not 0 <= result.frame < len(self._series):
+            raise ValueError(f"ResultWriter.add: frame {result.frame} was added before or is none of {len(self._series)} frames")
+        if not self._series.grid.same_space(result.transform.grid):
+            raise ValueError(
+                f"ResultWriter.add: the transform of frame {result.frame} lies on {result.transform.grid}, "
+                f"the series on {self._series.grid}"
+            )
+        from r2n2.io.fields import write_field
+
+        write_field(field_path(self._folder, result.frame), result.transform.displacement_field())
+        if isinstance(result.transform, GaussianSequence | BSplineField):
+            self._compact[result.frame] = result.transform
+        times = self._series.times_s
+        self._metrics[result.frame] = FrameMetrics.of(result, math.nan if times is None else times[result.frame])
+
+    def finish(self, render: Renderer | None = None) -> RegisteredSeries:
+        """Write the aligned series, tables, report and, last, run.json.
+
+        Parameters
+        ----------
+        render
+            Makes the text of report.html; without it none is written.
+
+        Raises
+        ------
+        ValueError
+            If a frame is missing.
+        ResourceError
+            If something cannot be written.
+        """
+        missing = sorted(set(range(len(self._series))) - set(self._metrics))
+        if missing:
+            raise ValueError(f"ResultWriter.finish: frames {missing[:10]} were never added; leave the context instead")
+        errors, notes = self._landmark_errors()
+        files = [*self._write_transforms(), self._write_registered(), *self._write_tables(errors)]
+        files += [] if render is None else ["report.html"]
+        registered = RegisteredSeries(self._folder, self._manifest(files, notes), self._ordered(errors), self._transforms())
+        if render is not None:
+            _write_text(self._folder / "report.html", render(self._series, registered, errors))
+        manifest = self._manifest(files, notes)
+        (self._folder / UNFINISHED_NAME).unlink(missing_ok=True)
+        _write_text(self._folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
+        self._finished = True
+        if self._journal is not None:
+            self._journal.remove()
+        return replace(registered, manifest=manifest)
+
+    def _take_up(self, earlier: Earlier) -> None:
+        self._earlier = earlier
+        self.note = earlier.note
+        if self._config.batch_size == "auto":
+            self.batch_size = earlier.batch_size or self.batch_size
+        for record in earlier.records:
+            self._metrics.update({row.frame: row for row in record.metrics})
+            self._compact.update(record.compact)
+
+    def _head(self, batch_size: int) -> JournalHead:
+        return JournalHead(
+            run_sha256=self._run_sha256(), versions=versions(), device=self._device, batch_size=batch_size, parts=self._parts()
+        )
+
+    def _run_sha256(self) -> str:
+        self._input_hash = self._input_hash or input_sha256(self._series)
+        return run_sha256(
+            self._config,
+            self._input_hash,
+            self._selection,
+            weights_sha256=self._weights_sha256,
+            landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
+        )
+
+    def _elapsed_s(self) -> float:
+        """Wall time of all parts of the run."""
+        return self._earlier.elapsed_s + time.monotonic() - self._started
+
+    def _peak_memory_mib(self) -> float | None:
+        found = [peak for peak in (self._earlier.peak_memory_mib, peak_memory_mib()) if peak is not None]
+        return max(found, default=None)
+
+    def _parts(self) -> int:
+        return self._earlier.parts + 1
+
+    def _transforms(self) -> StoredTransforms:
+        return StoredTransforms(self._folder, list(self._metrics), self._compact)
+
+    def _reference(self) -> int:
+        marked = [frame for frame, metrics in self._metrics.items() if metrics.status is FrameStatus.REFERENCE]
+        if len(marked) != 1:
+            raise ValueError(f"ResultWriter: exactly one frame must have the status reference, got {marked}")
+        return marked[0]
+
+    def _ordered(self, errors: TRETable | None = None) -> tuple[FrameMetrics, ...]:
+        rows = [self._metrics[frame] for frame in sorted(self._metrics)]
+        return tuple(rows if errors is None else [row.with_errors(errors) for row in rows])
+
+    def _landmark_errors(self) -> tuple[TRETable | None, tuple[str, ...]]:
+        if self._landmarks is None:
+            return None, ()
+        try:
+            table = target_registration_error(self._transforms(), self._landmarks, self._reference(), self._series.grid)
+        except ReadError as error:
+            # Landmarks that do not fit must not cost a finished registration.
+            _LOG.warning("%s", error)
+            return None, (str(error),)
+        return table, table.notes
+
+    def _write_transforms(self) -> list[str]:
+        written = []
+        sequences = {frame: t for frame, t in self._compact.items() if isinstance(t, GaussianSequence)}
+        splines = {frame: t for frame, t in self._compact.items() if isinstance(t, BSplineField)}
+        if sequences or not splines:
+            _write_text(self._folder / "sequence.csv", sequence_table(sequences))
+            _write_bytes(self._folder / "sequence.npz", sequence_archive(sequences, self._series.grid))
+            written += ["sequence.csv", "sequence.npz"]
+        if splines:
+            _write_bytes(self._folder / "control_points.npz", control_points_archive(splines, self._series.grid))
+            written.append("control_points.npz")
+        return ["fields", *written]
+
+    def _write_registered(self) -> str:
+        from r2n2.io import atomic_folder, write_series
+
+        if self._keep_headers:
+            from r2n2.io.dicom_write import write_dicom_series
+
+            with atomic_folder(self._folder / "registered") as temporary:
+                write_dicom_series(temporary, self._series, enumerate(self._registered_frames()), keep_headers=True)
+            return "registered"
+        return write_series(self._folder, "registered", self._series, self._registered_frames()).name
+
+    def _registered_frames(self) -> Iterator[NDArray[Any]]:
+        from r2n2.registration import warp_frame
+
+        transforms = self._transforms()
+        for frame in range(len(self._series)):
+            if frame % FRAMES_BETWEEN == 0:
+                give_back_freed_memory()
+            result = self._metrics[frame].result(transforms[frame])
+            try:
+                yield warp_frame(self._series, result)
+            except ReadError as error:
+                if result.status is not FrameStatus.FAILED:
+                    raise
+                _LOG.warning("frame %d is left black: %s", frame, error)
+                yield np.zeros((self._series.channels, *self._series.grid.shape), self._series.dtype)
+
+    def _write_tables(self, errors: TRETable | None) -> list[str]:
+        text = metrics_table(self._ordered(errors), with_errors=errors is not None)
+        _write_text(self._folder / "metrics.csv", text)
+        if errors is None:
+            return ["metrics.csv"]
+        _write_text(self._folder / "tre.csv", tre_table_csv(errors))
+        return ["metrics.csv", "tre.csv"]
+
+    def _manifest(self, files: list[str], notes: tuple[str, ...]) -> RunManifest:
+        run_hash = self._run_sha256()
+        assert self._input_hash is not None
+        record = InputRecord.of(self._series, self._input_hash, self._selection)
+        return RunManifest(
+            run_sha256=run_hash,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            versions=versions(),
+            settings=self._config,
+            device=self._device,
+            weights_sha256=self._weights_sha256,
+            landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
+            input=record.model_copy(update={"notes": (*record.notes, *notes)}),
+            reference=self._reference(),
+            similarity="correlation coefficient",
+            convention=CONVENTION,
+            status_counts=dict(Counter(str(row.status) for row in self._ordered())),
+            messages={row.frame: row.message for row in self._ordered() if row.message},
+            wall_time_s=round(self._elapsed_s(), 3),
+            peak_memory_mib=self._peak_memory_mib(),
+            parts=self._parts(),
+            files=tuple(files),
+        )
+
+    def _keep_partial(self, reason: str) -> None:
+        done, total = len(self._metrics), len(self._series)
+        remedy = "Run r2n2 register again to complete it."
+        if self._journal is not None:
+            remedy = "The same command goes on from there."
+        text = f"This result is not finished: {reason}, {done} of {total} frames done. {remedy}\n"
+        (self._folder / UNFINISHED_NAME).write_text(text, encoding="utf-8")
+        if self._metrics:
+            self._write_transforms()
+            self._write_tables(None)
+
+
+def _written_as_dicom(series: ImageSeries) -> bool:
+    from r2n2.io.writing import output_name
+
+    return series.source.get("format") == "dicom" and output_name("registered", series) == "registered"
+
+
+def landmarks_sha256(landmarks: LandmarkSet) -> str:
+    """Hash of ids, frames and places."""
+    order = sorted(range(len(landmarks)), key=lambda k: (int(landmarks.frames[k]), landmarks.ids[k]))
+    rows = [(landmarks.ids[k], int(landmarks.frames[k]), landmarks.points[k].tolist()) for k in order]
+    return hashlib.sha256(json.dumps([landmarks.space.value, rows]).encode()).hexdigest()
+
+
+def _write_text(path: Path, text: str) -> None:
+    _write_bytes(path, text.encode("utf-8"))
+
+
+def _write_bytes(path: Path, data: bytes) -> None:
+    with atomic_write(path) as temporary:
+        temporary.write_bytes(data)

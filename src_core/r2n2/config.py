@@ -109,23 +109,40 @@ class NetworkConfig(Config):
 
     channels: tuple[int, int, int, int] = (32, 64, 128, 256)
     """Feature maps after the first convolution and after each of the three levels."""
-    force_channels: bool = False
-    """Add three input channels to the paper's four: the residual and the two components of the normalised force."""
     sigma_max: float = Field(default=0.3, gt=0, le=2)
     """Largest standard deviation of a Gaussian, normalised (equation 18)."""
+    sigma_min: float = Field(default=0.0, ge=0)
+    """Smallest standard deviation; 0 as in the paper, where a very narrow Gaussian can make a loss infinite."""
+    amplitude_scale: float = Field(default=1.0, gt=0, le=1)
+    """Largest component of an amplitude, normalised; 1 as in the paper. With less, the first steps of a training are small."""
     working_size: int = Field(default=256, ge=32, le=2048, multiple_of=8)
     """Side in pixels of the square that the network sees."""
     keep_probability: float = Field(default=0.5, gt=0, le=1)
     """p of the multiplicative Gaussian noise N(1, sqrt((1 - p) / p)), in training only."""
-    evidence_sizes: tuple[int, ...] = ()
-    """Sides in pixels of the squares on which the images are compared. The network then sees by how much Gaussians of some widths
-    would help at every place, chooses among them, corrects their shape, and the amplitude follows by least squares.
-    Empty: the network alone gives all, as in the paper."""
+    least_squares_sizes: tuple[int, ...] = ()
+    """Sides in pixels of the squares on which the images are compared by least squares: the network is then a learnt matching
+    pursuit, which sees by how much Gaussians of some widths would help at every place, places one, shapes it, and has its
+    amplitude solved for. Empty: the paper's network, which gives all by itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, values: Any) -> Any:
+        """Settings in files of weights and results from before ``least_squares_sizes`` had its name."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if "evidence_sizes" in values and "least_squares_sizes" not in values:
+            values["least_squares_sizes"] = values.pop("evidence_sizes")
+        if values.get("force_channels") is False:
+            del values["force_channels"]
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if any(not 16 <= size <= 1024 for size in self.evidence_sizes):
-            raise ValueError(f"evidence_sizes must each be 16 to 1024, got {self.evidence_sizes}")
+        if any(not 16 <= size <= 1024 for size in self.least_squares_sizes):
+            raise ValueError(f"least_squares_sizes must each be 16 to 1024, got {self.least_squares_sizes}")
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min must be below sigma_max, {self.sigma_max:g}, got {self.sigma_min:g}")
         return self
 
 

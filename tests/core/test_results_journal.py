@@ -22,8 +22,8 @@ import torch
 from r2n2.cli import main
 from r2n2.config import NetworkConfig
 from r2n2.io import write_series
+from r2n2.network import R2N2, MatchingPursuit
 from r2n2.network.checkpoint import save_network
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, batch_size, register_series
 from r2n2.results.journal import JOURNAL_NAME, read_journal
 from r2n2.results.reader import read_result
@@ -32,6 +32,7 @@ from r2n2.series import ImageSeries
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRAMES = 11
+PURSUIT = NetworkConfig(channels=(2, 3, 4, 6), least_squares_sizes=(16, 32), working_size=32)
 SETTINGS = """
 method = "fit"
 steps = 6
@@ -66,7 +67,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with_times = ImageSeries(frames, series.grid, tuple(0.1 * k for k in range(FRAMES)), source={"format": "mha"})
     (folder / "settings.toml").write_text(SETTINGS)
     torch.manual_seed(0)
-    save_network(folder / "small.safetensors", R2N2(NetworkConfig(channels=(2, 3, 4, 6), evidence_sizes=(16, 32), working_size=32)))
+    save_network(folder / "small.safetensors", MatchingPursuit(PURSUIT))
     return write_series(folder, "in", with_times, iter(frames))
 
 

@@ -21,7 +21,7 @@ from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.geometry import Grid, Space
 from r2n2.io import read_field, read_series
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.report.page import render_report
+from r2n2.report import page
 from r2n2.results.manifest import input_sha256, load_manifest, run_sha256
 from r2n2.results.writer import ResultWriter, check_folder, check_space, is_same_run, read_result, read_sequences
 from r2n2.runtime.folder_lock import LOCK_NAME
@@ -74,7 +74,7 @@ def write(folder: Path, series: ImageSeries, found: list[FrameResult], **options
     with ResultWriter(folder, series, RegistrationConfig(), **options) as writer:
         for item in found:
             writer.add(item)
-        return writer.finish(render_report)
+        return writer.finish(page.render_report)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -295,7 +295,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_export import *
+from test_results_writer import *
 folder = Path({folder!r})
 with ResultWriter(folder, make_series(folder / "in.mha"), RegistrationConfig()) as writer:
     for item in results()[:3]:
@@ -441,7 +441,7 @@ def test_frames_added_twice_or_missing_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="added before"):
             writer.add(results()[0])
         with pytest.raises(ValueError, match=r"\[1, 2, 3\]"):
-            writer.finish(render_report)
+            writer.finish(page.render_report)
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"kind": "series"}', '{"kind": 3}'])

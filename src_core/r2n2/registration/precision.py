@@ -15,7 +15,7 @@ import torch
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ResourceError
 from r2n2.io.atomic import atomic_write
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork
 
 __all__ = ["measured_precision", "remembered_in", "resolve_precision"]
 
@@ -25,7 +25,7 @@ _RUNS = 5
 _WORTHWHILE = 1.2
 
 
-def resolve_precision(config: RegistrationConfig, network: R2N2) -> torch.dtype:
+def resolve_precision(config: RegistrationConfig, network: RecurrentNetwork) -> torch.dtype:
     """The precision that the settings ask for, on the device of the network; for "auto" the remembered or newly measured one.
 
     A machine that cannot remember measures anew in every process.
@@ -44,7 +44,7 @@ def resolve_precision(config: RegistrationConfig, network: R2N2) -> torch.dtype:
     return torch.bfloat16 if known[key] == "bfloat16" else torch.float32
 
 
-def measured_precision(network: R2N2, clock: Callable[[], float] = time.perf_counter) -> torch.dtype:
+def measured_precision(network: RecurrentNetwork, clock: Callable[[], float] = time.perf_counter) -> torch.dtype:
     """bfloat16 where the network's steps take clearly less time in it, else float32.
 
     Parameters
@@ -77,7 +77,7 @@ def remembered_in() -> Path:
     return (Path(local) if local else Path.home() / ".cache") / "r2n2" / "precision.json"
 
 
-def _trial(network: R2N2) -> Callable[[torch.dtype], None]:
+def _trial(network: RecurrentNetwork) -> Callable[[torch.dtype], None]:
     """The convolutions of one step on noise."""
     like = network.entry.weight
     size = network.config.working_size
@@ -95,7 +95,7 @@ def _trial(network: R2N2) -> Callable[[torch.dtype], None]:
     return step
 
 
-def _key(network: R2N2, device: torch.device) -> str:
+def _key(network: RecurrentNetwork, device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
     channels = "-".join(map(str, network.config.channels))
     return f"{name} | {torch.get_num_threads()} threads | torch {torch.__version__} | {channels} on {network.config.working_size}"

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.errors import ArgumentError, R2N2Error
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork
 from r2n2.preprocessing import luminance
 from r2n2.registration import resolve_device, resolve_reference
 from r2n2.registration.base import Method, Pairs
@@ -65,7 +65,7 @@ class Adapting:
     """NaN at the start."""
     start: Score
     best: Score
-    network: R2N2
+    network: RecurrentNetwork
     """The best so far, in evaluation mode; its weights are a copy."""
     checked: bool
     """Whether the held-out frames were registered after this update."""
@@ -91,7 +91,7 @@ class _Frames:
 
 def adapt(
     series: ImageSeries,
-    network: R2N2,
+    network: RecurrentNetwork,
     *,
     seconds: float = 120.0,
     reference: int | str = "auto",
@@ -232,12 +232,12 @@ def _engine_config() -> EngineConfig:
     )
 
 
-def _config(network: R2N2, seed: int) -> TrainingConfig:
+def _config(network: RecurrentNetwork, seed: int) -> TrainingConfig:
     settings = network.config
-    evidence = bool(settings.evidence_sizes)
+    pursuit = bool(settings.least_squares_sizes)
     objective = ObjectiveConfig(
         supervised=1.0,
-        placement=0.5 if evidence else 0.0,
+        placement=0.5 if pursuit else 0.0,
         similarity=0.5,
         similarity_with_truth=0.2,
         total_variation=0.0,
@@ -257,5 +257,5 @@ def _config(network: R2N2, seed: int) -> TrainingConfig:
         chunk=5,
         groups=5,
         through_images=False,
-        data_size=max(32, *settings.evidence_sizes, settings.working_size),
+        data_size=max(32, *settings.least_squares_sizes, settings.working_size),
     )

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from r2n2.errors import ArgumentError
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork, create_network
 from r2n2.simulation.engine import PairEngine
 from r2n2.training.chunk import Chunk, Sequences
 from r2n2.training.settings import OptimiserConfig, Stage, TrainingConfig
@@ -72,11 +72,11 @@ def learning_rate(config: OptimiserConfig, update: int, updates: int) -> float:
     return rate
 
 
-def build_network(config: TrainingConfig) -> R2N2:
+def build_network(config: TrainingConfig) -> RecurrentNetwork:
     """The network before training, drawn from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return R2N2(config.network)
+        return create_network(config.network)
 
 
 class Trainer:
@@ -100,7 +100,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: R2N2,
+        network: RecurrentNetwork,
         engine: PairEngine,
         config: TrainingConfig,
         *,
@@ -194,7 +194,7 @@ class Trainer:
         self.failures = 0
         self.rolled_back += 1
 
-    def averaged(self) -> R2N2:
+    def averaged(self) -> RecurrentNetwork:
         """The network to validate and to save: the running mean of the weights where there is one."""
         # A copy: building another would draw from the random numbers of the training.
         network = copy.deepcopy(self.network)
@@ -243,6 +243,6 @@ class Trainer:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
-def _all_finite(network: R2N2) -> bool:
+def _all_finite(network: RecurrentNetwork) -> bool:
     norms = torch._foreach_norm([parameter.detach() for parameter in network.parameters()])
     return bool(torch.isfinite(torch.stack(norms)).all())

@@ -12,8 +12,8 @@ from typing import Any
 
 from r2n2.errors import ArgumentError
 from r2n2.io.atomic import atomic_write, resource_errors
+from r2n2.network import RecurrentNetwork
 from r2n2.network.checkpoint import save_network
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import resolve_device
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.simulation.engine import PairEngine, SimulatedBatch
@@ -66,7 +66,7 @@ def train(
     device: str = "auto",
     stop: Callable[[], bool] = lambda: False,
     processes: Processes | None = None,
-    start: R2N2 | None = None,
+    start: RecurrentNetwork | None = None,
 ) -> Iterator[Trained]:
     """Train, yielding after every update; the state is saved at the end and, of one process, when the generator is closed.
 
@@ -106,12 +106,18 @@ def train(
 
 
 def _train(
-    config: TrainingConfig, folder: Path, stock: Stock, team: Processes, device: str, stop: Callable[[], bool], start: R2N2 | None
+    config: TrainingConfig,
+    folder: Path,
+    stock: Stock,
+    team: Processes,
+    device: str,
+    stop: Callable[[], bool],
+    start: RecurrentNetwork | None,
 ) -> Iterator[Trained]:
     training, held = split(stock, held_out=config.stock.held_out, seed=config.seed)
     pairs: list[RealPair] = list(training.pairs)
     if config.stock.thorax_seeds[0] < config.stock.thorax_seeds[1]:
-        from r2n2.simulation.thorax_pairs import thorax_pairs
+        from r2n2.simulation.people import thorax_pairs
 
         pairs += thorax_pairs(range(*config.stock.thorax_seeds), config.stock.thorax_frames)
     where = team.device or resolve_device(device)
@@ -235,7 +241,7 @@ class _Run:
             self._write_weights(network, update, found.numbers())
         return found
 
-    def _write_weights(self, network: R2N2, update: int, numbers: dict[str, float]) -> None:
+    def _write_weights(self, network: RecurrentNetwork, update: int, numbers: dict[str, float]) -> None:
         info = {"name": self._config.name, "updates": str(update), "minutes": f"{self._elapsed_s / 60:.1f}"}
         info |= {name: f"{value:.4f}" for name, value in numbers.items()}
         save_network(self._folder / WEIGHTS_FILE, network, info=info)

@@ -25,7 +25,7 @@ class ObjectiveConfig(Config):
     supervised: float = Field(default=0.0, ge=0)
     """Weight of the distance to the true displacement, relative to its mean length."""
     placement: float = Field(default=0.0, ge=0)
-    """Weight of what the chosen places are worth to the error; with evidence and truth only."""
+    """Weight of what the places found are worth to the error; for a matching pursuit and with truth only."""
     structure: float = Field(default=0.6, ge=0, le=1)
     """Share of the distance's weight that goes to places with structure."""
     total_variation: float = Field(default=0.1, ge=0)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.similarity import correlation
@@ -45,7 +45,9 @@ class Validation:
         return asdict(self)
 
 
-def validate(network: R2N2, batch: SimulatedBatch, contoured: Sequence[ContouredPair] = (), *, steps: int = 25) -> Validation:
+def validate(
+    network: RecurrentNetwork, batch: SimulatedBatch, contoured: Sequence[ContouredPair] = (), *, steps: int = 25
+) -> Validation:
     """Register all pairs and compare.
 
     Parameters

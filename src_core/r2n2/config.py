@@ -113,6 +113,10 @@ class NetworkConfig(Config):
     """Add three input channels to the paper's four: the residual and the two components of the normalised force."""
     sigma_max: float = Field(default=0.3, gt=0, le=2)
     """Largest standard deviation of a Gaussian, normalised (equation 18)."""
+    sigma_min: float = Field(default=0.0, ge=0)
+    """Smallest standard deviation; 0 as in the paper, where a very narrow Gaussian can make a loss infinite."""
+    amplitude_scale: float = Field(default=1.0, gt=0, le=1)
+    """Largest component of an amplitude, normalised; 1 as in the paper. With less, the first steps of a training are small."""
     working_size: int = Field(default=256, ge=32, le=2048, multiple_of=8)
     """Side in pixels of the square that the network sees."""
     keep_probability: float = Field(default=0.5, gt=0, le=1)
@@ -126,6 +130,8 @@ class NetworkConfig(Config):
     def _check(self) -> Self:
         if any(not 16 <= size <= 1024 for size in self.evidence_sizes):
             raise ValueError(f"evidence_sizes must each be 16 to 1024, got {self.evidence_sizes}")
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min must be below sigma_max, {self.sigma_max:g}, got {self.sigma_min:g}")
         return self
 
 

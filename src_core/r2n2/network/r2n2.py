@@ -41,11 +41,11 @@ class GaussianParameters(NamedTuple):
     centres: Tensor
     """(B, ndim) in [-1, 1]."""
     sigmas: Tensor
-    """(B, ndim) standard deviations along principal axes 1, 2(, 3), in (0, sigma_max)."""
+    """(B, ndim) standard deviations along principal axes 1, 2(, 3), in (sigma_min, sigma_max)."""
     orientation: Tensor
     """(B, 1) angle in [0, pi]; in 3D a rotation vector (B, 3)."""
     amplitudes: Tensor
-    """(B, ndim) in [-1, 1]."""
+    """(B, ndim) in [-1, 1]; in the scale of the settings."""
 
     def displacement(self, lattice: Tensor) -> Tensor:
         """The Gaussian on a lattice (ndim, *shape) of positions, (B, ndim, *shape)."""
@@ -280,14 +280,14 @@ class R2N2(nn.Module):
         return self.entry._conv_forward(torch.cat((warped, force_channels(fixed, warped)), dim=1), own, None)
 
     def _in_range(self, values: Tensor, centres: Tensor) -> GaussianParameters:
-        """The output ranges of equation (18)."""
+        """The output ranges of equation (18), narrowed where the settings say so."""
         sigmas, amplitudes, orientation = values.split(self._widths, dim=1)
         angles = torch.sigmoid(orientation) * torch.pi
         return GaussianParameters(
             centres=centres,
-            sigmas=torch.sigmoid(sigmas) * self.config.sigma_max,
+            sigmas=self.config.sigma_min + torch.sigmoid(sigmas) * (self.config.sigma_max - self.config.sigma_min),
             orientation=angles if self.ndim == 2 else angles - torch.pi / 2,
-            amplitudes=torch.tanh(amplitudes),
+            amplitudes=torch.tanh(amplitudes) * self.config.amplitude_scale,
         )
 
     def _level_shapes(self, size: int) -> tuple[tuple[int, ...], ...]:

@@ -314,9 +314,9 @@ def test_pixels_that_are_not_measured_do_not_count_wherever_they_lie() -> None:
     for filling in (-1e4, 0.0, 123.0):
         moving = torch.where(valid, pairs.moving, filling)
         fixed = torch.where(valid.flip(-1), pairs.fixed, -filling)
-        evidence = _compared(Pairs(fixed, moving, valid.flip(-1), valid, FRAME)).least_squares
-        assert evidence is not None
-        found.append(evidence.moments)
+        seen = _compared(Pairs(fixed, moving, valid.flip(-1), valid, FRAME)).least_squares
+        assert seen is not None
+        found.append(seen.moments)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-7)
 
@@ -331,9 +331,9 @@ def test_a_hole_in_one_of_two_equal_images_asks_for_no_motion_if_it_is_masked(wh
     largest = []
     for mask in (valid, whole):
         images, masks = ((holed, image), (mask, whole)) if which == "fixed" else ((image, holed), (whole, mask))
-        evidence = _compared(Pairs(*images, *masks, FRAME)).least_squares
-        assert evidence is not None
-        largest.append(float(evidence.gains.max()))
+        seen = _compared(Pairs(*images, *masks, FRAME)).least_squares
+        assert seen is not None
+        largest.append(float(seen.gains.max()))
     assert largest[0] < 0.3 * largest[1]
 
 

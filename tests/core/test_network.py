@@ -14,6 +14,7 @@ from r2n2.config import NetworkConfig
 from r2n2.geometry import Grid
 from r2n2.network.blocks import ConvGRU, ParameterHead, PositionHead, expected_position, multiplicative_noise, spatial_softmax
 from r2n2.network.gaussian import coordinate_lattice
+from r2n2.network.initialisation import initialise_for_tanh
 from r2n2.network.r2n2 import R2N2
 from r2n2.network.trunk import State
 from r2n2.transform import gaussian_displacement, normalised_lattice, precision_matrix, warp
@@ -95,6 +96,40 @@ def test_outputs_are_squashed_as_in_equation_18() -> None:
     torch.testing.assert_close(parameters.sigmas, 0.3 * logistic[:, :2])
     torch.testing.assert_close(parameters.amplitudes, torch.tanh(values[:, 2:4]))
     torch.testing.assert_close(parameters.orientation, math.pi * logistic[:, 4:])
+
+
+def test_output_ranges_are_narrowed_where_the_settings_say_so() -> None:
+    torch.manual_seed(0)
+    network = _awake(R2N2(NetworkConfig(channels=TINY, sigma_min=0.05, amplitude_scale=0.25)).eval())
+    for values, sigma, amplitude in (((-50.0,) * 4, 0.05, -0.25), ((0.0,) * 4, 0.175, 0.0), ((50.0,) * 4, 0.3, 0.25)):
+        with torch.no_grad():
+            network.parameter_head.output.weight.zero_()
+            network.parameter_head.output.bias[:4] = torch.tensor(values)
+        parameters, _, _ = network.step(*_images(1, 8), network.initial_state(1, 8))
+        torch.testing.assert_close(parameters.sigmas, torch.full((1, 2), sigma))
+        torch.testing.assert_close(parameters.amplitudes, torch.full((1, 2), amplitude))
+
+
+def test_initialisation_for_tanh_takes_every_gate_for_a_convolution_of_its_own() -> None:
+    torch.manual_seed(0)
+    network = R2N2(NetworkConfig(channels=(16, 24, 32, 40)))
+    initialise_for_tanh(network)
+
+    def deviation(weight: Tensor, gain: float) -> float:
+        """Measured over Xavier's: 1 where the layer is drawn as told."""
+        field = weight[0, 0].numel()
+        return float(weight.detach().std()) / (gain * math.sqrt(2 / (field * sum(weight.shape[:2]))))
+
+    level = network.levels[1]
+    for part in (*level.recurrent.of_input.weight.chunk(3), *level.recurrent.of_state.weight.chunk(2)):
+        assert deviation(part, 1.0) == pytest.approx(1, abs=0.06)
+    assert deviation(level.recurrent.of_reset_state.weight, 1.0) == pytest.approx(1, abs=0.06)
+    for part in (network.entry.weight, level.residual[0].first.weight, level.down.weight, network.parameter_head.hidden.weight):
+        assert deviation(part, 5 / 3) == pytest.approx(1, abs=0.06)
+    assert float(network.parameter_head.output.weight.detach().std()) == pytest.approx(1e-3, rel=0.1)
+    biases = [value for name, value in network.named_parameters() if name.endswith("bias")]
+    assert biases
+    assert not any(bool(bias.any()) for bias in biases)
 
 
 def test_two_fresh_calls_are_identical_whatever_came_between() -> None:

@@ -186,6 +186,15 @@ def test_the_architecture_is_what_is_computed_not_on_which_sizes(monkeypatch: py
     assert len(different) == 5
 
 
+def test_weights_from_before_the_scale_of_amplitudes_keep_their_range(file: Path, whole: bytes) -> None:
+    older = json.loads(CONFIG.model_dump_json())
+    del older["amplitude_scale"], older["sigma_min"]
+    file.write_bytes(_edited(whole, config=json.dumps(older)))
+    _resigned(file, lambda _: None)
+    assert (read_manifest(file).config.amplitude_scale, read_manifest(file).config.sigma_min) == (1.0, 0.0)
+    assert load_network(file).config.amplitude_scale == 1.0
+
+
 def test_a_manifest_is_read_without_the_weights(file: Path, whole: bytes) -> None:
     header_end = 8 + int.from_bytes(whole[:8], "little")
     assert len(checkpoint._read(file, header_only=True)[1]) == header_end + 1

@@ -44,6 +44,8 @@ class Sequences:
     """Steps taken."""
     length: int
     """Steps to take."""
+    told: bool = True
+    """Whether truth that is known may be used."""
 
     @classmethod
     def start(
@@ -55,6 +57,7 @@ class Sequences:
         *,
         first: int,
         length: int,
+        told: bool = True,
     ) -> Sequences:
         """A new batch before its first step, on squares of the sizes in ``settings``."""
         like = network.entry.weight
@@ -63,10 +66,10 @@ class Sequences:
             squares = prepare(settings, pairs, like)
             seen = squares.seen
             exact = resample(batch.displacement.to(like), pairs.grid, seen.grid).image
-            known = batch.has_truth.to(like.device)
+            known = batch.has_truth.to(like.device) & told
             truth = Truth.weigh(exact, known, seen, structure=config.objective.structure)
             progress = begin(network, squares)
-        return cls(first, squares, truth, known, progress, 0, length)
+        return cls(first, squares, truth, known, progress, 0, length, told)
 
     def moved_on(self, progress: Progress, done: int) -> Sequences:
         """The same batch after ``done`` steps."""

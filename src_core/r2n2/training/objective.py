@@ -86,7 +86,7 @@ def step_loss(
         Steps of the sequence, over which the losses are averaged: the regulariser counts so often, as it is added to the mean.
     """
     error = end_point_error(displacement, truth)
-    total = config.supervised * error / truth.scale
+    total = config.supervised * error / truth.scale + config.distance * error
     wanted = torch.where(known, config.similarity_with_truth, config.similarity)
     similarity = torch.zeros_like(total)
     if bool((wanted > 0).any()):

@@ -58,6 +58,7 @@ CORE = [
     "pylibjpeg-rle>=2.0",
     "nibabel>=5.3",
     "tifffile>=2025.1.10",
+    "imagecodecs>=2025.8.2",
     "imageio>=2.37",
     "zarr>=3.0",
     "ngff-zarr>=0.20",

@@ -316,7 +316,7 @@ class ResultWriter:
         from r2n2.io import atomic_folder, write_series
 
         if self._keep_headers:
-            from r2n2.io.dicom_write import write_dicom_series
+            from r2n2.io.dicom.write import write_dicom_series
 
             with atomic_folder(self._folder / "registered") as temporary:
                 write_dicom_series(temporary, self._series, enumerate(self._registered_frames()), keep_headers=True)

@@ -24,7 +24,7 @@ from r2n2.io.landmark_tables import read_table
 from r2n2.io.spreadsheet import decode_text, table_text
 from r2n2.series import LandmarkSet
 
-__all__ = ["EXPECTED_HEADER", "LANDMARK_SUFFIXES", "check_plausible", "read_landmarks", "write_landmarks"]
+__all__ = ["EXPECTED_HEADER", "LANDMARK_SUFFIXES", "check_plausible", "landmarks_of_slice", "read_landmarks", "write_landmarks"]
 
 LANDMARK_SUFFIXES = (".csv", ".tsv", ".txt", ".json", ".fcsv", ".xls")
 _LARGEST_FILE = 2**26
@@ -89,6 +89,12 @@ def write_landmarks(path: str | os.PathLike[str], landmarks: LandmarkSet, grid: 
     with atomic_write(target) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="")
     return target
+
+
+def landmarks_of_slice(folder: Path, name: str) -> Path | None:
+    """The landmarks of one slice position: a file of any format, or a folder, called as the slice is; None where there are none."""
+    found = [folder / f"{name}{suffix}" for suffix in ("", ".csv", ".mrk.json", *LANDMARK_SUFFIXES)]
+    return next((path for path in found if path.exists()), None)
 
 
 def _parse(path: Path) -> FilePoints:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -78,7 +78,7 @@ def register(
     ] = None,
     landmarks: Annotated[
         Path | None,
-        typer.Option(metavar="CSV", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=_INPUT),
+        typer.Option(metavar="FILE", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=_INPUT),
     ] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Most bytes to hold in memory.", rich_help_panel=_INPUT)] = None,
     allow_missing: Annotated[
@@ -121,7 +121,8 @@ def register(
     selection = {name: value for name, value in reading.items() if value is not None}
     stop = context.ensure_object(StopRequest)
     job = _Job(settings, used_device, weights_hash, selection, landmarks, overwrite, quiet, stop)
-    failed = _register_one(found[0], output, job) if len(found) == 1 else _register_all(found, output, job)
+    marks = _all_landmarks(found, job)
+    failed = _register_one(found[0], output, job, marks[0]) if len(found) == 1 else _register_all(found, output, job, marks)
     if failed:
         raise typer.Exit(_BAD_INPUT)
 
@@ -205,24 +206,18 @@ def _check_paths(source: Path, output: Path, landmarks: Path | None) -> None:
         raise ReadError(f"--landmarks {landmarks}: no such file; check the path")
 
 
-def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job) -> bool:
+def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, marks: Sequence[LandmarkSet | None]) -> bool:
     """Every slice position into its sub-folder; one that fails does not stop the others."""
     from r2n2.results.acquisition import finish_acquisition, is_finished, slice_names
     from r2n2.results.reader import read_result
 
-    if job.landmarks is not None and not job.landmarks.is_dir():
-        raise ArgumentError(
-            f"--landmarks {job.landmarks}: the input holds {len(found)} slice positions; give a folder with slice_00.csv ..., "
-            f"or pick one slice with --slice"
-        )
     failed: dict[str, str] = {}
     flagged = False
     names = slice_names(len(found))
-    for name, series in zip(names, found, strict=True):
+    for name, series, own in zip(names, found, marks, strict=True):
         _note(job, f"{name}: {series.name}, {len(series)} frames")
-        own = None if job.landmarks is None else job.landmarks / f"{name}.csv"
         try:
-            flagged |= _register_one(series, output / name, replace(job, landmarks=own if own and own.exists() else None))
+            flagged |= _register_one(series, output / name, job, own)
         except R2N2Error as error:
             failed[name] = " ".join(str(error).split())
             print(f"r2n2: {name}: {failed[name]}", file=sys.stderr)
@@ -236,7 +231,7 @@ def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job) -> bool
     return bool(failed) or flagged
 
 
-def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
+def _register_one(series: ImageSeries, folder: Path, job: _Job, marks: LandmarkSet | None) -> bool:
     """Register one series; true if a frame failed."""
     from r2n2.registration import resolve_batch_size, resolve_device
     from r2n2.report.page import render_report
@@ -251,7 +246,6 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
     check_space(folder, series)
     for note in series.notes:
         _note(job, f"note: {note}")
-    marks = _landmarks(job.landmarks, series)
     input_hash = input_sha256(series)
     hashes = {
         "weights_sha256": job.weights_sha256,
@@ -279,11 +273,6 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
         _run(series, writer, job)
         _note(job, f"writing {folder}")
         registered = writer.finish(render_report)
-    if marks is not None:
-        from r2n2.io import check_plausible
-
-        for warning in check_plausible(marks, series, registered.reference):
-            print(f"r2n2: landmarks: {warning}", file=sys.stderr)
     return _print_result(registered)
 
 
@@ -303,12 +292,38 @@ def _run(series: ImageSeries, writer: Any, job: _Job) -> None:
             job.stop.check()
 
 
-def _landmarks(path: Path | None, series: ImageSeries) -> LandmarkSet | None:
-    if path is None:
-        return None
-    from r2n2.io import read_landmarks
+def _all_landmarks(found: Sequence[ImageSeries], job: _Job) -> list[LandmarkSet | None]:
+    """Of every slice position, read and checked before anything is registered."""
+    from r2n2.io import landmarks_of_slice
+    from r2n2.results.acquisition import slice_names
 
-    return read_landmarks(path, series.patient_grid or series.grid)
+    if job.landmarks is None:
+        return [None] * len(found)
+    if len(found) == 1:
+        return [_landmarks(job.landmarks, found[0], job)]
+    if not job.landmarks.is_dir():
+        raise ArgumentError(
+            f"--landmarks {job.landmarks}: the input holds {len(found)} slice positions; give a folder with slice_00.csv ..., "
+            f"or pick one slice with --slice"
+        )
+    paths = [landmarks_of_slice(job.landmarks, name) for name in slice_names(len(found))]
+    if not any(paths):
+        raise ReadError(f"--landmarks {job.landmarks}: holds no slice_00.csv ... of the {len(found)} slice positions; rename them")
+    return [None if path is None else _landmarks(path, series, job) for path, series in zip(paths, found, strict=True)]
+
+
+def _landmarks(path: Path, series: ImageSeries, job: _Job) -> LandmarkSet:
+    from r2n2.io import check_plausible, check_usable, read_landmarks
+    from r2n2.registration.reference import resolve_reference
+
+    marks = read_landmarks(path, series.patient_grid or series.grid)
+    reference = resolve_reference(series, job.config.reference)
+    check_usable(marks, series, reference)
+    for note in marks.notes:
+        _note(job, f"landmarks: {note}")
+    for warning in check_plausible(marks, series, reference):
+        print(f"r2n2: landmarks: {warning}", file=sys.stderr)
+    return marks
 
 
 def _print_result(registered: RegisteredSeries) -> bool:

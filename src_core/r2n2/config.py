@@ -20,11 +20,13 @@ __all__ = [
     "FitConfig",
     "MethodName",
     "NetworkConfig",
+    "Precision",
     "RegistrationConfig",
     "StoppingConfig",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
+Precision = Literal["float32", "bfloat16"]
 
 SMALLEST_SIDE_PX = 16
 """Frames with a shorter side are refused: they hold too little to align."""
@@ -234,7 +236,7 @@ class RegistrationConfig(Config):
     """Frames registered at once; auto: as many as fit, at most 16 on the processor and 64 on CUDA."""
     warm_start: bool = False
     """Start each frame from the result of its neighbour in time instead of from no displacement."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
     """Of the network's convolutions; auto: what this machine was measured to be quicker with, remembered from then on."""
     stop_early: bool = True
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""

@@ -20,9 +20,10 @@ from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.geometry import Grid, Space
 from r2n2.io import read_field, read_series
+from r2n2.registration import resolve_device
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.report.page import render_report
-from r2n2.results.manifest import input_sha256, load_manifest, run_sha256
+from r2n2.report import page
+from r2n2.results.manifest import RunFacts, input_sha256, load_manifest, run_sha256
 from r2n2.results.writer import ResultWriter, check_folder, check_space, is_same_run, read_result, read_sequences
 from r2n2.runtime.folder_lock import LOCK_NAME
 from r2n2.runtime.memory import peak_memory_mib
@@ -74,7 +75,7 @@ def write(folder: Path, series: ImageSeries, found: list[FrameResult], **options
     with ResultWriter(folder, series, RegistrationConfig(), **options) as writer:
         for item in found:
             writer.add(item)
-        return writer.finish(render_report)
+        return writer.finish(page.render_report)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -356,6 +357,37 @@ def test_the_same_run_is_recognised_and_others_are_not(finished) -> None:
     assert not is_same_run(folder.parent, run_sha256(config, digest, {}))
 
 
+def test_the_precision_computed_in_tells_runs_apart_and_auto_does_not(finished) -> None:
+    folder, series, _ = finished
+    config, digest = RegistrationConfig(), input_sha256(series)
+    assert not is_same_run(folder, run_sha256(config, digest, {}, precision="bfloat16"))
+    assert is_same_run(folder, run_sha256(RegistrationConfig(precision="float32"), digest, {}, precision="float32"))
+
+
+def test_what_was_used_is_recorded_as_it_was_when_it_ran(tmp_path: Path) -> None:
+    used = RunFacts(device="cuda:1", weights_sha256="abc", precision="bfloat16", threads=3, wall_time_s=12.5)
+    write(tmp_path / "out", make_series(tmp_path / "in.mha"), results(), facts=used)
+    found = load_manifest(tmp_path / "out")
+    assert (found.device, found.weights_sha256, found.precision, found.threads) == ("cuda:1", "abc", "bfloat16", 3)
+    assert found.wall_time_s == 12.5, "an export takes its own time, which is not the run's"
+
+
+def test_a_run_is_held_to_what_it_recorded() -> None:
+    config = RegistrationConfig(method="fit")
+    facts = RunFacts.of(config)
+    assert facts == RunFacts(device=str(resolve_device("auto")), threads=torch.get_num_threads())
+    held = facts.held_to(config)
+    assert (held.device, held.precision) == (facts.device, "float32")
+
+
+def test_a_manifest_of_an_older_version_still_reads(tmp_path: Path, finished) -> None:
+    values = json.loads((finished[0] / "run.json").read_text())
+    del values["precision"], values["threads"]
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    found = load_manifest(tmp_path)
+    assert (found.precision, found.threads) == (None, None)
+
+
 def test_the_input_hash_sees_pixels_geometry_and_times_but_not_byte_order(tmp_path: Path) -> None:
     series = make_series(tmp_path / "a.mha")
     swapped = dataclasses.replace(series, frames=series.frames.astype(">i2"), source={})
@@ -441,7 +473,7 @@ def test_frames_added_twice_or_missing_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="added before"):
             writer.add(results()[0])
         with pytest.raises(ValueError, match=r"\[1, 2, 3\]"):
-            writer.finish(render_report)
+            writer.finish(page.render_report)
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"kind": "series"}', '{"kind": 3}'])

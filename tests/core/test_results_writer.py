@@ -23,6 +23,7 @@ from r2n2.io import read_field, read_series
 from r2n2.registration import resolve_device
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.report import page
+from r2n2.results.journal import JOURNAL_NAME
 from r2n2.results.manifest import RunFacts, input_sha256, load_manifest, run_sha256
 from r2n2.results.writer import ResultWriter, check_folder, check_space, is_same_run, read_result, read_sequences
 from r2n2.runtime.folder_lock import LOCK_NAME
@@ -296,7 +297,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_export import *
+from test_results_writer import *
 folder = Path({folder!r})
 with ResultWriter(folder, make_series(folder / "in.mha"), RegistrationConfig()) as writer:
     for item in results()[:3]:
@@ -402,6 +403,23 @@ def test_the_input_hash_sees_pixels_geometry_and_times_but_not_byte_order(tmp_pa
     assert len({input_sha256(item) for item in [series, *others]}) == 4
 
 
+def test_a_batch_is_on_disk_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def spied(handle: int) -> None:
+        flushed.append((os.fstat(handle).st_ino, os.fstat(handle).st_size))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", spied)
+    with ResultWriter(tmp_path / "out", make_series(tmp_path / "in.mha"), RegistrationConfig(), batch_size=2) as writer:
+        for first in (0, 2):
+            writer.add(*results()[first : first + 2])
+            journal = (tmp_path / "out" / JOURNAL_NAME).stat()
+            assert flushed[-1] == (journal.st_ino, journal.st_size), "all of the journal, and nothing after it"
+        writer.finish(page.render_report)
+
+
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with (
@@ -415,10 +433,11 @@ def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lock", "taken"),
     [
-        ({"pid": 2**22 - 3, "host": None, "started": "1"}, True),
-        ({"pid": "self", "host": None, "started": "another life"}, True),
-        ({"pid": 1, "host": "another.machine", "started": "1"}, False),
-        ("garbage", False),
+        ({"pid": 2**22 - 3, "host": None}, True),
+        ({"pid": "self", "host": None}, True),
+        ({"pid": 1, "host": "another.machine"}, False),
+        ("garbage", True),
+        ("", True),
     ],
 )
 def test_a_stale_lock_is_taken_over_and_a_foreign_one_is_not(tmp_path: Path, lock: dict | str, taken: bool) -> None:
@@ -426,7 +445,8 @@ def test_a_stale_lock_is_taken_over_and_a_foreign_one_is_not(tmp_path: Path, loc
     folder.mkdir()
     if isinstance(lock, dict):
         lock = {**lock, "host": lock["host"] or socket.gethostname(), "pid": os.getpid() if lock["pid"] == "self" else lock["pid"]}
-    (folder / LOCK_NAME).write_text(json.dumps(lock))
+        lock = json.dumps(lock)
+    (folder / LOCK_NAME).write_text(lock)
     if taken:
         write(folder, make_series(tmp_path / "in.mha"), results())
         assert not (folder / LOCK_NAME).exists()

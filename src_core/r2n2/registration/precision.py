@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
 import torch
 
 from r2n2.config import NetworkConfig, Precision, RegistrationConfig
@@ -88,12 +89,9 @@ def measured_precision(network: R2N2, clock: Callable[[], float] = time.perf_cou
 
 
 def remembered_in() -> Path:
-    """The file: ``R2N2_CACHE`` or the user's cache folder, ``r2n2/precision.json``."""
+    """The file ``precision.json`` in ``R2N2_CACHE`` or the user's cache folder."""
     given = os.environ.get("R2N2_CACHE")
-    if given:
-        return Path(given) / "precision.json"
-    local = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    return (Path(local) if local else Path.home() / ".cache") / "r2n2" / "precision.json"
+    return (Path(given) if given else platformdirs.user_cache_path("r2n2", appauthor=False)) / "precision.json"
 
 
 def _remembered(config: NetworkConfig, device: torch.device) -> Precision | None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from r2n2.errors import ArgumentError
@@ -20,11 +19,13 @@ __all__ = [
     "FitConfig",
     "MethodName",
     "NetworkConfig",
+    "Precision",
     "RegistrationConfig",
     "StoppingConfig",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
+Precision = Literal["float32", "bfloat16"]
 
 SMALLEST_SIDE_PX = 16
 """Frames with a shorter side are refused: they hold too little to align."""
@@ -65,30 +66,7 @@ class Config(BaseModel):
 
     def to_toml(self) -> str:
         """The settings as TOML, from which ``from_toml`` gives an equal model; what is None is left out."""
-        return "\n".join(_toml_lines(self.model_dump(mode="json"), "")) + "\n"
-
-
-def _toml_lines(values: dict[str, Any], place: str) -> Iterator[str]:
-    """Plain values first, then the tables below, each under its whole name."""
-    for key, value in values.items():
-        if value is not None and not _is_table(value):
-            yield f"{key} = {_toml_value(value)}"
-    for key, value in values.items():
-        if not _is_table(value):
-            continue
-        name = f"{place}{key}"
-        for table in value if isinstance(value, list) else [value]:
-            yield f"\n[[{name}]]" if isinstance(value, list) else f"\n[{name}]"
-            yield from _toml_lines(table, f"{name}.")
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value))
-
-
-def _toml_value(value: Any) -> str:
-    """A value as TOML writes it: texts, numbers and lists are written as in JSON."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
@@ -251,7 +229,7 @@ class RegistrationConfig(Config):
     """Frames registered at once; auto: as many as fit, at most 16 on the processor and 64 on CUDA."""
     warm_start: bool = False
     """Start each frame from the result of its neighbour in time instead of from no displacement."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
     """Of the network's convolutions; auto: what this machine was measured to be quicker with, remembered from then on."""
     stop_early: bool = True
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""

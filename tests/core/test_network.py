@@ -401,6 +401,12 @@ def test_dropconnect_touches_the_proposal_only() -> None:
     with torch.no_grad():
         cell.of_input.weight[2:4], cell.of_input.bias[2:4] = 0.0, 100.0  # z = 1: the proposal alone
     assert not torch.allclose(cell(x, h), cell(x, h), atol=1e-3)
+    of_input, of_state = cell.of_input.weight[4:].clone(), cell.of_reset_state.weight.clone()
+    for kept in ("input", "state"):
+        with torch.no_grad():
+            cell.of_input.weight[4:] = of_input if kept == "input" else 0.0
+            cell.of_reset_state.weight[:] = of_state if kept == "state" else 0.0
+        assert not torch.allclose(cell(x, h), cell(x, h), atol=1e-3), f"the weights of the {kept} are noisy by themselves"
     with torch.no_grad():
         cell.of_input.weight[4:], cell.of_reset_state.weight[:] = 0.0, 0.0
     assert torch.equal(cell(x, h), cell(x, h))

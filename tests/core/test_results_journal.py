@@ -348,12 +348,13 @@ def test_a_run_that_is_another_begins_anew(
     assert_same(out, whole("--steps", "5"))
 
 
-@pytest.mark.parametrize("what", ["input", "weights", "version", "device"])
+@pytest.mark.parametrize("what", ["input", "weights", "version", "device", "precision"])
 def test_what_makes_a_run_another(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     out, mine = tmp_path / "out", tmp_path / "in.mha"
     options = variant("network", source)
+    monkeypatch.setattr("r2n2.registration.precision._remembered", lambda config, device: "float32")
     mine.write_bytes(source.read_bytes())
     (tmp_path / "settings.toml").write_text(SETTINGS)
     stop_after(1, monkeypatch, mine, out, *options)
@@ -365,6 +366,9 @@ def test_what_makes_a_run_another(
         options = (*options[:-1], tmp_path / "other.safetensors")
     elif what == "version":
         monkeypatch.setattr("r2n2.results.writer.versions", lambda: {"r2n2": "0.1.0", "torch": "other"})
+    elif what == "precision":
+        # The settings say "auto" in both parts, and the machine's memory was lost between them.
+        monkeypatch.setattr("r2n2.registration.precision._remembered", lambda config, device: "bfloat16")
     else:
         monkeypatch.setattr("r2n2.registration.resolve_device", lambda name: torch.device("cpu:0"))
     capsys.readouterr()

@@ -13,6 +13,7 @@ from training_factory import network_config
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
 from r2n2.network import MatchingPursuit, RecurrentNetwork
+from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.series import ImageSeries
 from r2n2.training import adapt as module
 from r2n2.training.adapt import Adapting, Score, adapt
@@ -71,6 +72,23 @@ def test_weights_that_make_the_held_out_frames_worse_are_not_kept(monkeypatch: p
     assert last.checked
     assert last.best == last.start
     torch.testing.assert_close(last.network.parameter_head.output.bias, network.parameter_head.output.bias)
+
+
+def test_a_hole_of_a_held_out_frame_moves_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether weights are kept must not depend on pixels that are not measured."""
+    grid, valid = Grid((40, 56)), torch.ones(1, 1, 40, 56, dtype=torch.bool)
+    moving = torch.rand(1, 1, 40, 56, generator=torch.Generator().manual_seed(0))
+    fixed = moving.roll(-6, 3)
+    valid[..., 10:25, 20:34] = False
+    frames = module._Frames(fixed[0], torch.ones(1, 40, 56, dtype=torch.bool), torch.where(valid, moving, 5.0), valid, (1,))
+    shift = torch.zeros(1, 2, 40, 56)
+    shift[:, 1] = 6 * 2 / 55
+    monkeypatch.setattr(module, "displacements", lambda method, pairs: shift)
+    series = ImageSeries(np.zeros((2, 1, 40, 56), np.float32), grid)
+    score = module._score(RecurrentMethod(_network()), frames, series, torch.device("cpu"))
+    assert score.similarity > 0.999
+    (taught,) = module._taught(frames, series, torch.device("cpu"))
+    assert torch.equal(taught.displacement, shift[0])
 
 
 def test_better_is_more_alike_without_more_folding() -> None:

@@ -17,12 +17,10 @@ from r2n2.network import RecurrentNetwork, State, Step, Unchanging
 from r2n2.network.least_squares import LeastSquares, Pooling, gather_moments, solve_everywhere
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Pairs
-from r2n2.transform import normalised_lattice, sample_normalised
+from r2n2.transform import mask_of, normalised_lattice, sample_masked
 
 __all__ = ["Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "prepare"]
 
-# A pixel of the moving square counts where at least this share of its interpolation weight is measured.
-_MEASURED = 0.99
 _NETWORK_CLAMP = 2.0
 _LEAST_SQUARES_CLAMP = 3.0
 
@@ -56,13 +54,8 @@ class Scale:
 
     def sample(self, displacement: Tensor) -> tuple[Tensor, Tensor]:
         """Channels of the moving image (B, C, m, m) at the displaced positions, and where both images are measured."""
-        positions = self.lattice + displacement
-        if self.moving_valid is None:
-            warped, inside = sample_normalised(self.moving, positions, self.grid)
-        else:
-            both, inside = sample_normalised(torch.cat((self.moving, self.moving_valid), 1), positions, self.grid)
-            warped, inside = both[:, :-1], inside & (both[:, -1:] > _MEASURED)
-        return warped, inside & self.fixed_valid
+        warped, measured = sample_masked(self.moving, self.moving_valid, self.lattice + displacement, self.grid)
+        return warped, measured & self.fixed_valid
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,8 +144,7 @@ def _scale(pairs: Pairs, size: int, with_gradient: bool, like: Tensor) -> Scale:
 
     fixed, fixed_valid, grid = square(*pairs.distinct_fixed())
     moving, moving_valid, _ = square(pairs.moving, pairs.moving_valid)
-    measured = None if bool(moving_valid.all()) else moving_valid.to(moving.dtype)
-    return Scale(grid, fixed, moving, fixed_valid, measured, normalised_lattice(grid, fixed))
+    return Scale(grid, fixed, moving, fixed_valid, mask_of(moving_valid, moving), normalised_lattice(grid, fixed))
 
 
 def begin(network: RecurrentNetwork, squares: Squares, start: tuple[Tensor, ...] | None = None) -> Progress:

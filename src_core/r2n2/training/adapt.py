@@ -188,8 +188,8 @@ def _load(series: ImageSeries, index: int) -> tuple[_Frames, _Frames, tuple[str,
 def _score(method: Method, frames: _Frames, series: ImageSeries, device: torch.device) -> Score:
     fields = displacements(method, frames.pairs(series, device)).to(frames.moving.dtype)
     pairs = frames.pairs(series, torch.device("cpu"))
-    warped = warp(pairs.moving, fields, series.grid)
-    alike = correlation(pairs.fixed, warped.image, warped.valid & pairs.fixed_valid & pairs.moving_valid)
+    warped = warp(pairs.moving, fields, series.grid, mask=pairs.moving_valid)
+    alike = correlation(pairs.fixed, warped.image, warped.valid & pairs.fixed_valid)
     folding = folding_percent(jacobian_determinant(fields, series.grid))
     return Score(float(alike.nanmean()), float(folding.mean()))
 
@@ -199,9 +199,8 @@ def _taught(frames: _Frames, series: ImageSeries, device: torch.device) -> list[
     pairs = frames.pairs(series, device)
     fields = displacements(FitMethod(FitConfig()), pairs).to(frames.moving.dtype)
     plain = frames.pairs(series, torch.device("cpu"))
-    after = warp(plain.moving, fields, series.grid)
-    inside = after.valid & plain.fixed_valid & plain.moving_valid
-    alike = correlation(plain.fixed, after.image, inside)
+    after = warp(plain.moving, fields, series.grid, mask=plain.moving_valid)
+    alike = correlation(plain.fixed, after.image, after.valid & plain.fixed_valid)
     before = correlation(plain.fixed, plain.moving, plain.fixed_valid & plain.moving_valid)
     spacing = _spacing(series)
     return [

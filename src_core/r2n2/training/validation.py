@@ -67,9 +67,8 @@ def validate(
     truth = batch.displacement
     error = _mean_length(found - truth, weight)[known].mean()
     before = _mean_length(truth, weight)[known].mean()
-    warped = warp(pairs.moving, found, pairs.grid)
-    inside = warped.valid & pairs.fixed_valid
-    alike = correlation(pairs.fixed, warped.image, inside)
+    warped = warp(pairs.moving, found, pairs.grid, mask=pairs.moving_valid)
+    alike = correlation(pairs.fixed, warped.image, warped.valid & pairs.fixed_valid)
     alike_before = correlation(pairs.fixed, pairs.moving, pairs.fixed_valid & pairs.moving_valid)
     folding = [folding_percent(jacobian_determinant(found, pairs.grid))]
     dice, dice_before = [], []

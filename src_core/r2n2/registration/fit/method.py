@@ -28,7 +28,7 @@ from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equa
 from r2n2.registration.fit.proposal import propose
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.similarity import diffusion
-from r2n2.transform import GaussianSequence, Transform, normalised_lattice, sample_normalised
+from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, sample_masked
 
 __all__ = ["FitMethod", "Round", "plan_rounds"]
 
@@ -218,7 +218,6 @@ class _Level:
         grid = fixed.grid
         fixed_image = normalise(fixed.images, fixed.valid, clamp=config.clamp)
         moving_image = normalise(moving.images, moving.valid, clamp=config.clamp)
-        whole = bool(pairs.moving_valid.all()) and len(set(grid.shape)) == 1 and bool(moving.valid.all())
         coarse = grid.resized((config.regulariser_size,) * grid.ndim)
         fine = grid.resized((config.folding_size,) * grid.ndim)
         # A fixed shuffle, the same in every run: neighbours along it lie anywhere in the image.
@@ -232,7 +231,7 @@ class _Level:
             _image_gradient(fixed_image, grid).flatten(2),
             fixed.valid,
             torch.cat((moving_image, _image_gradient(moving_image, grid)), 1),
-            None if whole else moving.valid.to(moving_image.dtype),
+            mask_of(moving.valid, moving_image),
             positions,
             positions if grid.shape == summed.shape else normalised_lattice(summed, fixed_image).flatten(1),
             None if grid.shape == summed.shape else _interpolation(summed.shape[0], size, fixed_image, cubic=grid.ndim == 2),
@@ -246,10 +245,8 @@ class _Level:
     def assess(self, model: WhitenedGaussians) -> _Assessed:
         displacement = self._displacement(model)
         places = self.positions.unflatten(1, self.grid.shape) + displacement
-        warped, valid = sample_normalised(self.moving, places, self.grid)
+        warped, valid = sample_masked(self.moving, self.moving_valid, places, self.grid)
         valid = valid & self.fixed_valid
-        if self.moving_valid is not None:
-            valid = valid & (sample_normalised(self.moving_valid, places, self.grid).image > 0.99)
         warped, counted = warped.flatten(2), valid.flatten(2)
         residual = (warped[:, :1] - self.fixed) * counted
         weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)

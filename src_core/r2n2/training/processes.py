@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import hashlib
 import logging
 import os
 import re
@@ -16,7 +17,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from r2n2.errors import ResourceError
+from r2n2.errors import ArgumentError, ResourceError
 
 __all__ = ["Processes", "end_process", "team_of_environment"]
 
@@ -65,6 +66,31 @@ class Processes:
         """Whether all processes give the same number."""
         largest, least = self._largest([float(number), -float(number)])
         return largest == -least
+
+    def require_alike(self, **facts: object) -> None:
+        """See that all processes were started with the same.
+
+        Parameters
+        ----------
+        facts
+            By name, as they are told; equal where their text is.
+
+        Raises
+        ------
+        ArgumentError
+            On every process, naming what differs.
+        """
+        if self.world == 1:
+            return
+        # A number of 48 bits is exact in the float64 that is sent.
+        numbers = [float(int(hashlib.sha256(str(fact).encode()).hexdigest()[:12], 16)) for fact in facts.values()]
+        largest = self._largest([*numbers, *(-number for number in numbers)])
+        differing = [name for name, high, low in zip(facts, largest, largest[len(numbers) :], strict=False) if high != -low]
+        if differing:
+            raise ArgumentError(
+                f"process {self.rank} of {self.world}: not all processes were started with the same {' and '.join(differing)}; "
+                f"give every one the same CONFIG, data and version"
+            )
 
     def _largest(self, values: list[float]) -> list[float]:
         if self.world == 1:

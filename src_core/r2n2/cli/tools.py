@@ -71,7 +71,7 @@ def simulate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simulation.")] = False,
 ) -> None:
     """Make a breathing thorax with known motion: series.mha, landmarks.csv and the true fields."""
-    from r2n2.cli.register import parse_spacing
+    from r2n2.cli.options import parse_spacing
     from r2n2.results.writer import check_folder
 
     shape = _parse_size(size)

@@ -111,7 +111,7 @@ def adapt(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
 ) -> None:
     """Go on training on the very series to be registered; what is written is never worse on frames held out."""
-    from r2n2.cli.register import parse_reference, parse_spacing
+    from r2n2.cli.options import parse_reference, parse_spacing
 
     frame = parse_reference(reference)
     pixel_size = None if spacing is None else parse_spacing(spacing)

@@ -128,13 +128,15 @@ def _train(
     notes: list[str] = []
     if not held.patients:
         notes.append("no patient is held out: weights are validated on drawn pictures alone; name some in stock.held_out")
-    before_s, best = 0.0, {}
+    before_s, best, validated = 0.0, {}, -1
     if not team.alike(-1 if state is None else state.step):
         raise ArgumentError(f"{folder}: not every process sees the same saved state there; give a folder that all machines share")
     if state is not None:
         notes += [*state.notes, *restore(trainer, state, team.rank, team.world)]
         before_s, best = state.elapsed_s, dict(state.best)
-    run = _Run(config, folder, trainer, team, _validation_batch(config, held), held, best, before_s)
+        # States of older versions do not say; their weights do.
+        validated = state.counters.get("validated", state.step if (folder / WEIGHTS_FILE).is_file() else -1)
+    run = _Run(config, folder, trainer, team, _validation_batch(config, held), held, best, before_s, validated)
     yield from run.updates(stop, tuple(notes))
 
 
@@ -151,11 +153,12 @@ class _Run:
         held: Stock,
         best: dict[str, Any],
         before_s: float,
+        validated: int,
     ) -> None:
         self._config, self._folder, self._trainer, self._team = config, folder, trainer, team
         self._truth, self._held, self._best, self._before_s = truth, held, best, before_s
         self._began = self._saved = self._validated = time.monotonic()
-        self._saved_update = trainer.update
+        self._saved_update, self._validated_update = trainer.update, validated
         self._ended = False
 
     @property
@@ -172,6 +175,10 @@ class _Run:
         for note in notes:
             log.note(trainer.update, note)
         try:
+            if trainer.update >= trainer.updates and self._validated_update < trainer.update:
+                # Killed after its last update, before that was validated.
+                yield self._after(trainer.as_it_stands(), journal, False, notes)
+                return
             while trainer.update < trainer.updates:
                 with team.together("make an update"):
                     step = trainer.make_update()
@@ -211,7 +218,7 @@ class _Run:
         if validating:
             if self._team.leads:
                 validation = self._validate(journal, step.update)
-            self._validated = time.monotonic()
+            self._validated, self._validated_update = time.monotonic(), step.update
             if saving:
                 self._save()
         elif stopped and self._team.leads and not self._best:
@@ -221,7 +228,7 @@ class _Run:
     def _save(self) -> None:
         ranks = self._team.gather(under_way(self._trainer))
         if self._team.leads:
-            save_state(self._folder, capture(self._trainer, ranks, self._elapsed_s, self._best))
+            save_state(self._folder, capture(self._trainer, ranks, self._elapsed_s, self._best, validated=self._validated_update))
         # Good to go back to only now: save_state refuses what it cannot read back.
         self._trainer.remember()
         self._saved = time.monotonic()

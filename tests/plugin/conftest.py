@@ -137,7 +137,7 @@ def disc_results(disc_config: RegistrationConfig) -> tuple[FrameResult, ...]:
 
 @pytest.fixture
 def in_layer(viewer: Any, series: ImageSeries) -> Any:
-    from napari_r2n2.layers import series_to_layers
+    from napari_r2n2.layers.from_series import series_to_layers
 
     data, options, _kind = series_to_layers([series])[0]
     return viewer.add_image(data, **options)
@@ -146,8 +146,9 @@ def in_layer(viewer: Any, series: ImageSeries) -> Any:
 @pytest.fixture
 def aligned(viewer: Any, in_layer: Any, disc_config: RegistrationConfig, disc_results: tuple[FrameResult, ...]) -> Any:
     """The disc aligned to frame 0 by six Gaussians, shown in the window; its ``ResultLayers``."""
-    from napari_r2n2.layers import Place, axes_of, layer_to_series
-    from napari_r2n2.result_layers import results_of
+    from napari_r2n2.layers.place import Place
+    from napari_r2n2.layers.result_layers import results_of
+    from napari_r2n2.layers.to_series import axes_of, layer_to_series
 
     results = results_of(viewer)
     results.session.begin(layer_to_series(in_layer), disc_config)

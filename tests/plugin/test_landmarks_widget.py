@@ -15,9 +15,9 @@ from qtpy.QtCore import Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
-from napari_r2n2.landmarks.files import FORMATS
-from napari_r2n2.layers import series_to_layers
-from napari_r2n2.session import FrameKey, session_of
+from napari_r2n2.layers.from_series import series_to_layers
+from napari_r2n2.models.landmarks.files import FORMATS
+from napari_r2n2.models.session import FrameKey, session_of
 from r2n2.geometry import Grid, Space
 from r2n2.io import write_landmarks
 from r2n2.registration.results import FrameResult, FrameStatus

@@ -14,10 +14,10 @@ import training_factory
 from qtpy.QtWidgets import QFileDialog
 
 import r2n2.training.adapt as core
-from napari_r2n2 import training_run
-from napari_r2n2.layers import series_to_layers
-from napari_r2n2.loss_plot import LossPlot, smoothed, span
-from napari_r2n2.training_run import adapted_weights, resolve_weights, weights_added
+from napari_r2n2.layers.from_series import series_to_layers
+from napari_r2n2.models import training_run
+from napari_r2n2.models.training_run import adapted_weights, resolve_weights, weights_added
+from napari_r2n2.widgets.loss_plot import LossPlot, smoothed, span
 from r2n2.config import RegistrationConfig
 from r2n2.geometry import Grid
 from r2n2.series import ImageSeries

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.geometry import Grid, GridMismatchError, Space
+from r2n2.quantities import LengthUnit, length_unit
 
 __all__ = ["Frames", "ImageSeries", "LandmarkSet"]
 
@@ -98,6 +99,11 @@ class ImageSeries:
     def dtype(self) -> np.dtype[Any]:
         """The pixel type of the file, which the registered series keeps."""
         return np.dtype(self.frames.dtype)
+
+    @property
+    def length_unit(self) -> LengthUnit:
+        """What its lengths are shown in: um where pixels are that small."""
+        return length_unit(self.grid.spacing)
 
     def frame(self, index: int) -> NDArray[Any]:
         """Frame ``index`` (C, *grid.shape) in the file's dtype and native byte order, read now where frames are lazy.

@@ -39,7 +39,14 @@ class LossPlot(Plot):
         (self.means,) = self.axes.plot([], [], color=BEFORE, linewidth=1.6, label="loss (left)")
         # The best holds until better weights are found: a line with steps.
         (self.similarities,) = self.similarity_axes.plot(
-            [], [], color=AFTER, linewidth=1.6, marker="o", markersize=3.5, drawstyle="steps-post", label="held-out similarity (right)"
+            [],
+            [],
+            color=AFTER,
+            linewidth=1.6,
+            marker="o",
+            markersize=3.5,
+            drawstyle="steps-post",
+            label="held-out similarity (right)",
         )
         self.axes.set_xlabel("update")
         for axes in (self.axes, self.similarity_axes):

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 from napari.qt.threading import thread_worker
 from napari.utils.notifications import show_error, show_info
-from napari.utils.theme import get_theme
 from qtpy.QtCore import Qt, QTimer, QUrl
 from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
@@ -172,7 +171,7 @@ class TrainWidget(Dock):
         self._save.setEnabled(self._worker is None and self.run is not None and self.run.file is not None)
 
     def _show_theme(self, _event: object = None) -> None:
-        self._plot.set_ink(get_theme(self._viewer.theme).text.as_hex())
+        self._plot.show_theme(self._viewer.theme)
 
     # Running
 

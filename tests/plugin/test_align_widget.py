@@ -180,8 +180,14 @@ def test_closing_the_dock_stops_the_worker(viewer: Any, widget: Any, press: Call
     viewer.add_image(np.zeros((3, 20, 30)), name="nobody listens any more")
 
 
-@pytest.mark.usefixtures("endless", "in_layer")
-def test_closing_the_window_meanwhile_is_harmless(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+@pytest.mark.usefixtures("endless")
+def test_closing_the_window_meanwhile_is_harmless(
+    own_viewer: Any, series: ImageSeries, press: Callable[[Any], None], qtbot: Any
+) -> None:
+    viewer = own_viewer
+    viewer.add_image(np.asarray(series.frames)[:, 0], name="disc")
+    _dock, widget = viewer.window.add_plugin_dock_widget("napari-r2n2", "Align")
+    qtbot.waitUntil(widget._run.isVisible)
     press(widget._run)
     qtbot.waitUntil(lambda: bool(widget.session.results))
     worker = widget._worker

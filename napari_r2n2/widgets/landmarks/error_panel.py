@@ -1,4 +1,4 @@
-"""The part of the landmarks widget that shows errors: a curve over the frames, a summary and every landmark, in mm."""
+"""The part of the landmarks widget that shows errors: a curve over the frames, a summary and every landmark."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from qtpy.QtCore import Qt
 from qtpy.QtWidgets import QGridLayout, QLabel, QVBoxLayout, QWidget
 
 from napari_r2n2.models.landmarks.errors import ErrorReport, Figures
+from napari_r2n2.models.lengths import MM, Lengths
 from napari_r2n2.widgets.landmarks.error_plot import ErrorPlot
 from napari_r2n2.widgets.landmarks.table import ErrorTable
 
@@ -41,13 +42,14 @@ class ErrorPanel(QWidget):
         whole.addWidget(self.notes)
         whole.addWidget(self.table, 1)
         self._report: ErrorReport | None = None
+        self._lengths = MM
 
     def _summary(self) -> QGridLayout:
         grid = QGridLayout()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setVerticalSpacing(1)
         grid.setHorizontalSpacing(4)
-        head = QLabel("mm")
+        self._unit = head = QLabel(MM.name)
         head.setToolTip("Before: without registration. After: target registration error, TRE.")
         grid.addWidget(head, 0, 0)
         for column, title in enumerate(_COLUMNS, start=1):
@@ -64,17 +66,19 @@ class ErrorPanel(QWidget):
             grid.setColumnMinimumWidth(column, 40)
         return grid
 
-    def show_report(self, report: ErrorReport | None, frame: int) -> None:
+    def show_report(self, report: ErrorReport | None, frame: int, lengths: Lengths) -> None:
         """Show errors; None where there are no landmarks."""
-        self._report = report
+        self._report, self._lengths = report, lengths
+        self._unit.setText(lengths.name)
+        self.table.lengths = lengths
         if report is None:
             self.table.show_rows(())
-            self.plot.show_errors({}, {}, 1, 0)
+            self.plot.show_errors({}, {}, 1, 0, lengths.name)
         else:
             self.table.show_rows(report.rows)
-            before = {t: report.before(t).mean_mm for t in report.frames}
-            after = {t: report.after(t).mean_mm for t in report.frames}
-            self.plot.show_errors(before, after, report.frame_count, report.reference)
+            before = {t: lengths.value(report.before(t).mean_mm) for t in report.frames}
+            after = {t: lengths.value(report.after(t).mean_mm) for t in report.frames}
+            self.plot.show_errors(before, after, report.frame_count, report.reference, lengths.name)
         self.notes.setText("\n".join(report.notes) if report is not None else "")
         self.notes.setVisible(bool(self.notes.text()))
         self.show_frame(frame)
@@ -91,17 +95,13 @@ class ErrorPanel(QWidget):
             "after": report.after() if report else empty,
         }
         for name, values in figures.items():
-            texts = (*(_mm(value) for value in values[1:]), str(values.number))
+            texts = (*map(self._lengths.number, values[1:]), str(values.number))
             for what, text in zip(_COLUMNS, texts, strict=True):
                 self._cells[name, what].setText(text)
 
     def summary(self) -> dict[tuple[str, str], str]:
         """What is on the screen: (row, column) -> text."""
         return {name: cell.text() for name, cell in self._cells.items()}
-
-
-def _mm(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def _number(text: str, tip: str) -> QLabel:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from napari_r2n2.layers.landmarks.hints import HintLayer
 from napari_r2n2.layers.landmarks.model import LandmarkModel
 from napari_r2n2.models.landmarks import files
 from napari_r2n2.models.landmarks.marks import Marks
+from napari_r2n2.models.lengths import Lengths
 from r2n2.errors import ArgumentError, R2N2Error
 
 if TYPE_CHECKING:
@@ -128,14 +128,15 @@ class FilePanel(QWidget):
             found = files.compare(self._model.marks.sets(), second, self._model.series)
         except (R2N2Error, ValueError) as error:
             return str(error)
-        several = self._model.several
-        worst = [f"{name} in {f'slice {s}, ' if several else ''}frame {t}: {mm:.2f}" for s, t, name, mm in found.worst]
+        several, lengths = self._model.several, Lengths.of(self._model.series)
+        number = lengths.number
+        worst = [f"{name} in {f'slice {s}, ' if several else ''}frame {t}: {number(mm)}" for s, t, name, mm in found.worst]
         figures = found.summary
         alone = f" {found.alone} marked by one only." if found.alone else ""
         return (
             f"{self._name}: {figures.count} landmarks marked by both.{alone}\n"
-            f"mean {_mm(figures.mean_mm)}, median {_mm(figures.median_mm)}, max {_mm(figures.max_mm)} mm\n"
-            f"Farthest apart (mm): {'; '.join(worst)}"
+            f"mean {number(figures.mean_mm)}, median {number(figures.median_mm)}, max {number(figures.max_mm)} {lengths.name}\n"
+            f"Farthest apart ({lengths.name}): {'; '.join(worst)}"
         )
 
     def _read(self, path: Path) -> tuple[dict[int, LandmarkSet], tuple[str, ...]]:
@@ -161,10 +162,6 @@ def _busy() -> Iterator[None]:
         yield
     finally:
         QApplication.restoreOverrideCursor()
-
-
-def _mm(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def _sentence(note: str) -> str:

@@ -1,4 +1,4 @@
-"""The table of landmark errors: a row a landmark and frame, sortable, distances in mm."""
+"""The table of landmark errors: a row a landmark and frame, sortable."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from qtpy.QtCore import QAbstractTableModel, QModelIndex, QObject, QSortFilterPr
 from qtpy.QtWidgets import QAbstractItemView, QHeaderView, QTableView, QWidget
 
 from napari_r2n2.models.landmarks.errors import ErrorRow, natural
+from napari_r2n2.models.lengths import MM, Lengths
 
 __all__ = ["ErrorTable"]
 
@@ -16,8 +17,8 @@ _HEADERS = ("frame", "id", "before", "after", "remark")
 _TIPS = (
     "Frame, counted from 0.",
     "Name of the landmark.",
-    "Distance in mm from the landmark of the reference, without registration.",
-    "Target registration error in mm: distance from where the registration maps the reference's landmark.",
+    "Distance from the landmark of the reference, without registration.",
+    "Target registration error: distance from where the registration maps the reference's landmark.",
     "Why the landmark is not counted.",
 )
 _SORT_ROLE = Qt.ItemDataRole.UserRole
@@ -29,6 +30,7 @@ class _Rows(QAbstractTableModel):
     def __init__(self, parent: QObject) -> None:
         super().__init__(parent)
         self.rows: tuple[ErrorRow, ...] = ()
+        self.lengths = MM
 
     def show(self, rows: tuple[ErrorRow, ...]) -> None:
         # The same points at other places: what is selected and how far was scrolled stays.
@@ -61,7 +63,7 @@ class _Rows(QAbstractTableModel):
                 return math.inf if math.isnan(value) else value
             return "{}{:012d}{}".format(*natural(row.id)) if column == 1 else value
         if role == Qt.ItemDataRole.DisplayRole:
-            return ("–" if math.isnan(value) else f"{value:.2f}") if isinstance(value, float) else str(value)
+            return self.lengths.number(value) if isinstance(value, float) else str(value)
         if role == Qt.ItemDataRole.TextAlignmentRole and column != 4:
             return Qt.AlignmentFlag.AlignRight | Qt.AlignmentFlag.AlignVCenter
         return None
@@ -98,6 +100,15 @@ class ErrorTable(QTableView):
             self.setColumnWidth(column, width)
         top.setStretchLastSection(True)
         self.clicked.connect(self._clicked)
+
+    @property
+    def lengths(self) -> Lengths:
+        """How distances are shown."""
+        return self._rows.lengths
+
+    @lengths.setter
+    def lengths(self, lengths: Lengths) -> None:
+        self._rows.lengths = lengths
 
     def show_rows(self, rows: tuple[ErrorRow, ...]) -> None:
         """Exchange what is shown."""

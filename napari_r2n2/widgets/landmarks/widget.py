@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from napari.utils.theme import get_theme
 from qtpy.QtCore import QSize, Qt, QTimer
 from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
 
 from napari_r2n2.layers.landmarks.hints import HintLayer, prediction_marks
 from napari_r2n2.layers.landmarks.model import LandmarkModel
 from napari_r2n2.layers.result_layers import View, results_of
+from napari_r2n2.models.lengths import Lengths
 from napari_r2n2.widgets.connections import connect_while_alive
 from napari_r2n2.widgets.docks import Dock
 from napari_r2n2.widgets.landmarks.error_panel import ErrorPanel
@@ -131,7 +131,7 @@ class LandmarksWidget(Dock):
 
     def _refresh(self) -> None:
         live, self._live = self._live, False
-        self.errors.show_report(self._model.errors(live=live), self._model.frame.frame)
+        self.errors.show_report(self._model.errors(live=live), self._model.frame.frame, Lengths.of(self._model.series))
         if not live:
             self.files.show_state()
         self._show_prediction()
@@ -163,7 +163,7 @@ class LandmarksWidget(Dock):
             self._say("Step 0 is shown: landmarks are placed in the frames as they came, not in the aligned ones.")
 
     def _show_theme(self, _event: object = None) -> None:
-        self.errors.plot.set_ink(get_theme(self._model.viewer.theme).text.as_hex())
+        self.errors.plot.show_theme(self._model.viewer.theme)
 
 
 class _Keys:

@@ -137,6 +137,8 @@ class LandmarkSet:
         (N, ndim) positions in array order.
     space
         ``Space.INDEX`` (pixel centres, 0-based) or ``Space.WORLD`` (mm).
+    notes
+        What a reader decided or noticed and a person should know, one sentence each.
 
     Raises
     ------
@@ -148,6 +150,7 @@ class LandmarkSet:
     frames: NDArray[np.int64]
     points: NDArray[np.float64]
     space: Space
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(str(i) for i in self.ids))

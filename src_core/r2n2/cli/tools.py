@@ -40,6 +40,7 @@ def info(
 
 
 def _print_result(folder: Path) -> None:
+    from r2n2.quantities import spacing_text
     from r2n2.report.page import verdict
     from r2n2.results.reader import read_result, slice_folders
 
@@ -47,10 +48,11 @@ def _print_result(folder: Path) -> None:
         registered = read_result(part)
         manifest = registered.manifest
         print(f"{part}: {verdict(registered.metrics).sentence}")
-        spacing = " x ".join(f"{value:g}" for value in registered.grid.spacing)
+        spacing = spacing_text(registered.grid.spacing)
         size = " x ".join(map(str, registered.grid.shape))
-        unit = "mm" if manifest.input.spacing_known else "(unknown, 1 pixel counted as 1 mm)"
-        print(f"  input {manifest.input.path}: {manifest.input.frames} frames of {size} pixels, spacing {spacing} {unit}")
+        if not manifest.input.spacing_known:
+            spacing = "unknown, 1 pixel counted as 1 mm"
+        print(f"  input {manifest.input.path}: {manifest.input.frames} frames of {size} pixels, spacing {spacing}")
         tag = manifest.input.source.get("time_tag")
         times = manifest.input.times_s
         if times is not None:

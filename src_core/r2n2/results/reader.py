@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from r2n2.errors import ReadError
 from r2n2.evaluation import TRETable
 from r2n2.geometry import Grid
+from r2n2.io.spreadsheet import table_text
 from r2n2.quantities import LengthUnit, exact_number, length_unit
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.results.manifest import AcquisitionManifest, RunManifest, load_manifest
 from r2n2.results.sequence_file import read_control_points, read_sequences
+from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
 __all__ = ["FrameMetrics", "RegisteredSeries", "StoredTransforms", "field_path", "metrics_table", "read_result", "slice_folders"]
@@ -144,6 +147,13 @@ class RegisteredSeries:
         return length_unit(self.manifest.input.grid.spacing)
 
     @property
+    def lattice(self) -> ImageSeries:
+        """The series without its pixels: number of frames and geometry, for checks that need no more."""
+        record = self.manifest.input
+        empty = np.broadcast_to(np.zeros((), np.uint8), (record.frames, 1, *record.grid.shape))
+        return ImageSeries(empty, self.grid, spacing_known=record.spacing_known)
+
+    @property
     def landmark_grid(self) -> Grid:
         """What ``read_landmarks`` needs: the slice's place in the patient where it is known, else the grid of the frames."""
         placed = self.manifest.input.patient_grid
@@ -169,12 +179,7 @@ class RegisteredSeries:
 def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
     """Text of metrics.csv: a row a frame; an undefined number is left empty."""
     columns = (*_COLUMNS, *_TRE_COLUMNS) if with_errors else _COLUMNS
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in metrics:
-        writer.writerow([_cell(getattr(row, column)) for column in columns])
-    return text.getvalue()
+    return table_text(columns, [[_cell(getattr(row, column)) for column in columns] for row in metrics])
 
 
 def _cell(value: float | int | str) -> str:

@@ -15,6 +15,7 @@ from r2n2.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.results.manifest import RunFacts
     from r2n2.results.reader import RegisteredSeries
     from r2n2.series import ImageSeries, LandmarkSet
 
@@ -30,8 +31,7 @@ class _Job:
     """What is the same for every slice position of a run."""
 
     config: RegistrationConfig
-    device: str
-    weights_sha256: str | None
+    facts: RunFacts
     selection: dict[str, Any]
     landmarks: Path | None
     overwrite: bool
@@ -107,11 +107,10 @@ def register(
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
     pixel_size = None if spacing is None else parse_spacing(spacing)
     from r2n2.io import read_series
-    from r2n2.registration import resolve_device
+    from r2n2.results.manifest import RunFacts
     from r2n2.results.writer import check_folder
 
-    used_device = str(resolve_device(settings.device))
-    weights_hash = _weights_hash(settings)
+    facts = RunFacts.of(settings)
     _check_paths(source, output, landmarks)
     check_folder(output)
     reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
@@ -120,7 +119,7 @@ def register(
     reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}
     stop = context.ensure_object(StopRequest)
-    job = _Job(settings, used_device, weights_hash, selection, landmarks, overwrite, quiet, stop)
+    job = _Job(settings, facts, selection, landmarks, overwrite, quiet, stop)
     marks = _all_landmarks(found, job)
     failed = _register_one(found[0], output, job, marks[0]) if len(found) == 1 else _register_all(found, output, job, marks)
     if failed:
@@ -188,14 +187,6 @@ def _settings(path: Path | None, given: dict[str, Any]) -> RegistrationConfig:
     return RegistrationConfig.parse({**RegistrationConfig.from_toml(path).model_dump(exclude_unset=True), **given})
 
 
-def _weights_hash(settings: RegistrationConfig) -> str | None:
-    if settings.method != "r2n2":
-        return None
-    from r2n2.network.checkpoint import read_manifest
-
-    return read_manifest(settings.weights).sha256
-
-
 def _check_paths(source: Path, output: Path, landmarks: Path | None) -> None:
     if not any(sign in str(source) for sign in "*?[") and not source.exists():
         raise ReadError(f"{source}: no such file or folder; check the path")
@@ -248,10 +239,11 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job, marks: LandmarkS
         _note(job, f"note: {note}")
     input_hash = input_sha256(series)
     hashes = {
-        "weights_sha256": job.weights_sha256,
+        "weights_sha256": job.facts.weights_sha256,
         "landmarks_sha256": None if marks is None else landmarks_sha256(marks),
     }
-    if not job.overwrite and is_same_run(folder, run_sha256(job.config, input_hash, job.selection, **hashes)):
+    run_hash = run_sha256(job.config, input_hash, job.selection, precision=job.facts.precision, **hashes)
+    if not job.overwrite and is_same_run(folder, run_hash):
         print(f"{folder}: holds this very result already; nothing to do (--overwrite repeats it)")
         return False
     writer = ResultWriter(
@@ -260,12 +252,11 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job, marks: LandmarkS
         job.config,
         input_hash=input_hash,
         selection=job.selection,
-        device=job.device,
-        weights_sha256=job.weights_sha256,
+        facts=job.facts,
         landmarks=marks,
         overwrite=job.overwrite,
         keep_headers="keep_headers" in job.selection,
-        batch_size=resolve_batch_size(job.config, series.grid, resolve_device(job.device)),
+        batch_size=resolve_batch_size(job.config, series.grid, resolve_device(job.facts.device)),
     )
     with writer:
         if writer.note:
@@ -285,7 +276,7 @@ def _run(series: ImageSeries, writer: Any, job: _Job) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=job.quiet) as bar, job.stop.patiently():
         task = bar.add_task("registering", total=len(series))
-        settings = job.config.model_copy(update={"device": job.device, "batch_size": writer.batch_size})
+        settings = job.facts.held_to(job.config).model_copy(update={"batch_size": writer.batch_size})
         for progress in register_series(series, settings, done=writer.done):
             writer.add(*progress.finished)
             bar.update(task, completed=min(progress.fraction, 1) * len(series))

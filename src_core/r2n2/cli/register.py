@@ -264,6 +264,8 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job, marks: LandmarkS
         _run(series, writer, job)
         _note(job, f"writing {folder}")
         registered = writer.finish(render_report)
+    for doubt in writer.doubts:
+        print(f"r2n2: landmarks: {doubt}", file=sys.stderr)
     return _print_result(registered)
 
 

@@ -91,11 +91,12 @@ def _slices(
 
 def _errors(registered: RegisteredSeries, landmarks: Path | None, mask: Path | None, include_outside: bool) -> TRETable:
     """Errors of given landmarks, written to tre.csv, or those written there before; what is odd about them is told."""
+    from r2n2.results.reader import own_path
     from r2n2.results.tre_table import edited_note, read_tre_table
 
     edited = edited_note(registered.metrics)
     if landmarks is None:
-        table = read_tre_table(registered.folder / "tre.csv", registered.reference)
+        table = read_tre_table(own_path(registered.folder, registered.folder / "tre.csv"), registered.reference)
         return replace(table, include_outside=include_outside, notes=(*table.notes, *edited))
     table = _computed(registered, landmarks, mask, include_outside)
     return replace(table, notes=(*edited, *table.notes))

@@ -170,7 +170,10 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
             "Method",
             manifest.settings.method + (" + refine" if manifest.settings.method == "r2n2" and manifest.settings.refine else ""),
         ),
-        ("Reference frame", f"{manifest.reference} ({manifest.settings.reference})"),
+        (
+            "Reference frame",
+            f"{manifest.reference} ({'chosen automatically' if manifest.settings.reference == 'auto' else 'as asked for'})",
+        ),
         ("Frames", f"{manifest.input.frames} of {' x '.join(map(str, grid.shape))} pixels, {manifest.input.dtype}"),
         ("Spacing", spacing),
         (

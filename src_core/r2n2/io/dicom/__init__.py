@@ -9,9 +9,9 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "DicomGroup": "r2n2.io.dicom.reader",
-    "DicomListing": "r2n2.io.dicom.reader",
-    "list_dicom": "r2n2.io.dicom.reader",
+    "DicomGroup": "r2n2.io.dicom.listing",
+    "DicomListing": "r2n2.io.dicom.listing",
+    "list_dicom": "r2n2.io.dicom.listing",
     "read_dicom": "r2n2.io.dicom.reader",
     "write_dicom_series": "r2n2.io.dicom.write",
 }

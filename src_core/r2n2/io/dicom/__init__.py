@@ -11,8 +11,11 @@ from typing import Any
 _HOMES = {
     "DicomGroup": "r2n2.io.dicom.listing",
     "DicomListing": "r2n2.io.dicom.listing",
+    "Segmentation": "r2n2.io.dicom.segmentation",
+    "is_segmentation": "r2n2.io.dicom.segmentation",
     "list_dicom": "r2n2.io.dicom.listing",
     "read_dicom": "r2n2.io.dicom.reader",
+    "read_segmentation": "r2n2.io.dicom.segmentation",
     "write_dicom_series": "r2n2.io.dicom.write",
 }
 

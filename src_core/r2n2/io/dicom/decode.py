@@ -25,6 +25,7 @@ __all__ = ["DecodedFrames", "decode_frames"]
 
 _EXACT_IN_FLOAT32 = 2**24
 _LONGEST_REASON = 160
+_UNPACKED = "_r2n2_unpacked_bits"
 _RLE = "1.2.840.10008.1.2.5"
 _REMEDY = "restore the file, or pass --drop-damaged to leave the frame out"
 
@@ -139,7 +140,9 @@ def _decode(dataset: Any, frame: FrameHeader) -> NDArray[Any] | str:
     if plugin and (wrong := _wrong_stream(dataset, frame)):
         return wrong
     try:
-        pixels, _ = decoder.as_array(dataset, index=frame.index, decoding_plugin=plugin, allow_excess_frames=False)
+        pixels = _packed(dataset, decoder, frame) if frame.bits_allocated == 1 and not plugin else None
+        if pixels is None:
+            pixels, _ = decoder.as_array(dataset, index=frame.index, decoding_plugin=plugin, allow_excess_frames=False)
         if "PALETTE" in frame.photometric:
             from pydicom.pixels.processing import apply_color_lut
 
@@ -157,6 +160,15 @@ def _decode(dataset: Any, frame: FrameHeader) -> NDArray[Any] | str:
         high = low + 2**frame.bits_stored - 1
         return (low + high - channels.astype(np.int64)).astype(channels.dtype)
     return np.ascontiguousarray(channels, dtype=channels.dtype.newbyteorder("="))
+
+
+def _packed(dataset: Any, decoder: Any, frame: FrameHeader) -> NDArray[Any] | None:
+    """One frame of single bits: frames need not start at a byte, which pydicom minds only where it unpacks all of them at once."""
+    if not frame.multiframe:
+        return None
+    if not hasattr(dataset, _UNPACKED):
+        setattr(dataset, _UNPACKED, decoder.as_array(dataset, allow_excess_frames=False)[0])
+    return np.array(getattr(dataset, _UNPACKED)[frame.index])
 
 
 def _reason(error: BaseException) -> str:

@@ -93,7 +93,11 @@ def decode_frames(frames: Sequence[FrameHeader], *, drop_damaged: bool, max_byte
                     raise ReadError(f"{path} ({frames[k].label}): {result}; {_REMEDY}")
     kept = sorted(stored)
     if not kept:
-        raise ReadError(f"{frames[0].path.parent}: all {len(frames)} frames of the series are damaged; restore the files")
+        if len(frames) == 1:
+            raise ReadError(f"{frames[0].path} ({frames[0].label}): {dropped[0].partition(': ')[2]}; restore the file")
+        raise ReadError(
+            f"{frames[0].path.parent}: all {len(frames)} frames of the series are damaged ({dropped[0]}); restore the files"
+        )
     headers = tuple(frames[k] for k in kept)
     pixels = [stored.pop(k) for k in kept]
     stored_dtype = np.result_type(*{array.dtype for array in pixels})

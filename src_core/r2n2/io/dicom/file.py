@@ -26,6 +26,7 @@ __all__ = [
 _PIXEL_KEYWORDS = {0x7FE00008: "FloatPixelData", 0x7FE00009: "DoubleFloatPixelData", 0x7FE00010: "PixelData"}
 _UNDEFINED_LENGTH = 0xFFFFFFFF
 _PREAMBLE_BYTES = 132
+_DIRECTORY = "1.2.840.10008.1.3.10"
 _LAST_FIRST_ELEMENT = 0x0070  # of groups 2 and 8
 _LONGEST_FIRST_VALUE = 256
 _PRIVATE_BLOCKS = (0x10, 0x11, 0x12, 0x13)
@@ -183,6 +184,10 @@ def _explain_missing_pixels(file: BoundedFile, dataset: Any, sop_class: str, ser
         raise DamagedDicomError("truncated in the header: it ends before the pixels", series_uid)
     if len(dataset) == 0 and not known and not dataset.file_meta.keys():
         raise DamagedDicomError("truncated in the header: nothing readable is left", series_uid)
+    if sop_class == _DIRECTORY:
+        raise NotAnImageError(
+            "no image but a DICOMDIR, the index of a folder: choose the folder, or the file under the name DICOMDIR"
+        )
     raise NotAnImageError(f"no image: {known or 'a DICOM data set'} without pixels", series_uid)
 
 

@@ -33,6 +33,8 @@ class Found:
         What a person should know of the files beside the groups.
     lost
         Damaged files that may belong to the groups: each stops a reading unless damaged files are to be dropped.
+    wanted
+        The single frame's file that the groups were found by, or None: only its own damage stops a reading.
     """
 
     path: Path
@@ -40,6 +42,7 @@ class Found:
     scan: Scan
     notes: tuple[str, ...]
     lost: tuple[DamagedFile, ...]
+    wanted: Path | None = None
 
     def lost_from(self, groups: Iterable[FrameGroup]) -> list[DamagedFile]:
         """Lost files that may belong to these groups."""
@@ -88,9 +91,12 @@ def _beside(path: Path, alone: Scan, groups: tuple[FrameGroup, ...], contrast_se
     sound = [frame for frame in scan.frames if not frame.damage or frame.path == wanted.path]
     broken = [_as_damaged(frame) for frame in scan.frames if frame.damage and frame.path != wanted.path]
     around = group_frames(sound, contrast_series=contrast_series)
-    own = tuple(group for group in around if any(frame.path == wanted.path for frame in group.frames)) or groups
-    notes = (*scan.remarks, *_named([*scan.damaged, *broken], "was left out as damaged"), *_skipped(scan.skipped))
-    return Found(path, own, scan, notes, ())
+    own = tuple(group for group in around if any(frame.path == wanted.path for frame in group.frames))
+    notes = [*scan.remarks, *_named([*scan.damaged, *broken], "was left out as damaged"), *_skipped(scan.skipped)]
+    if own and not own[0].time_tag and not own[0].refusal:
+        notes.append(f"the other {len(own[0].frames) - 1} images of its series beside it were left out: {own[0].problems[-1]}")
+        own = groups
+    return Found(path, own or groups, scan, tuple(notes), (), wanted.path)
 
 
 def _as_damaged(frame: FrameHeader) -> DamagedFile:

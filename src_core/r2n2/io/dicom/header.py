@@ -13,7 +13,7 @@ from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.mosaic import split_mosaic
 from r2n2.io.dicom.spacing import read_spacing
 from r2n2.io.dicom.times import cine_times, frame_times
-from r2n2.io.dicom.values import FunctionalGroups, clean_uid, code, integer, number, numbers, text
+from r2n2.io.dicom.values import FunctionalGroups, clean_uid, code, integer, is_filled, number, numbers, text
 
 __all__ = ["SEGMENTATIONS", "describe_frames", "read_frame_headers"]
 
@@ -56,6 +56,8 @@ def describe_frames(path: Path, raw: RawHeader) -> tuple[FrameHeader, ...]:
     if not rows or not columns or not allocated or min(rows, columns, allocated) < 1:
         raise DamagedDicomError("Rows, Columns or BitsAllocated is missing or 0")
     count = max(1, integer(dataset, "NumberOfFrames") or 1)
+    if is_filled(dataset, "NumberOfFrames") and integer(dataset, "NumberOfFrames") is None:
+        raise DamagedDicomError("NumberOfFrames is no number")
     samples = max(1, integer(dataset, "SamplesPerPixel") or 1)
     extra = _check_sizes(raw, count, rows * columns * samples * allocated, damaged=bool(raw.damage))
     cine, cine_remarks = cine_times(dataset, count)

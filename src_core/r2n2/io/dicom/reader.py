@@ -74,7 +74,17 @@ def read_dicom(
     if lost and not drop_damaged:
         raise ReadError(f"{lost[0].path}: {lost[0].reason}; restore the file, or pass --drop-damaged to leave it out")
     notes = [*found.notes, *(f"{file.path.name} was left out as damaged: {file.reason}" for file in lost)]
-    return tuple(_read_group(path, group, spacing, drop_damaged, max_bytes, notes) for group in groups)
+    drop_damaged |= found.wanted is not None
+    series_found = (_read_group(path, group, spacing, drop_damaged, max_bytes, notes) for group in groups)
+    return tuple(_with(found.wanted, item) for item in series_found)
+
+
+def _with(wanted: Path | None, series: ImageSeries) -> ImageSeries:
+    """The series, if the file that was asked for is in it: its damaged neighbours may be left out, itself may not."""
+    if wanted is None or str(wanted) in series.source["files"]:
+        return series
+    why = next((note for note in series.notes if note.startswith(f"{wanted.name} ")), f"{wanted.name} was left out")
+    raise ReadError(f"{wanted}: {why.partition(': ')[2] or why}; restore the file, or choose another of its series")
 
 
 def _select(groups: tuple[FrameGroup, ...], series: str | None, slice_index: int | None) -> tuple[FrameGroup, ...]:

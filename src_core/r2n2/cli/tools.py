@@ -23,6 +23,9 @@ _BAD_INPUT, _RESOURCE = 3, 4
 def info(
     path: Annotated[Path, typer.Argument(metavar="INPUT|DIR", help="An image series, or a folder that r2n2 register wrote.")],
     axes: Annotated[str | None, typer.Option(metavar="TYX", help="Meaning of the axes.")] = None,
+    contrast_series: Annotated[
+        bool, typer.Option("--contrast-series", help="One series of DICOM frames that differ in inversion time, echo, b-value ...")
+    ] = False,
 ) -> None:
     """What an input or a result holds."""
     from r2n2.results.manifest import MANIFEST_NAME
@@ -33,7 +36,7 @@ def info(
     from r2n2.cli.tables import print_descriptions
     from r2n2.io import describe
 
-    descriptions = describe(path, axes=axes)
+    descriptions = describe(path, axes=axes, contrast_series=contrast_series)
     print_descriptions(descriptions)
     if any(item.problems for item in descriptions):
         raise typer.Exit(_BAD_INPUT)

@@ -58,6 +58,8 @@ class FolderProgress:
         Frames that became ready with this step.
     notes
         Sentences a person should read: what was found in the folder, what was decided when the series was read.
+    warnings
+        Sentences a person must read: what looks wrong with the landmarks, once it can be seen.
     result
         The result, with stage ``DONE`` only.
     was_there
@@ -68,6 +70,7 @@ class FolderProgress:
     fraction: float
     finished: tuple[FrameResult, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     result: RegisteredSeries | None = None
     was_there: bool = False
 
@@ -182,7 +185,7 @@ def register_to_folder(
             yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished)
         yield FolderProgress(Stage.WRITING, 0.0)
         result = writer.finish(render_report)
-    yield FolderProgress(Stage.DONE, 1.0, result=result)
+    yield FolderProgress(Stage.DONE, 1.0, warnings=tuple(f"landmarks: {doubt}" for doubt in writer.doubts), result=result)
 
 
 def save_to_folder(
@@ -220,7 +223,7 @@ def save_to_folder(
             writer.add(results[frame] if frame in results else _not_reached(series, frame))
             yield FolderProgress(Stage.WRITING, (frame + 1) / len(series))
         result = writer.finish(render_report)
-    yield FolderProgress(Stage.DONE, 1.0, result=result)
+    yield FolderProgress(Stage.DONE, 1.0, warnings=tuple(f"landmarks: {doubt}" for doubt in writer.doubts), result=result)
 
 
 def register_slices_to_folder(

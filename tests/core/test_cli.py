@@ -352,14 +352,14 @@ def test_apply_inverse_moves_an_image_of_the_reference_into_a_frame(result, tmp_
     np.testing.assert_allclose(read_series(tmp_path / "out.mha")[0].frame(0)[0, 6:], scene(3)[6:], rtol=1e-4)
 
 
-def test_apply_refuses_another_geometry(result, tmp_path, capsys) -> None:
-    elsewhere = ImageSeries(np.zeros((1, 1, 34, 49), np.float32), Grid((34, 49), (2.0, 9.0)), source={"format": "mha"})
+def test_apply_refuses_another_place(result, tmp_path, capsys) -> None:
+    grid = Grid(GRID.shape, GRID.spacing, (400.0, 0.0))
+    elsewhere = ImageSeries(np.zeros((1, 1, *GRID.shape), np.float32), grid, source={"format": "mha"})
     other = write_series(tmp_path, "other", elsewhere, iter([elsewhere.frame(0)]))
     assert run("apply", result, "--to", other, "-o", tmp_path / "out.mha", "--frame", 1) == 2
     assert "lies elsewhere" in one_line(capsys)
-    small = ImageSeries(np.zeros((1, 1, 30, 49), np.float32), Grid((30, 49)), source={"format": "mha"})
-    other = write_series(tmp_path, "small", small, iter([small.frame(0)]))
-    assert run("apply", result, "--to", other, "-o", tmp_path / "out.mha", "--frame", 1) == 2
+    np.save(tmp_path / "small.npy", np.zeros((30, 49), np.float32))
+    assert run("apply", result, "--to", tmp_path / "small.npy", "-o", tmp_path / "out.mha", "--frame", 1) == 2
     assert "(30, 49)" in one_line(capsys)
     assert run("apply", result, "--to", other, "-o", tmp_path / "out.xyz", "--frame", 1) == 2
     assert not (tmp_path / "out.mha").exists()

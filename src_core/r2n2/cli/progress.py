@@ -60,6 +60,8 @@ class RunDisplay:
         elif progress.stage is Stage.WRITING:
             self._end_bar()
             self.note(f"writing {folder}")
+        for warning in progress.warnings:
+            print(f"r2n2: {warning}", file=sys.stderr)
         self._stop.check()
         if progress.was_there:
             print(f"{folder}: holds this very result already; nothing to do (--overwrite repeats it)")

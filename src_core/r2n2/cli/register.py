@@ -97,6 +97,14 @@ def register(
     drop_damaged: Annotated[
         bool, typer.Option("--drop-damaged", help="Leave out damaged DICOM frames.", rich_help_panel=_INPUT)
     ] = False,
+    contrast_series: Annotated[
+        bool,
+        typer.Option(
+            "--contrast-series",
+            help="One series of DICOM frames that differ in inversion time, echo, b-value ...",
+            rich_help_panel=_INPUT,
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
     keep_headers: Annotated[
         bool, typer.Option("--keep-headers", help="Copy all DICOM headers, patient data included, to the aligned series.")
@@ -124,8 +132,11 @@ def register(
     _check_paths(source, output, landmarks)
     check_folder(output)
     reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
+    if contrast_series:
+        reading["contrast_series"] = True
     limits = {} if max_bytes is None else {"max_bytes": max_bytes}
     found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged)
+    _check_frames(source, found)
     reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}
     stop = context.ensure_object(StopRequest)
@@ -154,6 +165,14 @@ def _check_paths(source: Path, output: Path, landmarks: Path | None) -> None:
         raise ArgumentError(f"--output {output}: lies inside the input {source}, which must stay as it is; choose another folder")
     if landmarks is not None and not landmarks.exists():
         raise ReadError(f"--landmarks {landmarks}: no such file; check the path")
+
+
+def _check_frames(source: Path, found: Sequence[ImageSeries]) -> None:
+    """One message where there are several images and none of them moves, instead of one for each."""
+    if len(found) < 2 or any(len(series) > 1 for series in found):
+        return
+    why = next((f" ({note})" for series in found for note in series.notes if "not joined" in note), "")
+    raise ReadError(f"{source}: holds {len(found)} single images and no series in time, so there is nothing to register{why}")
 
 
 def _register_one(series: ImageSeries, output: Path, job: _Job, marks: LandmarkSet | None) -> bool:

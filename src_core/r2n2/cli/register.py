@@ -124,6 +124,7 @@ def register(
     }
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
     pixel_size = None if spacing is None else parse_spacing(spacing)
+    from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
     from r2n2.results.manifest import RunFacts
     from r2n2.results.writer import check_folder
@@ -135,7 +136,8 @@ def register(
     if contrast_series:
         reading["contrast_series"] = True
     limits = {} if max_bytes is None else {"max_bytes": max_bytes}
-    found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged)
+    with scan_progress(quiet=quiet) as progress:
+        found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged, progress=progress)
     _check_frames(source, found)
     reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}

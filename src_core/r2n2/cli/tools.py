@@ -33,10 +33,12 @@ def info(
     if path.is_dir() and (path / MANIFEST_NAME).exists():
         _print_result(path)
         return
+    from r2n2.cli.scanning import scan_progress
     from r2n2.cli.tables import print_descriptions
     from r2n2.io import describe
 
-    descriptions = describe(path, axes=axes, contrast_series=contrast_series)
+    with scan_progress() as progress:
+        descriptions = describe(path, axes=axes, contrast_series=contrast_series, progress=progress)
     print_descriptions(descriptions)
     if any(item.problems for item in descriptions):
         raise typer.Exit(_BAD_INPUT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -128,8 +128,17 @@ def _train(
     if state is not None:
         notes += [*state.notes, *restore(trainer, state, team.rank, team.world)]
         before_s, best = state.elapsed_s, dict(state.best)
+        if best and _judged_by(state.settings) != _judged_by(config.model_dump(mode="json")):
+            notes.append("the best validation so far was on other pairs or other lengths of sequences: it is forgotten")
+            best = {}
     run = _Run(config, folder, trainer, team, _validation_batch(config, held), held, best, before_s)
     yield from run.updates(stop, tuple(notes))
+
+
+def _judged_by(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides the pairs of a validation and what is done with them."""
+    steps = settings.get("validation_steps") or settings["stages"][-1]["steps"]
+    return settings["stock"], settings["data_size"], settings["seed"], steps, settings["network"]["working_size"]
 
 
 class _Run:

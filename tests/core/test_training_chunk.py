@@ -102,7 +102,7 @@ def test_the_presets_are_what_they_are_called() -> None:
     paper = preset("paper-as-published")
     assert paper == TrainingConfig()
     assert (paper.optimiser.learning_rate, paper.optimiser.amsgrad, paper.optimiser.clip) == (1e-4, True, 1.0)
-    assert (paper.stages[0].steps, paper.stages[0].working_size, paper.chunk, paper.network.force_channels) == (25, 256, 0, False)
+    assert (paper.stages[0].steps, paper.stages[0].working_size, paper.chunk, paper.network.least_squares_sizes) == (25, 256, 0, ())
     assert (paper.objective.measure, paper.objective.total_variation, paper.objective.supervised) == ("mse", 0.1, 0.0)
     for name in PRESETS:
         assert preset(name).name == name
@@ -111,9 +111,9 @@ def test_the_presets_are_what_they_are_called() -> None:
         preset("genral")
 
 
-@pytest.mark.parametrize("sizes", [(), (32,)], ids=["paper", "evidence"])
+@pytest.mark.parametrize("sizes", [(), (32,)], ids=["paper", "matching pursuit"])
 def test_activations_computed_again_give_the_same_gradients(sizes: tuple[int, ...]) -> None:
-    network = make.network_config(keep_probability=0.7, evidence_sizes=sizes)
+    network = make.network_config(keep_probability=0.7, least_squares_sizes=sizes)
     kept = _gradients(make.config(steps=3, network=network))
     again = _gradients(make.config(steps=3, network=network, recompute=True))
     other = _gradients(make.config(steps=3, network=network), seed=1)
@@ -122,10 +122,10 @@ def test_activations_computed_again_give_the_same_gradients(sizes: tuple[int, ..
     assert kept[0] != other[0], "there was no noise to repeat"
 
 
-@pytest.mark.parametrize("sizes", [(), (32,)], ids=["paper", "evidence"])
+@pytest.mark.parametrize("sizes", [(), (32,)], ids=["paper", "matching pursuit"])
 @pytest.mark.parametrize("recompute", [False, True])
 def test_bfloat16_stays_near_float32(sizes: tuple[int, ...], recompute: bool) -> None:
-    network = make.network_config(evidence_sizes=sizes)
+    network = make.network_config(least_squares_sizes=sizes)
     objective = ObjectiveConfig(supervised=1.0, placement=0.05 if sizes else 0.0)
     full = _gradients(make.config(steps=3, network=network, objective=objective))
     low = _gradients(make.config(steps=3, network=network, objective=objective, precision="bfloat16", recompute=recompute))

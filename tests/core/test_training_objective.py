@@ -131,8 +131,8 @@ def test_the_placement_loss_by_trying_every_place() -> None:
     weight = _random(2, 1, N, N, seed=9).abs()
     weight[0] /= weight[0].sum()
     weight[1] = 0  # unknown
-    evidence: Any = SimpleNamespace(amplitudes=amplitudes)
-    found = placement_loss(scores, evidence, pooling, _truth(exact, weight), before)
+    solved: Any = SimpleNamespace(amplitudes=amplitudes)
+    found = placement_loss(scores, solved, pooling, _truth(exact, weight), before)
     worth = np.zeros((len(WIDTHS), half, half))
     error = ((exact - before)[0].square().sum(0) * weight[0, 0]).sum()
     for k, sigma in enumerate(WIDTHS):

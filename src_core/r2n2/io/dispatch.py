@@ -87,7 +87,7 @@ def read_series(
     files, place = _files_of(path)
     kind = detect_format(place) if files is None else "pictures"
     if kind == "dicom":
-        from r2n2.io.dicom import read_dicom
+        from r2n2.io.dicom.reader import read_dicom
 
         return read_dicom(
             place, spacing=spacing, series=series, slice_index=slice_index, max_bytes=max_bytes, drop_damaged=drop_damaged
@@ -135,7 +135,7 @@ def describe(
 
 
 def _describe_dicom(path: Path, spacing: tuple[float, ...] | None) -> tuple[Description, ...]:
-    from r2n2.io.dicom import list_dicom
+    from r2n2.io.dicom.reader import list_dicom
 
     listing = list_dicom(path)
     damaged = tuple(f"{file}: {reason}" for file, reason in listing.damaged)

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 
 from r2n2.errors import ArgumentError
+from r2n2.network import RecurrentNetwork, create_network
 from r2n2.network.checkpoint import load_network
 from r2n2.network.initialisation import initialise_for_tanh
-from r2n2.network.r2n2 import R2N2
 from r2n2.simulation.engine import PairEngine
 from r2n2.training.chunk import Chunk, Sequences
 from r2n2.training.settings import OptimiserConfig, Stage, TrainingConfig
@@ -81,17 +81,17 @@ def learning_rate(config: OptimiserConfig, stages: tuple[Stage, ...], update: in
     return rate
 
 
-def build_network(config: TrainingConfig) -> R2N2:
+def build_network(config: TrainingConfig) -> RecurrentNetwork:
     """The network before training, drawn from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        network = R2N2(config.network)
+        network = create_network(config.network)
         if config.initialisation == "tanh":
             initialise_for_tanh(network)
     return network
 
 
-def network_from(weights: str, config: TrainingConfig) -> R2N2:
+def network_from(weights: str, config: TrainingConfig) -> RecurrentNetwork:
     """The network of the settings with the weights of a name or file.
 
     Raises
@@ -102,17 +102,15 @@ def network_from(weights: str, config: TrainingConfig) -> R2N2:
         If the file is no weights.
     """
     given = load_network(weights, ndim=2)
-    free = {"working_size", "keep_probability", "evidence_sizes"}
+    free = {"working_size", "keep_probability", "least_squares_sizes"}
     wanted, found = (part.model_dump(mode="json", exclude=free) for part in (config.network, given.config))
-    wanted["scales of evidence"], found["scales of evidence"] = (
-        len(part.evidence_sizes) for part in (config.network, given.config)
-    )
+    wanted["scales compared"], found["scales compared"] = (len(part.least_squares_sizes) for part in (config.network, given.config))
     differing = [f"{name} {found[name]} where the settings have {wanted[name]}" for name in wanted if wanted[name] != found[name]]
     if differing:
         raise ArgumentError(
             f"--init {weights}: another network, with {', '.join(differing)}; give the settings it was trained with"
         )
-    network = R2N2(config.network)
+    network = create_network(config.network)
     network.load_state_dict(given.state_dict())
     return network
 
@@ -138,7 +136,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: R2N2,
+        network: RecurrentNetwork,
         engine: PairEngine,
         config: TrainingConfig,
         *,
@@ -232,7 +230,7 @@ class Trainer:
         self.failures = 0
         self.rolled_back += 1
 
-    def averaged(self) -> R2N2:
+    def averaged(self) -> RecurrentNetwork:
         """The network to validate and to save: the running mean of the weights where there is one."""
         # A copy: building another would draw from the random numbers of the training.
         network = copy.deepcopy(self.network)
@@ -281,6 +279,6 @@ class Trainer:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
-def _all_finite(network: R2N2) -> bool:
+def _all_finite(network: RecurrentNetwork) -> bool:
     norms = torch._foreach_norm([parameter.detach() for parameter in network.parameters()])
     return bool(torch.isfinite(torch.stack(norms)).all())

@@ -76,7 +76,7 @@ def _general() -> TrainingConfig:
     )
     return TrainingConfig(
         name="general",
-        network=NetworkConfig(channels=(8, 16, 32, 64), evidence_sizes=(64, 128), working_size=64, keep_probability=1.0),
+        network=NetworkConfig(channels=(8, 16, 32, 64), least_squares_sizes=(64, 128), working_size=64, keep_probability=1.0),
         objective=objective,
         optimiser=OptimiserConfig(learning_rate=6e-4, warmup=100, decay="cosine", amsgrad=False, averaging=0.998),
         stock=StockConfig(engine=EngineConfig(motion=motion, real_share=0.35, zoom=(0.75, 1.8))),

@@ -12,8 +12,8 @@ from typing import Any
 
 from r2n2.errors import ArgumentError
 from r2n2.io.atomic import atomic_write, resource_errors
+from r2n2.network import RecurrentNetwork
 from r2n2.network.checkpoint import save_network
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import resolve_device
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.simulation.engine import PairEngine, SimulatedBatch
@@ -65,7 +65,7 @@ def train(
     device: str = "auto",
     stop: Callable[[], bool] = lambda: False,
     processes: Processes | None = None,
-    start: R2N2 | None = None,
+    start: RecurrentNetwork | None = None,
 ) -> Iterator[Trained]:
     """Train, yielding after every update; the state is saved at the end and, of one process, when the generator is closed.
 
@@ -105,7 +105,13 @@ def train(
 
 
 def _train(
-    config: TrainingConfig, folder: Path, stock: Stock, team: Processes, device: str, stop: Callable[[], bool], start: R2N2 | None
+    config: TrainingConfig,
+    folder: Path,
+    stock: Stock,
+    team: Processes,
+    device: str,
+    stop: Callable[[], bool],
+    start: RecurrentNetwork | None,
 ) -> Iterator[Trained]:
     if config.stock.thorax_seeds[0] < config.stock.thorax_seeds[1]:
         from r2n2.simulation.people import thorax_pairs
@@ -244,7 +250,7 @@ class _Run:
             self._write_weights(network, update, found.numbers())
         return found
 
-    def _write_weights(self, network: R2N2, update: int, numbers: dict[str, float]) -> None:
+    def _write_weights(self, network: RecurrentNetwork, update: int, numbers: dict[str, float]) -> None:
         info = {"name": self._config.name, "updates": str(update), "minutes": f"{self._elapsed_s / 60:.1f}"}
         if self._config.init is not None:
             info["init"] = Path(self._config.init).name

@@ -27,7 +27,7 @@ class ObjectiveConfig(Config):
     distance: float = Field(default=0.0, ge=0)
     """Weight of the distance to the true displacement, NORMALISED: pairs that move much count more."""
     placement: float = Field(default=0.0, ge=0)
-    """Weight of what the chosen places are worth to the error; with evidence and truth only."""
+    """Weight of what the places found are worth to the error; for a matching pursuit and with truth only."""
     structure: float = Field(default=0.6, ge=0, le=1)
     """Share of the weight of both distances that goes to places with structure; the rest is even."""
     total_variation: float = Field(default=0.1, ge=0)

@@ -174,8 +174,7 @@ class _Run:
     def updates(self, stop: Callable[[], bool], notes: tuple[str, ...]) -> Iterator[Trained]:
         trainer, team = self._trainer, self._team
         if team.leads:
-            with atomic_write(self._folder / SETTINGS_FILE) as temporary:
-                temporary.write_text(self._config.to_toml(), encoding="utf-8")
+            notes += self._write_settings()
         journal = Journal(self._folder, step=trainer.update) if team.leads else None
         log = _Log(journal)
         for note in notes:
@@ -197,6 +196,16 @@ class _Run:
         finally:
             if journal:
                 journal.close()
+
+    def _write_settings(self) -> tuple[str, ...]:
+        """As a file to read and to resume with; a note where that cannot be written."""
+        try:
+            text = self._config.to_toml()
+        except ModuleNotFoundError as error:
+            return (f"no {SETTINGS_FILE} is written, as {error.name} is not installed; the checkpoints hold the settings as well",)
+        with atomic_write(self._folder / SETTINGS_FILE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return ()
 
     def _after(self, step: TrainingStep, journal: Journal | None, asked: bool, notes: tuple[str, ...]) -> Trained:
         """Validate and save where it is time to."""

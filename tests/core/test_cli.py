@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 import json
 import os
@@ -15,9 +14,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from cli_factory import GRID, ROWS, fake_register, one_line, run, save, scene, shift, table
 
-from r2n2.cli import main
-from r2n2.cli.register import parse_spacing
+from r2n2.cli.options import parse_spacing
 from r2n2.config import NetworkConfig
 from r2n2.doctor import Check, examine
 from r2n2.errors import ArgumentError, ResourceError
@@ -27,52 +26,15 @@ from r2n2.io import read_landmarks, read_series, write_landmarks, write_series
 from r2n2.network import shipped_weights
 from r2n2.network.checkpoint import read_manifest, save_network
 from r2n2.network.r2n2 import R2N2
-from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
 from r2n2.results.reader import read_result
 from r2n2.series import ImageSeries, LandmarkSet
-from r2n2.transform import DisplacementField, map_points
-
-GRID = Grid((34, 49), (2.0, 1.5), (4.0, -6.0))
-ROWS = (0, 1, 3, 2)
-"""The scene of frame t lies this many rows lower."""
-
-
-def scene(rows: float) -> np.ndarray:
-    y, x = np.mgrid[: GRID.shape[0], : GRID.shape[1]]
-    return 100 + 800 * np.exp(-((y - 15 - rows) ** 2) / 40 - (x - 25) ** 2 / 150)
-
-
-def shift(rows: float, grid: Grid = GRID) -> DisplacementField:
-    vectors = torch.zeros(2, *grid.shape, dtype=torch.float64)
-    vectors[0] = rows
-    return DisplacementField(vectors, grid, Space.INDEX)
-
-
-def fake_register(series, config, done=None):
-    """Knows the answer, so that the command line alone is tested; frame 3 is yielded before frame 2."""
-    reference = 0 if config.reference == "auto" else config.reference
-    if len(series) <= reference:
-        raise ArgumentError(f"reference {reference} does not exist; the series has frames 0 to {len(series) - 1}")
-    for done, frame in enumerate((0, 1, 3, 2), start=1):
-        status = FrameStatus.REFERENCE if frame == reference else FrameStatus.OK
-        if "fail" in series.name and frame == 2:
-            status = FrameStatus.FAILED
-        transform = shift(ROWS[frame] - ROWS[reference], series.grid)
-        result = FrameResult(frame, transform, status, "broken" if status is FrameStatus.FAILED else "", 0.9, 0.99, 0, 1, 2, 0.1)
-        yield SeriesProgress(reference, done, len(series), done / len(series), (result,))
+from r2n2.transform import map_points
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.registration.register_series", fake_register)
-    monkeypatch.setattr("r2n2.report.page.render_report", lambda *_: "report")
-
-
-def save(path: Path, stack: np.ndarray, kind: str = "mha") -> Path:
-    stem = path.name.split(".")[0]
-    series = ImageSeries(stack, GRID, source={"format": kind, "path": str(path)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return write_series(path.parent, stem, series, (series.frame(k) for k in range(len(series))))
+    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
+    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
 
 
 @pytest.fixture
@@ -87,20 +49,6 @@ def marks(tmp_path: Path) -> Path:
     path = tmp_path / "marks.csv"
     write_landmarks(path, landmarks, GRID)
     return path
-
-
-def table(path: Path) -> list[dict[str, str]]:
-    return list(csv.DictReader(path.read_text().splitlines()))
-
-
-def one_line(capsys: pytest.CaptureFixture[str]) -> str:
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("r2n2: ")]
-    assert len(lines) == 1, lines
-    return lines[0]
-
-
-def run(*arguments: object) -> int:
-    return main([str(argument) for argument in arguments])
 
 
 def test_register_writes_a_result_and_prints_one_table(movie, marks, tmp_path, capsys) -> None:
@@ -333,7 +281,7 @@ def test_a_slice_that_fails_does_not_stop_the_others(tmp_path, capsys, monkeypat
             raise ResourceError("this slice is too much")
         yield from fake_register(series, config)
 
-    monkeypatch.setattr("r2n2.registration.register_series", sometimes)
+    monkeypatch.setattr("r2n2.workflow.register_series", sometimes)
     assert run("register", several(tmp_path), "-o", tmp_path / "out", "--axes", "TZYX") == 3
     assert "failed: slice_01: this slice is too much" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -404,14 +352,14 @@ def test_apply_inverse_moves_an_image_of_the_reference_into_a_frame(result, tmp_
     np.testing.assert_allclose(read_series(tmp_path / "out.mha")[0].frame(0)[0, 6:], scene(3)[6:], rtol=1e-4)
 
 
-def test_apply_refuses_another_geometry(result, tmp_path, capsys) -> None:
-    elsewhere = ImageSeries(np.zeros((1, 1, 34, 49), np.float32), Grid((34, 49), (2.0, 9.0)), source={"format": "mha"})
+def test_apply_refuses_another_place(result, tmp_path, capsys) -> None:
+    grid = Grid(GRID.shape, GRID.spacing, (400.0, 0.0))
+    elsewhere = ImageSeries(np.zeros((1, 1, *GRID.shape), np.float32), grid, source={"format": "mha"})
     other = write_series(tmp_path, "other", elsewhere, iter([elsewhere.frame(0)]))
     assert run("apply", result, "--to", other, "-o", tmp_path / "out.mha", "--frame", 1) == 2
     assert "lies elsewhere" in one_line(capsys)
-    small = ImageSeries(np.zeros((1, 1, 30, 49), np.float32), Grid((30, 49)), source={"format": "mha"})
-    other = write_series(tmp_path, "small", small, iter([small.frame(0)]))
-    assert run("apply", result, "--to", other, "-o", tmp_path / "out.mha", "--frame", 1) == 2
+    np.save(tmp_path / "small.npy", np.zeros((30, 49), np.float32))
+    assert run("apply", result, "--to", tmp_path / "small.npy", "-o", tmp_path / "out.mha", "--frame", 1) == 2
     assert "(30, 49)" in one_line(capsys)
     assert run("apply", result, "--to", other, "-o", tmp_path / "out.xyz", "--frame", 1) == 2
     assert not (tmp_path / "out.mha").exists()
@@ -487,7 +435,7 @@ def test_an_internal_error_is_one_line_and_a_log(movie, tmp_path, capsys, monkey
         yield from ()
         raise RuntimeError("the unexpected\nhappened")
 
-    monkeypatch.setattr("r2n2.registration.register_series", broken)
+    monkeypatch.setattr("r2n2.workflow.register_series", broken)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     assert run("register", movie, "-o", tmp_path / "out") == 5
@@ -510,7 +458,7 @@ def test_a_signal_ends_after_the_step_and_keeps_the_frames(movie, tmp_path, caps
                 os.kill(os.getpid(), number)
             yield progress
 
-    monkeypatch.setattr("r2n2.registration.register_series", signalled)
+    monkeypatch.setattr("r2n2.workflow.register_series", signalled)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert run("register", movie, "-o", tmp_path / "out") == code
     assert "stopped by" in one_line(capsys)
@@ -527,7 +475,7 @@ def test_a_second_signal_ends_at_once(movie, tmp_path, monkeypatch) -> None:
         raise AssertionError("still running")
         yield
 
-    monkeypatch.setattr("r2n2.registration.register_series", stubborn)
+    monkeypatch.setattr("r2n2.workflow.register_series", stubborn)
     assert run("register", movie, "-o", tmp_path / "out") == 143
 
 

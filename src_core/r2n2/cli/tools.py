@@ -45,6 +45,7 @@ def info(
 
 
 def _print_result(folder: Path) -> None:
+    from r2n2.quantities import spacing_text
     from r2n2.report.page import verdict
     from r2n2.results.reader import read_result, slice_folders
 
@@ -52,10 +53,11 @@ def _print_result(folder: Path) -> None:
         registered = read_result(part)
         manifest = registered.manifest
         print(f"{part}: {verdict(registered.metrics).sentence}")
-        spacing = " x ".join(f"{value:g}" for value in registered.grid.spacing)
+        spacing = spacing_text(registered.grid.spacing)
         size = " x ".join(map(str, registered.grid.shape))
-        unit = "mm" if manifest.input.spacing_known else "(unknown, 1 pixel counted as 1 mm)"
-        print(f"  input {manifest.input.path}: {manifest.input.frames} frames of {size} pixels, spacing {spacing} {unit}")
+        if not manifest.input.spacing_known:
+            spacing = "unknown, 1 pixel counted as 1 mm"
+        print(f"  input {manifest.input.path}: {manifest.input.frames} frames of {size} pixels, spacing {spacing}")
         tag = manifest.input.source.get("time_tag")
         times = manifest.input.times_s
         if times is not None:
@@ -76,7 +78,7 @@ def simulate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simulation.")] = False,
 ) -> None:
     """Make a breathing thorax with known motion: series.mha, landmarks.csv and the true fields."""
-    from r2n2.cli.register import parse_spacing
+    from r2n2.cli.options import parse_spacing
     from r2n2.results.writer import check_folder
 
     shape = _parse_size(size)

@@ -8,12 +8,12 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError, model_validator
 
-from r2n2.config import Config, RegistrationConfig
+from r2n2.config import Config, Precision, RegistrationConfig
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid
 from r2n2.series import ImageSeries
@@ -24,6 +24,7 @@ __all__ = [
     "AcquisitionManifest",
     "GridRecord",
     "InputRecord",
+    "RunFacts",
     "RunManifest",
     "input_sha256",
     "load_manifest",
@@ -43,6 +44,16 @@ CONVENTION = {
 _SOURCE_ALLOWED = ("format", "axes", "time_tag", "time_axis", "slice_index", "slice_count", "intensity_scaling", "frames_dropped")
 
 
+def _entry_name(name: str) -> str:
+    """The name of an entry of the folder itself: what run.json names is read, and written, nowhere else."""
+    if not name or name.startswith(".") or any(sign in name for sign in "/\\:\0"):
+        raise ValueError(f"expected the name of an entry of this folder, got {name[:60]!r}")
+    return name
+
+
+EntryName = Annotated[str, AfterValidator(_entry_name)]
+
+
 class GridRecord(Config):
     """A grid as plain numbers."""
 
@@ -50,6 +61,11 @@ class GridRecord(Config):
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[tuple[float, ...], ...]
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        self.grid()
+        return self
 
     @classmethod
     def of(cls, grid: Grid) -> GridRecord:
@@ -102,6 +118,46 @@ class InputRecord(Config):
         )
 
 
+class RunFacts(Config):
+    """What a run uses, taken down when it runs: files may be written later, by another process or on another machine."""
+
+    device: str = "cpu"
+    weights_sha256: str | None = None
+    precision: Precision = "float32"
+    """Of the network's convolutions."""
+    threads: int | None = None
+    """That torch computes with; null where that is not known."""
+    wall_time_s: float | None = None
+    """Of a run that is over when its files are written; None counts up to their end."""
+
+    @classmethod
+    def of(cls, config: RegistrationConfig) -> Self:
+        """Of a run with these settings in this process; where the machine has to measure its precision, that is done here.
+
+        Raises
+        ------
+        R2N2Error
+            If the device is not there or the weights cannot be used.
+        """
+        import torch
+
+        from r2n2.network.checkpoint import read_manifest
+        from r2n2.registration import resolve_device
+        from r2n2.registration.precision import precision_of_run
+
+        device = resolve_device(config.device)
+        return cls(
+            device=str(device),
+            weights_sha256=read_manifest(config.weights).sha256 if config.method == "r2n2" else None,
+            precision=precision_of_run(config, device),
+            threads=torch.get_num_threads(),
+        )
+
+    def held_to(self, config: RegistrationConfig) -> RegistrationConfig:
+        """Settings under which a run uses just these, whatever "auto" would mean by then."""
+        return config.model_copy(update={"device": self.device, "precision": self.precision})
+
+
 class RunManifest(Config):
     """The run.json of one registered series, written last."""
 
@@ -114,6 +170,10 @@ class RunManifest(Config):
     versions: dict[str, str]
     settings: RegistrationConfig
     device: str
+    precision: Precision | None = None
+    """Of the network's convolutions, whatever "auto" meant; null where an older version wrote the file."""
+    threads: int | None = None
+    """That torch computed with, in the last part of the run; null where that is not known."""
     weights_sha256: str | None
     landmarks_sha256: str | None
     input: InputRecord
@@ -129,7 +189,16 @@ class RunManifest(Config):
     """Largest resident memory of any part's process; null where the system does not tell."""
     parts: int = 1
     """In how many goes it was done: 1, and 1 more for each time that it was stopped or killed and went on."""
-    files: tuple[str, ...]
+    files: tuple[EntryName, ...]
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> Self:
+        frames = self.input.frames
+        if not 0 <= self.reference < frames:
+            raise ValueError(f"reference: expected a frame from 0 to {frames - 1}, got {self.reference}")
+        if self.input.times_s is not None and len(self.input.times_s) != frames:
+            raise ValueError(f"input.times_s: expected {frames} times, got {len(self.input.times_s)}")
+        return self
 
 
 class AcquisitionManifest(Config):
@@ -139,7 +208,7 @@ class AcquisitionManifest(Config):
     kind: Literal["acquisition"] = "acquisition"
     created: str
     versions: dict[str, str]
-    slices: tuple[str, ...]
+    slices: tuple[EntryName, ...]
     """Sub-folders that are complete."""
     failed: dict[str, str]
     """Sub-folder -> reason."""
@@ -164,9 +233,18 @@ def load_manifest(folder: Path) -> RunManifest | AcquisitionManifest:
         return kind.model_validate_json(json.dumps(values))
     except FileNotFoundError:
         raise ReadError(f"{folder}: holds no {MANIFEST_NAME}, so its run did not finish; run r2n2 register again") from None
-    except (ValueError, TypeError, KeyError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+    except (ValueError, TypeError, KeyError, ValidationError, RecursionError) as error:
+        reason = _reason(error)
         raise ReadError(f"{path}: damaged or of another version ({reason}); run r2n2 register again with --overwrite") from None
+
+
+def _reason(error: Exception) -> str:
+    """In one line, naming the entry where one is wrong."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        entry = ".".join(map(str, first["loc"]))
+        return f"{entry}: {first['msg']}" if entry else str(first["msg"])
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
 
 
 def input_sha256(series: ImageSeries) -> str:
@@ -187,11 +265,13 @@ def run_sha256(
     *,
     weights_sha256: str | None = None,
     landmarks_sha256: str | None = None,
+    precision: Precision = "float32",
 ) -> str:
     """Hash of all that decides the result; two runs of one version with the same hash would write the same numbers."""
-    # Device and batch size change no result that matters: a finished run need not be repeated for them.
-    chosen = settings.model_dump(mode="json", exclude={"device", "batch_size"})
-    parts = [versions()["r2n2"], chosen, input_hash, dict(selection), weights_sha256, landmarks_sha256]
+    # Device and batch size change no result that matters: a finished run need not be repeated for them. The precision does, and
+    # it is the one computed in that counts, not "auto".
+    chosen = settings.model_dump(mode="json", exclude={"device", "batch_size", "precision"})
+    parts = [versions()["r2n2"], chosen, input_hash, dict(selection), weights_sha256, landmarks_sha256, precision]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -28,10 +28,12 @@ from r2n2.evaluation import TRETable, target_registration_error
 from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.results.journal import JOURNAL_NAME, BatchRecord, Earlier, JournalHead, RunJournal, earlier_parts
+from r2n2.results.landmark_doubts import doubts
 from r2n2.results.manifest import (
     CONVENTION,
     MANIFEST_NAME,
     InputRecord,
+    RunFacts,
     RunManifest,
     input_sha256,
     run_sha256,
@@ -40,7 +42,7 @@ from r2n2.results.manifest import (
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.results.reader import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
 from r2n2.results.sequence_file import control_points_archive, read_sequences, sequence_archive, sequence_table
-from r2n2.results.tre_table import tre_table_csv
+from r2n2.results.tre_table import edited_note, tre_table_csv
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.runtime.memory import FRAMES_BETWEEN, give_back_freed_memory, peak_memory_mib
 from r2n2.series import ImageSeries, LandmarkSet
@@ -67,7 +69,8 @@ class ResultWriter:
     """Writes results as they come; memory holds numbers and compact transforms only, never frames.
 
     Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json. Once it is
-    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder.
+    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder. Once it is finished,
+    ``doubts`` says in which other convention the landmarks would fit far better.
 
     Parameters
     ----------
@@ -79,8 +82,8 @@ class ResultWriter:
         ``input_sha256(series)`` where it is known already.
     selection
         Reading options that chose the series, for the record.
-    device, weights_sha256
-        Where it ran, and with which weights.
+    facts
+        What the run uses, taken down when it runs.
     landmarks
         If given, tre.csv and the error columns of metrics.csv are written.
     overwrite
@@ -108,8 +111,7 @@ class ResultWriter:
         *,
         input_hash: str | None = None,
         selection: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-        weights_sha256: str | None = None,
+        facts: RunFacts | None = None,
         landmarks: LandmarkSet | None = None,
         overwrite: bool = False,
         keep_headers: bool = False,
@@ -123,8 +125,7 @@ class ResultWriter:
         self._config = config
         self._input_hash = input_hash
         self._selection = dict(selection or {})
-        self._device = device
-        self._weights_sha256 = weights_sha256
+        self._facts = facts or RunFacts()
         self._landmarks = landmarks
         self._overwrite = overwrite
         self._metrics: dict[int, FrameMetrics] = {}
@@ -136,6 +137,7 @@ class ResultWriter:
         self._held = contextlib.ExitStack()
         self.batch_size = batch_size
         self.note = ""
+        self.doubts: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         check_folder(self._folder)
@@ -158,7 +160,7 @@ class ResultWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if not self._finished:
-                self._keep_partial(" ".join(str(error or "").split()) or (kind.__name__ if kind else "left early"))
+                self._keep_partial(_reason(kind, error))
         except (OSError, ResourceError) as second:
             # The first error is the one to report.
             _LOG.warning("%s: the partial result could not be completed (%s)", self._folder, second)
@@ -251,7 +253,11 @@ class ResultWriter:
 
     def _head(self, batch_size: int) -> JournalHead:
         return JournalHead(
-            run_sha256=self._run_sha256(), versions=versions(), device=self._device, batch_size=batch_size, parts=self._parts()
+            run_sha256=self._run_sha256(),
+            versions=versions(),
+            device=self._facts.device,
+            batch_size=batch_size,
+            parts=self._parts(),
         )
 
     def _run_sha256(self) -> str:
@@ -260,8 +266,9 @@ class ResultWriter:
             self._config,
             self._input_hash,
             self._selection,
-            weights_sha256=self._weights_sha256,
+            weights_sha256=self._facts.weights_sha256,
             landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
+            precision=self._facts.precision,
         )
 
     def _elapsed_s(self) -> float:
@@ -297,7 +304,8 @@ class ResultWriter:
             # Landmarks that do not fit must not cost a finished registration.
             _LOG.warning("%s", error)
             return None, (str(error),)
-        return table, table.notes
+        self.doubts = doubts(self._transforms(), self._landmarks, self._reference(), self._series.grid, table)
+        return table, (*self._landmarks.notes, *edited_note(self._ordered()), *table.notes, *self.doubts)
 
     def _write_transforms(self) -> list[str]:
         written = []
@@ -356,8 +364,10 @@ class ResultWriter:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
             settings=self._config,
-            device=self._device,
-            weights_sha256=self._weights_sha256,
+            device=self._facts.device,
+            precision=self._facts.precision,
+            threads=self._facts.threads,
+            weights_sha256=self._facts.weights_sha256,
             landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
             input=record.model_copy(update={"notes": (*record.notes, *notes)}),
             reference=self._reference(),
@@ -365,7 +375,7 @@ class ResultWriter:
             convention=CONVENTION,
             status_counts=dict(Counter(str(row.status) for row in self._ordered())),
             messages={row.frame: row.message for row in self._ordered() if row.message},
-            wall_time_s=round(self._elapsed_s(), 3),
+            wall_time_s=round(self._elapsed_s() if self._facts.wall_time_s is None else self._facts.wall_time_s, 3),
             peak_memory_mib=self._peak_memory_mib(),
             parts=self._parts(),
             files=tuple(files),
@@ -381,6 +391,13 @@ class ResultWriter:
         if self._metrics:
             self._write_transforms()
             self._write_tables(None)
+
+
+def _reason(kind: type[BaseException] | None, error: BaseException | None) -> str:
+    """Why a result stays unfinished, in words."""
+    if kind is None or kind is GeneratorExit:
+        return "stopped"
+    return " ".join(str(error).split()) or kind.__name__
 
 
 def _written_as_dicom(series: ImageSeries) -> bool:

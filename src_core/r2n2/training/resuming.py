@@ -29,14 +29,16 @@ def under_way(trainer: Trainer) -> dict[str, Tensor]:
         if group is None:
             continue
         place = f"group{number}/"
-        sizes = (group.first, group.done, group.length, group.squares.seen.grid.shape[0])
+        sizes = (group.first, group.done, group.length, group.squares.seen.grid.shape[0], int(group.told))
         kept[place + "position"] = torch.tensor(sizes)
         for kind, tensors in (("displacement", group.progress.displacements), ("state", group.progress.state)):
             kept |= {f"{place}{kind}{index}": tensor.detach().cpu().contiguous() for index, tensor in enumerate(tensors)}
     return kept
 
 
-def capture(trainer: Trainer, ranks: list[dict[str, Tensor]], elapsed_s: float, best: Mapping[str, Any]) -> TrainingState:
+def capture(
+    trainer: Trainer, ranks: list[dict[str, Tensor]], elapsed_s: float, best: Mapping[str, Any], *, validated: int = -1
+) -> TrainingState:
     """The state to save.
 
     Parameters
@@ -47,6 +49,8 @@ def capture(trainer: Trainer, ranks: list[dict[str, Tensor]], elapsed_s: float, 
         Time spent training so far.
     best
         The best validation so far.
+    validated
+        Update after which the last one was made, -1 before the first.
     """
     tensors = {f"rank{rank}/{name}": value for rank, kept in enumerate(ranks) for name, value in kept.items()}
     tensors |= {f"average/{name}": value.cpu() for name, value in trainer.average.items()}
@@ -61,6 +65,9 @@ def capture(trainer: Trainer, ranks: list[dict[str, Tensor]], elapsed_s: float, 
             "skipped": trainer.skipped,
             "rolled_back": trainer.rolled_back,
             "failures": trainer.failures,
+            "returns": trainer.returns,
+            "halvings": trainer.halvings,
+            "validated": validated,
             "processes": len(ranks),
         },
         best=dict(best),
@@ -92,6 +99,7 @@ def restore(trainer: Trainer, state: TrainingState, rank: int, world: int) -> tu
     trainer.update, trainer.sample = state.step, state.sample
     trainer.skipped, trainer.rolled_back = state.counters["skipped"], state.counters["rolled_back"]
     trainer.failures = state.counters["failures"]
+    trainer.returns, trainer.halvings = (state.counters.get(name, 0) for name in ("returns", "halvings"))
     trainer.average = _average(trainer, state)
     notes = []
     others = sorted(name for name in changed if name not in _HARMLESS)
@@ -114,12 +122,13 @@ def _begin_again(trainer: Trainer, kept: Mapping[str, Tensor]) -> None:
         place = f"group{number}/"
         if place + "position" not in kept:
             continue
-        first, done, length, size = (int(value) for value in kept[place + "position"])
+        # States from before truth could be kept back end with the size.
+        first, done, length, size, *told = (int(value) for value in kept[place + "position"])
         found: list[tuple[Tensor, ...]] = []
         for kind in ("displacement", "state"):
             count = sum(name.startswith(place + kind) for name in kept)
             found.append(tuple(kept[f"{place}{kind}{index}"].to(device) for index in range(count)))
-        trainer.groups[number] = trainer.begin(first, length, size).moved_on(Progress(*found), done)
+        trainer.groups[number] = trainer.begin(first, length, size, told=all(told)).moved_on(Progress(*found), done)
     torch.set_rng_state(kept["random"])
     if device.type == "cuda" and "random_cuda" in kept:
         torch.cuda.set_rng_state(kept["random_cuda"], device)

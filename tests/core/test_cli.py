@@ -16,7 +16,7 @@ import pytest
 import torch
 from cli_factory import GRID, ROWS, fake_register, one_line, run, save, scene, shift, table
 
-from r2n2.cli.register import parse_spacing
+from r2n2.cli.options import parse_spacing
 from r2n2.config import NetworkConfig
 from r2n2.doctor import Check, examine
 from r2n2.errors import ArgumentError, ResourceError
@@ -33,8 +33,8 @@ from r2n2.transform import map_points
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.registration.register_series", fake_register)
-    monkeypatch.setattr("r2n2.report.page.render_report", lambda *_: "report")
+    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
+    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
 
 
 @pytest.fixture
@@ -281,7 +281,7 @@ def test_a_slice_that_fails_does_not_stop_the_others(tmp_path, capsys, monkeypat
             raise ResourceError("this slice is too much")
         yield from fake_register(series, config)
 
-    monkeypatch.setattr("r2n2.registration.register_series", sometimes)
+    monkeypatch.setattr("r2n2.workflow.register_series", sometimes)
     assert run("register", several(tmp_path), "-o", tmp_path / "out", "--axes", "TZYX") == 3
     assert "failed: slice_01: this slice is too much" in capsys.readouterr().out
     manifest = json.loads((tmp_path / "out" / "run.json").read_text())
@@ -435,7 +435,7 @@ def test_an_internal_error_is_one_line_and_a_log(movie, tmp_path, capsys, monkey
         yield from ()
         raise RuntimeError("the unexpected\nhappened")
 
-    monkeypatch.setattr("r2n2.registration.register_series", broken)
+    monkeypatch.setattr("r2n2.workflow.register_series", broken)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
     assert run("register", movie, "-o", tmp_path / "out") == 5
@@ -458,7 +458,7 @@ def test_a_signal_ends_after_the_step_and_keeps_the_frames(movie, tmp_path, caps
                 os.kill(os.getpid(), number)
             yield progress
 
-    monkeypatch.setattr("r2n2.registration.register_series", signalled)
+    monkeypatch.setattr("r2n2.workflow.register_series", signalled)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     assert run("register", movie, "-o", tmp_path / "out") == code
     assert "stopped by" in one_line(capsys)
@@ -475,7 +475,7 @@ def test_a_second_signal_ends_at_once(movie, tmp_path, monkeypatch) -> None:
         raise AssertionError("still running")
         yield
 
-    monkeypatch.setattr("r2n2.registration.register_series", stubborn)
+    monkeypatch.setattr("r2n2.workflow.register_series", stubborn)
     assert run("register", movie, "-o", tmp_path / "out") == 143
 
 

@@ -16,8 +16,8 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 import r2n2.registration
-from napari_r2n2.image_views import View
-from napari_r2n2.session import FrameKey
+from napari_r2n2.layers.image_views import View
+from napari_r2n2.models.session import FrameKey
 from r2n2.errors import ResourceError
 from r2n2.registration import FrameResult, FrameStatus, unregistered
 from r2n2.registration.results import SeriesProgress
@@ -180,8 +180,14 @@ def test_closing_the_dock_stops_the_worker(viewer: Any, widget: Any, press: Call
     viewer.add_image(np.zeros((3, 20, 30)), name="nobody listens any more")
 
 
-@pytest.mark.usefixtures("endless", "in_layer")
-def test_closing_the_window_meanwhile_is_harmless(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+@pytest.mark.usefixtures("endless")
+def test_closing_the_window_meanwhile_is_harmless(
+    own_viewer: Any, series: ImageSeries, press: Callable[[Any], None], qtbot: Any
+) -> None:
+    viewer = own_viewer
+    viewer.add_image(np.asarray(series.frames)[:, 0], name="disc")
+    _dock, widget = viewer.window.add_plugin_dock_widget("napari-r2n2", "Align")
+    qtbot.waitUntil(widget._run.isVisible)
     press(widget._run)
     qtbot.waitUntil(lambda: bool(widget.session.results))
     worker = widget._worker
@@ -281,7 +287,7 @@ def test_advanced_settings_reach_the_configuration(widget: Any) -> None:
 
 
 def test_weights_of_a_file_can_be_chosen(widget: Any, tmp_path: Path) -> None:
-    from napari_r2n2.training_run import weights_added
+    from napari_r2n2.models.training_run import weights_added
 
     names = [widget.form.weights.box.itemText(k) for k in range(widget.form.weights.box.count())]
     assert {"general", "paper"} <= set(names)
@@ -301,7 +307,9 @@ def test_the_command_is_copied(widget: Any, press: Callable[[Any], None]) -> Non
 def test_a_result_is_written_and_opened_again(
     viewer: Any, widget: Any, series: ImageSeries, disc_config: Any, disc_results: Any, tmp_path: Path, qtbot: Any
 ) -> None:
-    from napari_r2n2.layers import Place, axes_of, layer_to_series, series_to_layers
+    from napari_r2n2.layers.from_series import series_to_layers
+    from napari_r2n2.layers.place import Place
+    from napari_r2n2.layers.to_series import axes_of, layer_to_series
     from r2n2.io import read_series, write_series
 
     path = write_series(tmp_path, "in", replace(series, source={"format": "mha"}), (series.frame(k) for k in range(4)))
@@ -355,7 +363,7 @@ def test_an_existing_result_is_not_replaced_unasked(
 def test_slices_run_one_after_the_other(
     viewer: Any, widget: Any, series: ImageSeries, press: Callable[[Any], None], tmp_path: Path, qtbot: Any
 ) -> None:
-    from napari_r2n2.layers import series_to_layers
+    from napari_r2n2.layers.from_series import series_to_layers
     from r2n2.results.reader import read_result, slice_folders
 
     other = replace(series, frames=np.asarray(series.frames) * 2)

@@ -12,8 +12,10 @@ import pytest
 from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
-from napari_r2n2 import layers
-from napari_r2n2.layers import AXES_CHOICES, Place, axes_of, landmarks_to_layer, layer_to_series, series_to_layers
+from napari_r2n2.layers import from_series
+from napari_r2n2.layers.from_series import landmarks_to_layer, series_to_layers
+from napari_r2n2.layers.place import Place
+from napari_r2n2.layers.to_series import AXES_CHOICES, axes_of, layer_to_series
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
@@ -182,7 +184,7 @@ def test_a_large_series_is_read_as_it_is_looked_at(
     asked: list[int] = []
     frame = ImageSeries.frame
     monkeypatch.setattr(ImageSeries, "frame", lambda self, index: asked.append(index) or frame(self, index))
-    monkeypatch.setattr(layers, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(from_series, "LARGE_BYTES", 1000)
     lazy = series_to_layers(items)[0]
     layer = Layer.create(*lazy)
     assert len(asked) < 9, "opening reads a few frames only"

@@ -17,8 +17,9 @@ from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication, QDialog, QRadioButton
 
-from napari_r2n2.layers import METADATA_KEY, layer_to_series
-from napari_r2n2.reader import get_reader
+from napari_r2n2.layers.place import METADATA_KEY
+from napari_r2n2.layers.to_series import layer_to_series
+from napari_r2n2.reading.reader import get_reader
 from r2n2.errors import ReadError
 from r2n2.io import write_series
 from r2n2.series import ImageSeries

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_r2n2.image_views import IMAGES, View
-from napari_r2n2.session import FrameKey
+from napari_r2n2.layers.image_views import IMAGES, View
+from napari_r2n2.models.session import FrameKey
 from r2n2.registration import warp_frame
 
 pytestmark = pytest.mark.usefixtures("canvas_mouse")
@@ -214,8 +214,10 @@ def test_layers_that_are_deleted_can_be_shown_again(viewer: Any, aligned: Any) -
 def test_an_acquisition_of_several_slices_has_a_slider_more(viewer: Any, series: Any) -> None:
     from dataclasses import replace
 
-    from napari_r2n2.layers import Place, axes_of, layer_to_series, series_to_layers
-    from napari_r2n2.result_layers import results_of
+    from napari_r2n2.layers.from_series import series_to_layers
+    from napari_r2n2.layers.place import Place
+    from napari_r2n2.layers.result_layers import results_of
+    from napari_r2n2.layers.to_series import axes_of, layer_to_series
     from r2n2.config import RegistrationConfig
     from r2n2.registration import FrameStatus, unregistered
 
@@ -238,8 +240,10 @@ def test_an_acquisition_of_several_slices_has_a_slider_more(viewer: Any, series:
 def test_colour_and_channels_are_shown(viewer: Any, series: Any) -> None:
     from dataclasses import replace
 
-    from napari_r2n2.layers import Place, axes_of, layer_to_series, series_to_layers
-    from napari_r2n2.result_layers import results_of
+    from napari_r2n2.layers.from_series import series_to_layers
+    from napari_r2n2.layers.place import Place
+    from napari_r2n2.layers.result_layers import results_of
+    from napari_r2n2.layers.to_series import axes_of, layer_to_series
     from r2n2.config import RegistrationConfig
 
     for channels in (2, 3):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_r2n2.layers import layer_to_series
-from napari_r2n2.sample_data import breathing_thorax
+from napari_r2n2.layers.to_series import layer_to_series
+from napari_r2n2.reading.sample_data import breathing_thorax
 
 
 @pytest.fixture

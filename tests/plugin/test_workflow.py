@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import r2n2.registration
-from napari_r2n2.image_views import View
-from napari_r2n2.session import FrameKey
+from napari_r2n2.layers.image_views import View
+from napari_r2n2.models.session import FrameKey
 
 pytestmark = pytest.mark.usefixtures("canvas_mouse")
 

@@ -33,10 +33,12 @@ def info(
     if path.is_dir() and (path / MANIFEST_NAME).exists():
         _print_result(path)
         return
+    from r2n2.cli.scanning import scan_progress
     from r2n2.cli.tables import print_descriptions
     from r2n2.io import describe
 
-    descriptions = describe(path, axes=axes, contrast_series=contrast_series)
+    with scan_progress() as progress:
+        descriptions = describe(path, axes=axes, contrast_series=contrast_series, progress=progress)
     print_descriptions(descriptions)
     if any(item.problems for item in descriptions):
         raise typer.Exit(_BAD_INPUT)
@@ -76,7 +78,7 @@ def simulate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simulation.")] = False,
 ) -> None:
     """Make a breathing thorax with known motion: series.mha, landmarks.csv and the true fields."""
-    from r2n2.cli.register import parse_spacing
+    from r2n2.cli.options import parse_spacing
     from r2n2.results.writer import check_folder
 
     shape = _parse_size(size)

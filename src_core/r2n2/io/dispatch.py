@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +56,7 @@ def read_series(
     allow_missing: bool = False,
     drop_damaged: bool = False,
     contrast_series: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[ImageSeries, ...]:
     """Read the image series of a file, a folder or a pattern such as ``frames/*.png``: one for each slice position.
 
@@ -77,6 +79,8 @@ def read_series(
     contrast_series
         Make one series of DICOM frames that differ in how they were made (inversion time, echo time, b-value, ...) instead of
         setting them apart.
+    progress
+        Called now and then with the number of files of a DICOM folder that were looked at.
 
     Raises
     ------
@@ -102,6 +106,7 @@ def read_series(
             max_bytes=max_bytes,
             drop_damaged=drop_damaged,
             contrast_series=contrast_series,
+            progress=progress,
         )
     if series is not None:
         raise ArgumentError(f"{place}: --series picks a DICOM series, this is {kind}; leave it out or use --slice")
@@ -115,6 +120,7 @@ def describe(
     axes: str | None = None,
     spacing: tuple[float, ...] | None = None,
     contrast_series: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Description, ...]:
     """What a path holds; damage and questions are listed as problems instead of raised.
 
@@ -127,7 +133,7 @@ def describe(
     kind = detect_format(place) if files is None else "pictures"
     try:
         if kind == "dicom":
-            return _describe_dicom(place, spacing, contrast_series)
+            return _describe_dicom(place, spacing, contrast_series, progress)
         found = read_series(path, axes=axes, spacing=spacing)
     except (ReadError, ResourceError, ArgumentError) as error:
         return (Description(str(place), kind, place.name, problems=(str(error),)),)
@@ -149,10 +155,12 @@ def describe(
     )
 
 
-def _describe_dicom(path: Path, spacing: tuple[float, ...] | None, contrast_series: bool) -> tuple[Description, ...]:
+def _describe_dicom(
+    path: Path, spacing: tuple[float, ...] | None, contrast_series: bool, progress: Callable[[int], None] | None
+) -> tuple[Description, ...]:
     from r2n2.io.dicom.listing import list_dicom
 
-    listing = list_dicom(path, contrast_series=contrast_series)
+    listing = list_dicom(path, contrast_series=contrast_series, progress=progress)
     if not listing.groups:
         return (Description(str(path), "dicom", path.name, notes=listing.notes, problems=listing.problems),)
     return tuple(

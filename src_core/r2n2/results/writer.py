@@ -160,7 +160,7 @@ class ResultWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if not self._finished:
-                self._keep_partial(" ".join(str(error or "").split()) or (kind.__name__ if kind else "left early"))
+                self._keep_partial(_reason(kind, error))
         except (OSError, ResourceError) as second:
             # The first error is the one to report.
             _LOG.warning("%s: the partial result could not be completed (%s)", self._folder, second)
@@ -391,6 +391,13 @@ class ResultWriter:
         if self._metrics:
             self._write_transforms()
             self._write_tables(None)
+
+
+def _reason(kind: type[BaseException] | None, error: BaseException | None) -> str:
+    """Why a result stays unfinished, in words."""
+    if kind is None or kind is GeneratorExit:
+        return "stopped"
+    return " ".join(str(error).split()) or kind.__name__
 
 
 def _written_as_dicom(series: ImageSeries) -> bool:

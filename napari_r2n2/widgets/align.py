@@ -109,8 +109,6 @@ class AlignWidget(Dock):
         idle = self.job is None
         self._run.setEnabled(idle and not self.form.problem)
         self._cancel.setEnabled(self.job is not None and not self.job.stopping)
-        if idle and self.form.problem:
-            self._message.setText(self.form.problem)
         self.files.update_state(idle=idle)
 
     def _another_registration(self) -> None:

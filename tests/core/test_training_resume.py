@@ -124,6 +124,15 @@ def test_a_run_is_the_same_in_two_parts(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(train(settings, tmp_path / "parts", Stock(), device="cpu", resume=True)), "it had been finished"
 
 
+def test_a_validation_on_other_pairs_is_no_measure_of_the_best(tmp_path: Path) -> None:
+    list(train(make.config(2), tmp_path, Stock(), device="cpu"))
+    same = list(train(make.config(3), tmp_path, Stock(), device="cpu", resume=True))
+    assert not any("forgotten" in note for note in same[0].notes)
+    other = list(train(make.config(4, data_size=40), tmp_path, Stock(), device="cpu", resume=True))
+    assert any("is forgotten" in note for note in other[0].notes)
+    assert other[-1].best["update"] == 4
+
+
 def test_closing_the_generator_saves(tmp_path: Path) -> None:
     running = train(make.config(9), tmp_path, Stock(), device="cpu")
     for _ in range(3):

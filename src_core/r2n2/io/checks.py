@@ -45,6 +45,7 @@ def existing(path: str | os.PathLike[str]) -> Path:
     """
     try:
         found = Path(path)
+        str(found).encode()  # what is read is named in run.json, which is UTF-8
         found.stat()
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file or folder; check the path") from None

@@ -5,12 +5,14 @@ from __future__ import annotations
 import glob
 import itertools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.io.assemble import FileContent, assemble
 from r2n2.io.checks import DEFAULT_MAX_BYTES, existing, read_errors
+from r2n2.io.dicom.file import starts_like_dicom
 from r2n2.io.pictures import PICTURE_SUFFIXES
 from r2n2.series import ImageSeries
 
@@ -53,6 +55,8 @@ def read_series(
     max_bytes: int = DEFAULT_MAX_BYTES,
     allow_missing: bool = False,
     drop_damaged: bool = False,
+    contrast_series: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[ImageSeries, ...]:
     """Read the image series of a file, a folder or a pattern such as ``frames/*.png``: one for each slice position.
 
@@ -72,6 +76,11 @@ def read_series(
         Take missing Zarr chunks as their fill value instead of refusing.
     drop_damaged
         Leave out damaged DICOM frames, with a note, instead of refusing.
+    contrast_series
+        Make one series of DICOM frames that differ in how they were made (inversion time, echo time, b-value, ...) instead of
+        setting them apart.
+    progress
+        Called now and then with the number of files of a DICOM folder that were looked at.
 
     Raises
     ------
@@ -90,7 +99,14 @@ def read_series(
         from r2n2.io.dicom.reader import read_dicom
 
         return read_dicom(
-            place, spacing=spacing, series=series, slice_index=slice_index, max_bytes=max_bytes, drop_damaged=drop_damaged
+            place,
+            spacing=spacing,
+            series=series,
+            slice_index=slice_index,
+            max_bytes=max_bytes,
+            drop_damaged=drop_damaged,
+            contrast_series=contrast_series,
+            progress=progress,
         )
     if series is not None:
         raise ArgumentError(f"{place}: --series picks a DICOM series, this is {kind}; leave it out or use --slice")
@@ -99,7 +115,12 @@ def read_series(
 
 
 def describe(
-    path: str | os.PathLike[str], *, axes: str | None = None, spacing: tuple[float, ...] | None = None
+    path: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    spacing: tuple[float, ...] | None = None,
+    contrast_series: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Description, ...]:
     """What a path holds; damage and questions are listed as problems instead of raised.
 
@@ -112,7 +133,7 @@ def describe(
     kind = detect_format(place) if files is None else "pictures"
     try:
         if kind == "dicom":
-            return _describe_dicom(place, spacing)
+            return _describe_dicom(place, spacing, contrast_series, progress)
         found = read_series(path, axes=axes, spacing=spacing)
     except (ReadError, ResourceError, ArgumentError) as error:
         return (Description(str(place), kind, place.name, problems=(str(error),)),)
@@ -134,14 +155,14 @@ def describe(
     )
 
 
-def _describe_dicom(path: Path, spacing: tuple[float, ...] | None) -> tuple[Description, ...]:
-    from r2n2.io.dicom.reader import list_dicom
+def _describe_dicom(
+    path: Path, spacing: tuple[float, ...] | None, contrast_series: bool, progress: Callable[[int], None] | None
+) -> tuple[Description, ...]:
+    from r2n2.io.dicom.listing import list_dicom
 
-    listing = list_dicom(path)
-    damaged = tuple(f"{file}: {reason}" for file, reason in listing.damaged)
+    listing = list_dicom(path, contrast_series=contrast_series, progress=progress)
     if not listing.groups:
-        problem = f"{path}: holds no DICOM image ({len(listing.skipped)} other files); known formats are {KNOWN_FORMATS}"
-        return (Description(str(path), "dicom", path.name, problems=(*damaged, problem)),)
+        return (Description(str(path), "dicom", path.name, notes=listing.notes, problems=listing.problems),)
     return tuple(
         Description(
             str(path),
@@ -154,8 +175,8 @@ def _describe_dicom(path: Path, spacing: tuple[float, ...] | None) -> tuple[Desc
             group.time_range_s,
             "",
             group.modality,
-            group.notes,
-            (*group.problems, *(damaged if number == 0 else ())),
+            (*group.notes, *(listing.notes if number == 0 else ())),
+            (*group.problems, *(listing.problems if number == 0 else ())),
         )
         for number, group in enumerate(listing.groups)
     )
@@ -196,7 +217,7 @@ def _signatures(start: bytes, name: str) -> dict[str, bool]:
         start[:2] == b"\x1f\x8b" and name.endswith((".nii.gz", ".gz")) and not name.endswith(".tar.gz")
     )
     return {
-        "dicom": start[128:132] == b"DICM" or (name.endswith((".dcm", ".ima")) and start[:2] in (b"\x08\0", b"\x02\0")),
+        "dicom": starts_like_dicom(start),
         "nifti": nifti or (name.endswith(".nii") and start[:4] in sizes),
         "tiff": start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
         "npy": start[:6] == b"\x93NUMPY",
@@ -223,7 +244,7 @@ def _is_dicom(path: Path) -> bool:
     if not path.is_file():
         return False
     with read_errors(path, "image"), path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return starts_like_dicom(file.read(132))
 
 
 def _entries(path: Path) -> list[Path]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -138,6 +138,9 @@ def _train(
     if state is not None:
         notes += [*state.notes, *restore(trainer, state, team.rank, team.world)]
         before_s, best = state.elapsed_s, dict(state.best)
+        if best and _judged_by(state.settings) != _judged_by(config.model_dump(mode="json")):
+            notes.append("the best validation so far was on other pairs or other lengths of sequences: it is forgotten")
+            best = {}
         # States of older versions do not say; their weights do.
         validated = state.counters.get("validated", state.step if (folder / WEIGHTS_FILE).is_file() else -1)
     run = _Run(config, folder, trainer, team, _validation_batch(config, held), held, best, before_s, validated)
@@ -148,6 +151,12 @@ def _started_with(config: TrainingConfig, stock: Stock) -> dict[str, object]:
     """What every process of a team must have in common; folders may have other names on other machines."""
     settings = config.model_dump(mode="json", exclude={"stock": {"folders", "masks"}, "init": True, "seed": True})
     return {"version": (__version__, torch.__version__), "seed": config.seed, "settings": settings, "images": stock.sha256()}
+
+
+def _judged_by(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What decides the pairs of a validation and what is done with them."""
+    steps = settings.get("validation_steps") or settings["stages"][-1]["steps"]
+    return settings["stock"], settings["data_size"], settings["seed"], steps, settings["network"]["working_size"]
 
 
 class _Run:
@@ -178,8 +187,7 @@ class _Run:
     def updates(self, stop: Callable[[], bool], notes: tuple[str, ...]) -> Iterator[Trained]:
         trainer, team = self._trainer, self._team
         if team.leads:
-            with atomic_write(self._folder / SETTINGS_FILE) as temporary:
-                temporary.write_text(self._config.to_toml(), encoding="utf-8")
+            notes += self._write_settings()
         journal = Journal(self._folder, step=trainer.update) if team.leads else None
         log = _Log(journal)
         for note in notes:
@@ -205,6 +213,16 @@ class _Run:
         finally:
             if journal:
                 journal.close()
+
+    def _write_settings(self) -> tuple[str, ...]:
+        """As a file to read and to resume with; a note where that cannot be written."""
+        try:
+            text = self._config.to_toml()
+        except ModuleNotFoundError as error:
+            return (f"no {SETTINGS_FILE} is written, as {error.name} is not installed; the checkpoints hold the settings as well",)
+        with atomic_write(self._folder / SETTINGS_FILE) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        return ()
 
     def _after(self, step: TrainingStep, journal: Journal | None, asked: bool, notes: tuple[str, ...]) -> Trained:
         """Validate and save where it is time to."""

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from r2n2.errors import ArgumentError, ResourceError
+from r2n2.registration import resolve_device
 
 __all__ = ["Processes", "end_process", "team_of_environment"]
 
@@ -151,15 +152,23 @@ def team_of_environment(device: str = "auto") -> Processes:
     ResourceError
         If the others cannot be reached.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        world, rank, local = (
+            int(os.environ.get(name, usual)) for name, usual in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+        )
+    except ValueError as error:
+        raise ArgumentError(
+            f"torchrun: WORLD_SIZE, RANK and LOCAL_RANK must be whole numbers ({error}); start it by torchrun"
+        ) from None
+    resolve_device(device)
     if world == 1:
         return Processes.alone()
     import torch.distributed as dist
 
-    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     own = torch.device("cuda", local) if on_gpu else torch.device("cpu")
     if on_gpu:
+        resolve_device(str(own))
         torch.cuda.set_device(own)
     try:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=datetime.timedelta(seconds=_PATIENCE_S))

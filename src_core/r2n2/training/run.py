@@ -14,7 +14,7 @@ import torch
 
 from r2n2 import __version__
 from r2n2.errors import ArgumentError
-from r2n2.io.atomic import atomic_write, resource_errors
+from r2n2.io.atomic import atomic_write, check_writable, resource_errors
 from r2n2.network import RecurrentNetwork
 from r2n2.network.checkpoint import save_network
 from r2n2.registration import resolve_device
@@ -101,6 +101,7 @@ def train(
     team = processes or Processes.alone()
     if state_files(folder) and not resume:
         raise ArgumentError(f"{folder}: holds a training run already; give --resume to go on with it, or another folder")
+    check_writable(folder)
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder) if team.leads else nullcontext():

@@ -65,13 +65,17 @@ class Config(BaseModel):
             If it is nested so deeply that no settings are.
         """
         try:
-            return cls.parse(tomllib.loads(path.read_text(encoding="utf-8")))
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
         except RecursionError:
             raise ReadError(f"{path}: nested far deeper than any settings; give a TOML file of settings") from None
         except OSError as error:
             raise ArgumentError(f"{path}: cannot be read ({error.strerror}); give a TOML file of settings") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ArgumentError(f"{path}: not a TOML file ({error}); correct it and try again") from None
+        try:
+            return cls.parse(values)
+        except ArgumentError as error:
+            raise ArgumentError(f"{path}: {error}") from None
 
     def to_toml(self) -> str:
         """The settings as TOML, from which ``from_toml`` gives an equal model; what is None is left out."""

@@ -162,6 +162,13 @@ def test_what_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
         RegistrationConfig.from_toml(file)
 
 
+def test_a_wrong_value_is_named_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("steps = true\n")
+    with pytest.raises(ArgumentError, match=r"my\.toml: steps: .*valid integer, got True"):
+        RegistrationConfig.from_toml(file)
+
+
 def test_what_is_nested_without_end_is_named(tmp_path: Path) -> None:
     file = tmp_path / "deep.toml"
     file.write_text("a=" + "[" * 50_000 + "]" * 50_000)

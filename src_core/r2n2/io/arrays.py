@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,24 +14,21 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
+from r2n2.io.array_keys import BESIDE, KEY_BYTES, array_content, image_names
 from r2n2.io.assemble import FileContent
 from r2n2.io.atomic import atomic_write
-from r2n2.io.checks import check_declared_bytes, check_dtype, check_memory, check_spacing, read_errors, wrapped_note
-from r2n2.io.mapped import MappedArray
-from r2n2.io.placement import Placement, orthonormal
+from r2n2.io.checks import check_declared_bytes, check_dtype, check_memory, choose_named, read_errors
+from r2n2.io.stored_pixels import mapped_pixels
 from r2n2.series import ImageSeries
 
 __all__ = ["PIXEL_KEYS", "read_npy", "read_npz", "write_npy", "write_npz"]
 
 PIXEL_KEYS = ("frames", "array")
-"""Keys of an .npz that may hold the pixels; beside them ``spacing``, ``times_s``, ``axes``, ``origin`` and ``direction``."""
-
-_KEY_BYTES = 2**24  # every key but the pixels is small
-_COLOURS = (3, 4)
+"""Keys of an .npz that hold the pixels, where it has one of them; beside them those of ``array_keys.BESIDE``."""
 
 
 def read_npy(path: Path, axes: str | None, max_bytes: int) -> FileContent:
-    """What a .npy holds; three axes are T, Y, X unless one looks like colour, any other number needs ``axes``.
+    """What a .npy holds; three axes are T, Y, X where that is plain from their sizes, anything else needs ``axes``.
 
     Raises
     ------
@@ -39,53 +36,43 @@ def read_npy(path: Path, axes: str | None, max_bytes: int) -> FileContent:
         If the file is damaged or its axes are not known.
     """
     with read_errors(path, "NumPy"), path.open("rb") as file:
-        shape, fortran, dtype = _npy_header(file)
+        shape, fortran, dtype = _npy_header(path, file)
         check_dtype(path, dtype)
-        offset = file.tell()
-        check_declared_bytes(path, math.prod(shape) * dtype.itemsize, path.stat().st_size - offset)
         if math.prod(shape) == 0:
             raise ReadError(f"{path}: holds no frame or no pixel, its array has shape {shape}; check how it was saved")
-        array: Any = np.memmap(path, dtype, "r", offset, shape, "F") if fortran else MappedArray(path, dtype, offset, shape)
-    return FileContent(path, "npy", array, _default_axes(shape), notes=_notes(array))
+        array: Any = mapped_pixels(path, file.tell(), shape, dtype, "its header")
+        if fortran:
+            array = np.memmap(path, dtype, "r", array.offset, shape, "F")
+    return array_content(path, "npy", array, {}, axes=axes, usual="TYX")
 
 
-def read_npz(path: Path, axes: str | None, max_bytes: int) -> FileContent:
-    """What an .npz holds under the key ``frames`` or ``array``, with ``spacing``, ``times_s`` and ``axes`` where present.
+def read_npz(path: Path, axes: str | None, max_bytes: int, name: str | None = None) -> FileContent:
+    """What an .npz holds under the key ``name``, ``frames`` or ``array``, with ``spacing``, ``times_s`` and ``axes`` if present.
 
     Raises
     ------
     ReadError
-        If the file is damaged, has no known key, or its axes are not known.
+        If the file is damaged, several arrays may be the pixels, or the axes are not known.
     ResourceError
         If it would need more than ``max_bytes``.
     """
     with read_errors(path, "NumPy"), zipfile.ZipFile(path) as archive:
-        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
-        pixels = next((key for key in PIXEL_KEYS if key in members), None)
-        if pixels is None:
-            listed = ", ".join(sorted(members)[:10]) or "nothing"
-            raise ReadError(f"{path}: holds {listed}; name the key of the pixels {' or '.join(PIXEL_KEYS)}")
-        array = _member(path, archive, members[pixels], max_bytes)
-        small = {
-            key: _member(path, archive, members[key], _KEY_BYTES)
-            for key in ("spacing", "pixel_spacing", "times_s", "axes", "origin", "direction")
-            if key in members
-        }
-        declared = str(small["axes"]) if "axes" in small else ""
-        spacing = small.get("spacing", small.get("pixel_spacing"))
-        notes = list(_notes(array))
-        if spacing is not None and "spacing" not in small:
-            # A foreign key: its order is not ours to know, so only equal sizes are taken.
-            spacing = spacing if len(set(spacing.ravel().tolist())) == 1 else None
-            notes.append(
-                "the key pixel_spacing was used" if spacing is not None else "the order of pixel_spacing is not known: ignored"
-            )
-        checked = None if spacing is None else check_spacing(spacing.ravel().tolist(), where=f"{path}, key spacing")
-        placement, plane = _position(path, checked, small)
-        times = tuple(float(t) for t in small["times_s"].ravel()) if "times_s" in small else None
-    return FileContent(
-        path, "npz", array, declared or _default_axes(array.shape), checked, placement, plane, times_s=times, notes=tuple(notes)
-    )
+        members = {info.filename.removesuffix(".npy"): info for info in archive.infolist() if info.filename.endswith(".npy")}
+        known = next((key for key in PIXEL_KEYS if key in members), None)
+        if name is not None or known is None:
+            known = choose_named(path, _able(path, archive, members), name, "arrays")
+        array = _member(path, archive, members[known], max_bytes)
+        beside = {key: _member(path, archive, members[key], KEY_BYTES) for key in BESIDE if key in members}
+    return array_content(path, "npz", array, beside, axes=axes, usual="TYX")
+
+
+def _able(path: Path, archive: zipfile.ZipFile, members: dict[str, zipfile.ZipInfo]) -> list[str]:
+    """Keys of the arrays that may be the pixels."""
+    shapes = {}
+    for key, info in members.items():
+        with archive.open(info) as file:
+            shapes[key] = _npy_header(path, file)[0]
+    return image_names(shapes)
 
 
 def write_npy(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) -> None:
@@ -112,23 +99,6 @@ def write_npz(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) -
             archive.writestr(f"{key}.npy", buffer.getvalue())
 
 
-def _position(
-    path: Path, spacing: tuple[float, ...] | None, keys: Mapping[Any, NDArray[Any]]
-) -> tuple[Placement | None, tuple[tuple[float, ...], tuple[tuple[float, ...], ...]] | None]:
-    if "origin" not in keys or "direction" not in keys:
-        return None, None
-    origin = tuple(float(o) for o in keys["origin"].ravel())
-    if keys["direction"].shape != (len(origin), len(origin)) or len(origin) not in (2, 3):
-        raise ReadError(
-            f"{path}: keys origin and direction must be 2 or 3 numbers and a square matrix of as many rows; correct them"
-        )
-    rows = orthonormal(np.asarray(keys["direction"], np.float64), path=path)
-    if len(origin) == 2:
-        return None, (origin, rows)
-    z, y, x = spacing if spacing is not None and len(spacing) == 3 else (1.0, *(spacing or (1.0, 1.0)))
-    return Placement((z, y, x), (origin[0], origin[1], origin[2]), rows), None
-
-
 def _write_frames(file: Any, series: ImageSeries, frames: Iterator[NDArray[Any]]) -> None:
     inner = series.grid.shape if series.channels == 1 else (series.channels, *series.grid.shape)
     dtype = series.dtype.newbyteorder("=")
@@ -138,17 +108,19 @@ def _write_frames(file: Any, series: ImageSeries, frames: Iterator[NDArray[Any]]
         file.write(np.ascontiguousarray(frame, dtype=dtype).tobytes())
 
 
-def _npy_header(file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _npy_header(path: Path, file: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
     version = npy_format.read_magic(file)
     read = npy_format.read_array_header_1_0 if version == (1, 0) else npy_format.read_array_header_2_0
     shape, fortran, dtype = read(file)
+    if any(n < 0 for n in shape):
+        raise ReadError(f"{path}: its array has shape {shape}; the header is damaged")
     return shape, fortran, dtype
 
 
 def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_bytes: int) -> NDArray[Any]:
     # Nothing is extracted to disk; the size that the inner header declares is compared before anything is unpacked.
     with archive.open(info) as file:
-        shape, _, dtype = _npy_header(file)
+        shape, _, dtype = _npy_header(path, file)
         if dtype.kind not in "SU":
             check_dtype(path, dtype)
         declared = math.prod(shape) * dtype.itemsize
@@ -156,18 +128,3 @@ def _member(path: Path, archive: zipfile.ZipFile, info: zipfile.ZipInfo, max_byt
         check_memory(path, declared, max_bytes)
     with archive.open(info) as file:
         return np.asarray(npy_format.read_array(file, allow_pickle=False))
-
-
-def _default_axes(shape: tuple[int, ...]) -> str:
-    if len(shape) == 2:
-        return "YX"
-    if len(shape) == 3 and shape[0] not in _COLOURS and shape[-1] not in _COLOURS:
-        return "TYX"
-    return ""  # (3, H, W), (H, W, 3) or (10, H, W, 3) may be colour: the caller has to say
-
-
-def _notes(array: NDArray[Any] | MappedArray) -> tuple[str, ...]:
-    if array.nbytes == 0 or array.nbytes > 2**28 or array.dtype.kind != "i":
-        return ()
-    note = wrapped_note(float(array.min()), array.dtype)
-    return (note,) if note else ()

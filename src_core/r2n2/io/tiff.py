@@ -1,106 +1,98 @@
-"""TIFF: plain, ImageJ, OME and BigTIFF. What tifffile only logs as a warning is an error here, for it then returns fewer pages."""
+"""TIFF: plain, ImageJ, OME and BigTIFF. What tifffile only logs as a warning is an error here where it then returns fewer pages."""
 
 from __future__ import annotations
 
+import functools
 import logging
 import math
-import threading
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from r2n2.errors import MissingExtraError, ReadError
+from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent
-from r2n2.io.checks import (
-    DEFAULT_MAX_BYTES,
-    check_declared_bytes,
-    check_dtype,
-    check_memory,
-    import_package,
-    read_errors,
-    wrapped_note,
-)
+from r2n2.io.axes import axes_question
+from r2n2.io.checks import DEFAULT_MAX_BYTES, check_dtype, check_memory, choose_named, import_package, read_errors, wrapped_note
 from r2n2.io.mapped import MappedArray
 from r2n2.io.tiff_metadata import Calibration, read_calibration
+from r2n2.io.tiff_ome_files import find_ome_files
+from r2n2.io.tiff_pages import PagedArray, check_chain, check_pages, decode_first
 from r2n2.io.tiff_writing import write_tiff
 
 __all__ = ["read_tiff", "write_tiff"]
 
-
-@dataclass(frozen=True, eq=False)
-class _PagedArray:
-    """Array whose leading axes are pages; a page is read when indexed, the file being closed in between."""
-
-    path: Path
-    pages: tuple[Any, ...]
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    leading: int
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def __getitem__(self, where: tuple[Any, ...]) -> NDArray[Any]:
-        numbers = np.arange(len(self.pages)).reshape(self.shape[: self.leading])[where[: self.leading]]
-        inside = (slice(None),) * numbers.ndim + tuple(where[self.leading :])
-        handle = self.pages[0].parent.filehandle
-        with read_errors(self.path, "TIFF"), self.lock:
-            handle.open()
-            try:
-                read = [np.asarray(self.pages[int(k)].asarray()) for k in numbers.ravel()]
-            finally:
-                handle.close()
-        stack = np.stack(read).reshape(*numbers.shape, *self.shape[self.leading :])
-        return np.asarray(stack[inside])
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Copied and sent to other processes by its path: pages hold locks and functions."""
-        return _reopened, (self.path,)
+_PRIVATE_TAGS = 32768
+_METADATA = ("micromanager_metadata", "uic1tag", "fluoview", "GDAL_NODATA", "GeoKey", "eer_xml", "invalid ASCII", "get_resolution")
 
 
-def _reopened(path: Path) -> Any:
-    return read_tiff(path, None, DEFAULT_MAX_BYTES).array
+def _reopened(path: Path, name: str | None) -> Any:
+    return read_tiff(path, None, DEFAULT_MAX_BYTES, name, asked=False).array
 
 
-def read_tiff(path: Path, axes: str | None, max_bytes: int) -> FileContent:
+def read_tiff(path: Path, axes: str | None, max_bytes: int, name: str | None = None, *, asked: bool = True) -> FileContent:
     """What a TIFF holds; a plain stack of pages does not say what its pages are, so ``axes`` has to.
+
+    Parameters
+    ----------
+    name
+        Of the image that is meant, where the file holds several; its number also does.
+    asked
+        Whether axes that are not known are asked for.
 
     Raises
     ------
     ReadError
-        If the file is truncated or damaged, or its axes are not known.
+        If the file is truncated or damaged, part of its series is missing, or its axes are not known.
     MissingExtraError
         If its compression needs a package that is not installed.
     """
     tifffile = import_package("tifffile", "reading TIFF")
-    with read_errors(path, "TIFF"), _warnings_as_errors(path), tifffile.TiffFile(path, _multifile=False) as tiff:
-        if not tiff.series or not tiff.series[0].shape or math.prod(tiff.series[0].shape) == 0:
-            raise ReadError(f"{path}: holds no frame or no pixel; the file is damaged or empty, get an intact copy")
-        series = tiff.series[0]
-        check_dtype(path, series.dtype)
-        pages = tuple(series.pages)
-        _check_pages(path, series, pages)
-        found: Calibration = read_calibration(path, tiff, series)
-        notes = list(found.notes)
-        if len(tiff.series) > 1:
-            notes.append(f"the file holds {len(tiff.series)} images: the first is read")
-        letters = _letters(series.axes)
-        array = _pixels(path, tiff, series, pages, max_bytes)
-    if array.dtype.kind == "i" and not isinstance(array, _PagedArray) and array.nbytes < 2**28:
+    with read_errors(path, "TIFF"), _warnings_judged(path) as told:
+        with tifffile.TiffFile(path, _multifile=False) as single:
+            files = find_ome_files(path, single)
+            check_chain(path, single)
+        with tifffile.TiffFile(path, omexml=files.text) as tiff:
+            series, more = _series(path, tiff, name)
+            check_dtype(path, series.dtype)
+            pages = tuple(series.pages)
+            check_pages(path, series, pages)
+            found: Calibration = read_calibration(path, tiff, series, files.text)
+            letters = _letters(series.axes)
+            if asked and not axes:
+                _ask(path, found.kind, series)
+            array = _pixels(path, tiff, series, pages, max_bytes, name)
+    notes = [*found.notes, *files.notes, *more, *told]
+    if array.dtype.kind == "i" and not isinstance(array, PagedArray) and array.nbytes < 2**28:
         notes += [note for note in [wrapped_note(float(array.min()), array.dtype)] if note]
+    source: dict[str, Any] = {"tiff": series.kind}
+    if len(files.names) > 1:
+        source["files"] = list(files.names)
     return FileContent(
-        path,
-        found.kind,
-        array,
-        letters,
-        spacing=found.spacing,
-        times_s=found.times_s,
-        notes=tuple(notes),
-        source={"tiff": series.kind},
+        path, found.kind, array, letters, spacing=found.spacing, times_s=found.times_s, notes=tuple(notes), source=source
     )
+
+
+def _series(path: Path, tiff: Any, name: str | None) -> tuple[Any, tuple[str, ...]]:
+    """The image that is meant, and a note where there are others."""
+    every = [item for item in tiff.series if item.shape and math.prod(item.shape)]
+    if not every:
+        raise ReadError(f"{path}: holds no frame or no pixel; the file is damaged or empty, get an intact copy")
+    names = [str(item.name or number) for number, item in enumerate(every)]
+    names = names if len(set(names)) == len(names) else [str(number) for number in range(len(every))]
+    if name is not None:
+        return every[names.index(choose_named(path, names, name, "images"))], ()
+    largest = max(math.prod(item.shape) for item in every)
+    alike = [item for item in every if math.prod(item.shape) * 2 > largest]
+    if len(alike) > 1:
+        choose_named(path, names, None, "images")
+    if len(every) == 1:
+        return every[0], ()
+    # A label, a thumbnail or an overview beside the series.
+    return alike[0], (f"the file holds {len(every)} images: the largest is read",)
 
 
 def _letters(axes: str) -> str:
@@ -108,64 +100,65 @@ def _letters(axes: str) -> str:
     return axes if set(axes) <= set("TCZYXS") else ""
 
 
-def _check_pages(path: Path, series: Any, pages: tuple[Any, ...]) -> None:
-    size = path.stat().st_size
-    if any(page is None for page in pages):
-        raise ReadError(f"{path}: some of its pages lie in other files or are missing; save the series as one file")
-    if series.dataoffset is not None:
-        check_declared_bytes(path, int(series.nbytes), size - int(series.dataoffset))
-        return
-    for number, page in enumerate(pages):
-        ends = [int(o) + int(n) for o, n in zip(page.dataoffsets, page.databytecounts, strict=True)]
-        if not ends or max(ends) > size:
-            raise ReadError(
-                f"{path}: truncated, page {number} of {len(pages)} lies beyond the end of the file; get a complete copy"
-            )
+def _ask(path: Path, kind: str, series: Any) -> None:
+    """Ask which axis is time, where pages are only counted or ImageJ calls them slices."""
+    axes, shape = str(series.axes), tuple(series.shape)
+    unknown = [a for a in axes if a not in "TCZYXS"]
+    if len(unknown) == 1 and "Z" not in axes and "T" not in axes:
+        count = shape[axes.index(unknown[0])]
+        raise axes_question(path, shape, f"its {count} pages", axes.replace(unknown[0], "Z"))
+    if unknown:
+        raise axes_question(path, shape)
+    if kind == "imagej" and "T" not in axes and "Z" in axes and (count := shape[axes.index("Z")]) > 1:
+        raise axes_question(path, shape, f"its {count} slices, as ImageJ calls all frames that it was not told of,", axes)
 
 
-def _pixels(path: Path, tiff: Any, series: Any, pages: tuple[Any, ...], max_bytes: int) -> Any:
+def _pixels(path: Path, tiff: Any, series: Any, pages: tuple[Any, ...], max_bytes: int, name: str | None) -> Any:
     dtype = np.dtype(series.dtype)
     if series.dataoffset is not None:
         stored = dtype.newbyteorder(tiff.byteorder)
         return MappedArray(path, stored, int(series.dataoffset), tuple(series.shape))
     page_shape = tuple(pages[0].shape)
     leading = len(series.shape) - len(page_shape)
-    _decode_first(path, pages[0])
+    decode_first(path, pages[0])
     if leading >= 0 and tuple(series.shape[leading:]) == page_shape and math.prod(series.shape[:leading]) == len(pages):
         check_memory(path, math.prod(page_shape) * dtype.itemsize, max_bytes)
-        return _PagedArray(path, pages, tuple(series.shape), dtype, leading)
+        reopen = functools.partial(_reopened, path, name)
+        return PagedArray(path, pages, tuple(series.shape), dtype, leading, reopen)
     check_memory(path, int(series.nbytes), max_bytes)
     return series.asarray()
 
 
-def _decode_first(path: Path, page: Any) -> None:
-    try:
-        page.asarray()
-    except ValueError as error:
-        if "imagecodecs" in str(error):
-            raise MissingExtraError(
-                f"{path}: {page.compression.name} compression needs the package imagecodecs: pip install imagecodecs, "
-                "or save the file without compression"
-            ) from error
-        raise
-
-
 @contextmanager
-def _warnings_as_errors(path: Path) -> Iterator[None]:
+def _warnings_judged(path: Path) -> Iterator[list[str]]:
+    """Collect what tifffile logs: of metadata that we need not, a note; of pages, an error."""
     messages: list[str] = []
+    notes: list[str] = []
 
     class Collector(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
-            messages.append(record.getMessage())
+            messages.append(" ".join(record.getMessage().split())[:200])
 
     logger, collector = logging.getLogger("tifffile"), Collector(logging.WARNING)
     propagate = logger.propagate
     logger.addHandler(collector)
     logger.propagate = False
     try:
-        yield
+        yield notes
     finally:
         logger.removeHandler(collector)
         logger.propagate = propagate
+    for message in messages:
+        if not _concerns_metadata(message):
+            if "missing" in message.lower():
+                raise ReadError(f"{path}: part of its series is missing ({message}); put all files of the series in one folder")
+            raise ReadError(f"{path}: damaged or truncated TIFF ({message}); get an intact copy")
     if messages:
-        raise ReadError(f"{path}: damaged or truncated TIFF ({' '.join(messages[0].split())[:200]}); get an intact copy")
+        notes.append(f"metadata that is not needed for the pixels could not be read: {messages[0]}")
+
+
+def _concerns_metadata(message: str) -> bool:
+    tag = re.search(r"TiffTag (\d+)", message)
+    if tag and int(tag[1]) >= _PRIVATE_TAGS:
+        return True
+    return any(word in message for word in _METADATA)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r2n2.errors import R2N2Error
-from r2n2.io.dispatch import detect_format
-from r2n2.io.pictures import PICTURE_SUFFIXES, natural_order
+from r2n2.io.detect import PICTURE_SUFFIXES, detect_format
+from r2n2.io.pictures import natural_order
 
 __all__ = ["Found", "find_series", "patient_by_name"]
 

@@ -61,6 +61,7 @@ CORE = [
     "pynrrd>=1.1",
     "h5py>=3.12",
     "scipy>=1.14",
+    "imagecodecs>=2025.8.2",
     "imageio>=2.37",
     "zarr>=3.0",
     "ngff-zarr>=0.20",
@@ -68,8 +69,11 @@ CORE = [
     "safetensors>=0.5",
     "matplotlib>=3.10",
     "jinja2>=3.1",
+    "filelock>=3.20",
+    "platformdirs>=4",
+    "tomli-w>=1.1",
 ]
-PLUGIN = ["napari>=0.9", "npe2>=0.8", "magicgui>=0.10", "psygnal>=0.11", "platformdirs>=4", "qtpy>=2.4", "superqt>=0.7"]
+PLUGIN = ["napari>=0.9", "npe2>=0.8", "magicgui>=0.10", "psygnal>=0.11", "qtpy>=2.4", "superqt>=0.7"]
 TEST = ["pytest>=8", "hypothesis>=6.130", "ruff", "mypy", "build", "psutil"]
 
 setup(

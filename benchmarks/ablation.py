@@ -1,6 +1,6 @@
 """Train small networks with one switch turned at a time and print what each is worth on validation patients.
 
-usage: python benchmarks/ablation.py OUT [--minutes 3 | --updates 300] [--batch 4] [--seeds 1] [--variants all "no evidence" ...]
+usage: python benchmarks/ablation.py OUT [--minutes 3 | --updates 300] [--batch 4] [--seeds 1] [--variants all ...]
            [--stock FILE_OR_FOLDER ...] [--markdown FILE] [--json FILE] [--figure FILE.png]
 
 All variants see the same validation pairs, of patients that none is trained on; the patients of the benchmarks' test part are left
@@ -43,8 +43,8 @@ def _changed(config: TrainingConfig, part: str, **values: Any) -> TrainingConfig
     return config.model_copy(update={part: getattr(config, part).model_copy(update=values)})
 
 
-def _no_evidence(config: TrainingConfig, *, force: bool) -> TrainingConfig:
-    config = _changed(config, "network", evidence_sizes=(), force_channels=force)
+def _no_least_squares(config: TrainingConfig) -> TrainingConfig:
+    config = _changed(config, "network", least_squares_sizes=())
     return _changed(config, "objective", placement=0.0)
 
 
@@ -67,9 +67,7 @@ def _unsupervised(config: TrainingConfig) -> TrainingConfig:
 VARIANTS: dict[str, Callable[[TrainingConfig], TrainingConfig]] = {
     "all": lambda config: config,
     "untrained": lambda config: config,
-    "no evidence, force channels": lambda config: _no_evidence(config, force=True),
-    "no evidence": lambda config: _no_evidence(config, force=False),
-    "with force channels": lambda config: _changed(config, "network", force_channels=True),
+    "no least squares": _no_least_squares,
     "no supervised term": _unsupervised,
     "no placement term": lambda config: _changed(config, "objective", placement=0.0),
     "weak placement term": lambda config: _changed(config, "objective", placement=0.05),

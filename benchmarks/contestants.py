@@ -21,8 +21,8 @@ from r2n2.benchmark.own import numbers_of
 from r2n2.config import RegistrationConfig
 from r2n2.errors import R2N2Error
 from r2n2.geometry import Space
+from r2n2.network import create_network
 from r2n2.network.checkpoint import load_network, read_manifest
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import Method, build_method
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.training.adapt import adapt
@@ -141,7 +141,7 @@ def _untrained(options: Any) -> Entry:
     """The general network before any training: what its fixed parts do alone."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        network = R2N2(read_manifest(options.general).config).eval()
+        network = create_network(read_manifest(options.general).config).eval()
     return Entry("network general, untrained", _by(RecurrentMethod(network, steps=RegistrationConfig().steps)))
 
 

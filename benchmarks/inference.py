@@ -20,8 +20,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from r2n2.config import NetworkConfig
+from r2n2.network import R2N2, RecurrentNetwork, create_network
 from r2n2.network.checkpoint import load_network, read_manifest
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.registration.recurrent_steps import advance, begin, compare, prepare
@@ -37,12 +37,12 @@ KINDS = {
 }
 
 
-def quickly(network: R2N2, pairs: Pairs) -> None:
+def quickly(network: RecurrentNetwork, pairs: Pairs) -> None:
     for _ in RecurrentMethod(network, steps=STEPS).register(pairs):
         pass
 
 
-def plainly(network: R2N2, pairs: Pairs) -> None:
+def plainly(network: RecurrentNetwork, pairs: Pairs) -> None:
     for k in range(len(pairs)):
         squares = prepare(network.config, pairs.part(slice(k, k + 1)), network.entry.weight)
         progress = begin(network, squares)
@@ -50,13 +50,13 @@ def plainly(network: R2N2, pairs: Pairs) -> None:
             progress = advance(network, squares, progress, compare(squares, progress.displacements)).progress.detached()
 
 
-def at_size(network: R2N2, size: int) -> R2N2:
+def at_size(network: RecurrentNetwork, size: int) -> RecurrentNetwork:
     """The same weights on larger squares."""
     factor = size // network.config.working_size
-    sizes = tuple(min(size, s * factor) for s in network.config.evidence_sizes)
+    sizes = tuple(min(size, s * factor) for s in network.config.least_squares_sizes)
     if len(set(sizes)) < len(sizes):
         sizes = tuple(size >> (len(sizes) - 1 - k) for k in range(len(sizes)))
-    larger = R2N2(network.config.model_copy(update={"working_size": size, "evidence_sizes": sizes})).eval()
+    larger = create_network(network.config.model_copy(update={"working_size": size, "least_squares_sizes": sizes})).eval()
     larger.load_state_dict(network.state_dict())
     return larger
 

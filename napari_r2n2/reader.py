@@ -121,7 +121,7 @@ def _open_dicom_folder(folder: Path, opened: _Opened) -> None:
     from r2n2.errors import R2N2Error, ReadError, ResourceError
     from r2n2.io import read_series
     from r2n2.io.checks import DEFAULT_MAX_BYTES
-    from r2n2.io.dicom import list_dicom
+    from r2n2.io.dicom.reader import list_dicom
 
     name = folder.resolve().name or "DICOM"
     groups = list_dicom(folder).groups

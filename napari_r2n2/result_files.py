@@ -75,8 +75,9 @@ def _export_one(
     registration: Registration, index: int, folder: Path, landmarks: LandmarkSet | None, overwrite: bool
 ) -> Iterator[int]:
     """Yields the number of frames written."""
-    from r2n2.registration import FrameStatus, resolve_device, unregistered
+    from r2n2.registration import FrameStatus, unregistered
     from r2n2.report.page import render_report
+    from r2n2.results.manifest import RunFacts
     from r2n2.results.writer import ResultWriter
 
     series, config = registration.series[index], registration.config
@@ -85,8 +86,7 @@ def _export_one(
         folder,
         series,
         config,
-        device=str(resolve_device(config.device)),
-        weights_sha256=_weights_sha256(registration),
+        facts=RunFacts.of(config),
         landmarks=_as_read(landmarks, series),
         overwrite=overwrite,
     )
@@ -107,13 +107,6 @@ def _as_read(landmarks: LandmarkSet | None, series: ImageSeries) -> LandmarkSet 
     from r2n2.geometry import Space
 
     return None if landmarks is None else landmarks.to_space(Space.INDEX, series.grid)
-
-
-def _weights_sha256(registration: Registration) -> str | None:
-    from r2n2.network.checkpoint import read_manifest
-
-    config = registration.config
-    return read_manifest(config.weights).sha256 if config is not None and config.method == "r2n2" else None
 
 
 def open_results(folder: Path, source: Path | None = None) -> Registration:

@@ -75,6 +75,7 @@ def read(path: Path, series: Sequence[ImageSeries], references: Sequence[int]) -
                     "frames count from 0: correct the file, or choose the series it belongs to"
                 )
             found[index] = marks
+            notes += marks.notes
             notes += check_plausible(marks, place, references[index])
     return found, (*said.messages, *notes)
 

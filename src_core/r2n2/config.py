@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import difflib
-import json
 import tomllib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from r2n2.errors import ArgumentError
@@ -20,11 +19,13 @@ __all__ = [
     "FitConfig",
     "MethodName",
     "NetworkConfig",
+    "Precision",
     "RegistrationConfig",
     "StoppingConfig",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
+Precision = Literal["float32", "bfloat16"]
 
 SMALLEST_SIDE_PX = 16
 """Frames with a shorter side are refused: they hold too little to align."""
@@ -65,30 +66,7 @@ class Config(BaseModel):
 
     def to_toml(self) -> str:
         """The settings as TOML, from which ``from_toml`` gives an equal model; what is None is left out."""
-        return "\n".join(_toml_lines(self.model_dump(mode="json"), "")) + "\n"
-
-
-def _toml_lines(values: dict[str, Any], place: str) -> Iterator[str]:
-    """Plain values first, then the tables below, each under its whole name."""
-    for key, value in values.items():
-        if value is not None and not _is_table(value):
-            yield f"{key} = {_toml_value(value)}"
-    for key, value in values.items():
-        if not _is_table(value):
-            continue
-        name = f"{place}{key}"
-        for table in value if isinstance(value, list) else [value]:
-            yield f"\n[[{name}]]" if isinstance(value, list) else f"\n[{name}]"
-            yield from _toml_lines(table, f"{name}.")
-
-
-def _is_table(value: Any) -> bool:
-    return isinstance(value, dict) or (isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value))
-
-
-def _toml_value(value: Any) -> str:
-    """A value as TOML writes it: texts, numbers and lists are written as in JSON."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+        return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
@@ -109,23 +87,40 @@ class NetworkConfig(Config):
 
     channels: tuple[int, int, int, int] = (32, 64, 128, 256)
     """Feature maps after the first convolution and after each of the three levels."""
-    force_channels: bool = False
-    """Add three input channels to the paper's four: the residual and the two components of the normalised force."""
     sigma_max: float = Field(default=0.3, gt=0, le=2)
     """Largest standard deviation of a Gaussian, normalised (equation 18)."""
+    sigma_min: float = Field(default=0.0, ge=0)
+    """Smallest standard deviation; 0 as in the paper, where a very narrow Gaussian can make a loss infinite."""
+    amplitude_scale: float = Field(default=1.0, gt=0, le=1)
+    """Largest component of an amplitude, normalised; 1 as in the paper. With less, the first steps of a training are small."""
     working_size: int = Field(default=256, ge=32, le=2048, multiple_of=8)
     """Side in pixels of the square that the network sees."""
     keep_probability: float = Field(default=0.5, gt=0, le=1)
     """p of the multiplicative Gaussian noise N(1, sqrt((1 - p) / p)), in training only."""
-    evidence_sizes: tuple[int, ...] = ()
-    """Sides in pixels of the squares on which the images are compared. The network then sees by how much Gaussians of some widths
-    would help at every place, chooses among them, corrects their shape, and the amplitude follows by least squares.
-    Empty: the network alone gives all, as in the paper."""
+    least_squares_sizes: tuple[int, ...] = ()
+    """Sides in pixels of the squares on which the images are compared by least squares: the network is then a learnt matching
+    pursuit, which sees by how much Gaussians of some widths would help at every place, places one, shapes it, and has its
+    amplitude solved for. Empty: the paper's network, which gives all by itself."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _earlier_names(cls, values: Any) -> Any:
+        """Settings in files of weights and results from before ``least_squares_sizes`` had its name."""
+        if not isinstance(values, dict):
+            return values
+        values = dict(values)
+        if "evidence_sizes" in values and "least_squares_sizes" not in values:
+            values["least_squares_sizes"] = values.pop("evidence_sizes")
+        if values.get("force_channels") is False:
+            del values["force_channels"]
+        return values
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if any(not 16 <= size <= 1024 for size in self.evidence_sizes):
-            raise ValueError(f"evidence_sizes must each be 16 to 1024, got {self.evidence_sizes}")
+        if any(not 16 <= size <= 1024 for size in self.least_squares_sizes):
+            raise ValueError(f"least_squares_sizes must each be 16 to 1024, got {self.least_squares_sizes}")
+        if self.sigma_min >= self.sigma_max:
+            raise ValueError(f"sigma_min must be below sigma_max, {self.sigma_max:g}, got {self.sigma_min:g}")
         return self
 
 
@@ -234,7 +229,7 @@ class RegistrationConfig(Config):
     """Frames registered at once; auto: as many as fit, at most 16 on the processor and 64 on CUDA."""
     warm_start: bool = False
     """Start each frame from the result of its neighbour in time instead of from no displacement."""
-    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    precision: Precision | Literal["auto"] = "auto"
     """Of the network's convolutions; auto: what this machine was measured to be quicker with, remembered from then on."""
     stop_early: bool = True
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""

@@ -15,12 +15,14 @@ from r2n2.geometry import Grid
 from r2n2.transform import normalised_lattice, resample
 from r2n2.transform.warp import INSIDE_TOLERANCE_PX
 
-__all__ = ["MAXIMUM_INVALID_SHARE", "Square", "blur", "blur_measured", "luminance", "normalise", "to_square"]
+__all__ = ["MAXIMUM_INVALID_SHARE", "Square", "blur", "blur_measured", "luminance", "normalise", "one_channel", "to_square"]
 
 MAXIMUM_INVALID_SHARE = 0.2
 """A frame with a larger share of pixels that are NaN or infinite is refused."""
 
 _REC_709 = (0.2126, 0.7152, 0.0722)
+# float32 ends at 3e38, and squares are summed.
+_LARGEST = 1e15
 # Below this share of the image's range a standard deviation is rounding, not contrast.
 _CONSTANT_TOLERANCE = 1e-6
 # Up to this many pixels along an axis, blurring as a dense matrix product beats torch's convolution on a CPU.
@@ -36,6 +38,37 @@ class Square(NamedTuple):
     """(B, 1, N, N) bool: inside the frame and measured."""
     grid: Grid
     """Its lattice; shares NORMALISED space with the frame's grid."""
+
+
+def one_channel(frame: NDArray[Any]) -> NDArray[np.float64]:
+    """The single channel of a frame that is registered, (1, *shape), not finite where the frame is not.
+
+    Parameters
+    ----------
+    frame
+        (C, *shape) of any real type; 3 or 4 channels are red, green, blue (and alpha), any other number is averaged.
+
+    Raises
+    ------
+    ValueError
+        If the frame is complex or has more than ``MAXIMUM_INVALID_SHARE`` invalid pixels.
+    """
+    if np.iscomplexobj(frame):
+        raise ValueError("a complex frame cannot be registered; give its magnitude, numpy.abs(frame)")
+    values = frame.astype(np.float64)
+    # An infinite pixel may meet another of the opposite sign, or a weight of 0.
+    with np.errstate(invalid="ignore"):
+        if len(values) in (3, 4):
+            values = np.tensordot(np.array(_REC_709), values[:3], axes=1)[None]
+        elif len(values) > 1:
+            values = values.mean(axis=0, keepdims=True)
+    share = 1 - np.isfinite(values).mean()
+    if share > MAXIMUM_INVALID_SHARE:
+        raise ValueError(
+            f"{100 * share:.1f} % of the pixels are NaN or infinite, at most {100 * MAXIMUM_INVALID_SHARE:.0f} % can be masked "
+            f"out; mend the frame or leave it out"
+        )
+    return values
 
 
 def luminance(frame: NDArray[Any]) -> tuple[Tensor, Tensor]:
@@ -57,22 +90,15 @@ def luminance(frame: NDArray[Any]) -> tuple[Tensor, Tensor]:
     ValueError
         If the frame is complex or has more than ``MAXIMUM_INVALID_SHARE`` invalid pixels.
     """
-    if np.iscomplexobj(frame):
-        raise ValueError("luminance: a complex frame cannot be registered; give its magnitude, numpy.abs(frame)")
-    values = frame.astype(np.float64)
-    if len(values) in (3, 4):
-        values = np.tensordot(np.array(_REC_709), values[:3], axes=1)[None]
-    elif len(values) > 1:
-        values = values.mean(axis=0, keepdims=True)
+    values = one_channel(frame)
     valid = np.isfinite(values)
-    share = 1 - valid.mean()
-    if share > MAXIMUM_INVALID_SHARE:
-        raise ValueError(
-            f"luminance: {100 * share:.1f} % of the pixels are NaN or infinite, allowed are {100 * MAXIMUM_INVALID_SHARE:.0f} %"
-        )
+    largest = np.abs(values[valid]).max()
+    if largest > _LARGEST or 0 < largest < 1 / _LARGEST:
+        # Beyond what float32 holds; every method and measure is the same for any scale.
+        values = values / largest
     centre = values[valid].mean()
     # float32 holds 24 bits: without the offset, neighbouring values of a large int32 would become equal.
-    offset = centre if np.abs(values[valid]).max() > 2**24 else 0.0
+    offset = centre if largest > 2**24 else 0.0
     finite = np.where(valid, values, centre) - offset
     return torch.from_numpy(finite.astype(np.float32)), torch.from_numpy(valid)
 

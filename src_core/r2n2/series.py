@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.geometry import Grid, GridMismatchError, Space
+from r2n2.quantities import LengthUnit, length_unit
 
 __all__ = ["Frames", "ImageSeries", "LandmarkSet"]
 
@@ -99,6 +100,11 @@ class ImageSeries:
         """The pixel type of the file, which the registered series keeps."""
         return np.dtype(self.frames.dtype)
 
+    @property
+    def length_unit(self) -> LengthUnit:
+        """What its lengths are shown in: um where pixels are that small."""
+        return length_unit(self.grid.spacing)
+
     def frame(self, index: int) -> NDArray[Any]:
         """Frame ``index`` (C, *grid.shape) in the file's dtype and native byte order, read now where frames are lazy.
 
@@ -131,6 +137,8 @@ class LandmarkSet:
         (N, ndim) positions in array order.
     space
         ``Space.INDEX`` (pixel centres, 0-based) or ``Space.WORLD`` (mm).
+    notes
+        What a reader decided or noticed and a person should know, one sentence each.
 
     Raises
     ------
@@ -142,6 +150,7 @@ class LandmarkSet:
     frames: NDArray[np.int64]
     points: NDArray[np.float64]
     space: Space
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "ids", tuple(str(i) for i in self.ids))

@@ -17,7 +17,7 @@ FILES = sorted(CORE.rglob("*.py"))
 
 # A part may import parts of its own level (without a cycle) and of the levels before it.
 LEVELS = [
-    {"errors", "config", "geometry", "resources", "runtime"},
+    {"errors", "config", "geometry", "quantities", "resources", "runtime"},
     {"series", "transform"},
     {"io", "preprocessing", "similarity", "simulation", "network"},
     {"registration"},

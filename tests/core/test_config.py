@@ -16,7 +16,7 @@ def test_the_papers_numbers_are_the_defaults() -> None:
     network, spline, registration = NetworkConfig(), BSplineConfig(), RegistrationConfig()
     assert network.channels == (32, 64, 128, 256)
     assert (network.sigma_max, network.working_size, network.keep_probability) == (0.3, 256, 0.5)
-    assert not network.force_channels
+    assert network.least_squares_sizes == ()
     assert (spline.control_points, spline.iterations, spline.learning_rate, spline.regularisation) == (34, 250, 1e-3, 0.01)
     assert (registration.steps, registration.reference) == (25, "auto")
 

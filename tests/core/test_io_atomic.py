@@ -42,7 +42,7 @@ def test_an_error_keeps_the_old_file(tmp_path: Path) -> None:
     assert target.read_text() == "old"
 
 
-def test_row57_full_disk_names_the_free_space_and_keeps_the_old_file(tmp_path: Path) -> None:
+def test_full_disk_names_the_free_space_and_keeps_the_old_file(tmp_path: Path) -> None:
     target = tmp_path / "a.csv"
     target.write_text("old")
     with (
@@ -55,7 +55,7 @@ def test_row57_full_disk_names_the_free_space_and_keeps_the_old_file(tmp_path: P
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no file size limit there")
-def test_row57_file_size_limit(tmp_path: Path) -> None:
+def test_file_size_limit(tmp_path: Path) -> None:
     code = f"""
 import resource, signal
 from r2n2.errors import ResourceError
@@ -75,12 +75,12 @@ raise SystemExit(2)
 
 
 @pytest.mark.parametrize(("number", "words"), [(errno.EROFS, "read-only"), (errno.EACCES, "read-only"), (errno.EIO, "try again")])
-def test_row58_read_only_folder(tmp_path: Path, number: int, words: str) -> None:
+def test_read_only_folder(tmp_path: Path, number: int, words: str) -> None:
     with pytest.raises(ResourceError, match=words), atomic_write(tmp_path / "a.csv") as _:
         raise OSError(number, os.strerror(number))
 
 
-def test_row58_missing_folder(tmp_path: Path) -> None:
+def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="does not exist"), atomic_write(tmp_path / "no" / "a.csv") as temporary:
         temporary.write_text("x")
 
@@ -105,20 +105,106 @@ def test_a_failing_folder_leaves_nothing(tmp_path: Path) -> None:
     assert names(tmp_path) == []
 
 
+class _Disk:
+    """What is asked of the system, in order: which file or folder is flushed, and what gets which name."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.done: list[tuple[str, int]] = []
+        fsync, replace = os.fsync, os.replace
+
+        def flushed(handle: int) -> None:
+            self.done.append(("flushed", os.fstat(handle).st_ino))
+            fsync(handle)
+
+        def renamed(source: Path, target: Path) -> None:
+            self.done.append(("named", os.stat(source).st_ino))
+            replace(source, target)
+
+        monkeypatch.setattr(os, "fsync", flushed)
+        monkeypatch.setattr(os, "replace", renamed)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be flushed there")
+def test_a_file_is_on_disk_before_it_has_its_name_and_the_name_right_after(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = _Disk(monkeypatch)
+    with atomic_write(tmp_path / "a.csv") as temporary:
+        temporary.write_text("x")
+    file, folder = (tmp_path / "a.csv").stat().st_ino, tmp_path.stat().st_ino
+    assert disk.done == [("flushed", file), ("named", file), ("flushed", folder)]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="folders cannot be flushed there")
+def test_all_of_a_folder_is_on_disk_before_it_has_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = _Disk(monkeypatch)
+    with atomic_folder(tmp_path / "a") as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "inner" / "x").write_text("x")
+    target, inner = tmp_path / "a", tmp_path / "a" / "inner"
+    named = disk.done.index(("named", target.stat().st_ino))
+    assert set(disk.done[:named]) == {("flushed", path.stat().st_ino) for path in (target, inner, inner / "x")}
+    assert disk.done[named + 1 :] == [("flushed", tmp_path.stat().st_ino)]
+
+
+def _replace_folder(target: Path) -> None:
+    with atomic_folder(target) as temporary:
+        (temporary / "new").write_text("new")
+
+
+def _fail_to_name(monkeypatch: pytest.MonkeyPatch, *calls: int) -> None:
+    """Renaming fails the so-manieth time, from 1."""
+    replace, count = os.replace, iter(range(1, 100))
+
+    def failing(source: Path, target: Path) -> None:
+        if next(count) in calls:
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "replace", failing)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_folder_that_cannot_be_replaced_is_there_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: int) -> None:
+    target = tmp_path / "a.zarr"
+    target.mkdir()
+    (target / "old").write_text("old")
+    _fail_to_name(monkeypatch, call)
+    with pytest.raises(ResourceError, match=r"a\.zarr: not written, .*choose another folder"):
+        _replace_folder(target)
+    assert names(tmp_path) == ["a.zarr"]
+    assert names(target) == ["old"]
+    _replace_folder(target)
+    assert names(tmp_path) == ["a.zarr"]
+    assert names(target) == ["new"]
+
+
+def test_a_folder_that_cannot_even_come_back_is_kept_and_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "a.zarr"
+    target.mkdir()
+    (target / "old").write_text("old")
+    _fail_to_name(monkeypatch, 2, 3)
+    with pytest.raises(ResourceError, match="rename it back") as told:
+        _replace_folder(target)
+    (kept,) = names(tmp_path)
+    assert kept in str(told.value)
+    assert names(tmp_path / kept) == ["old"]
+    assert clean_stale(tmp_path) == ()
+    assert names(tmp_path) == [kept], "it is all there is of it, so nothing cleans it up"
+
+
 @pytest.mark.parametrize("name", ["CON", "con.mha", "NUL.tar.gz", "COM1.csv", "", "a\nb.csv", "a:b", "é" * 128])
-def test_row85_names_that_some_system_cannot_hold(name: str) -> None:
+def test_names_that_some_system_cannot_hold(name: str) -> None:
     with pytest.raises(ArgumentError, match="output name"):
         check_output_name(name)
 
 
 @pytest.mark.parametrize("name", ["é 数据 a b.mha", "x" * 240 + ".nii.gz", "contour.csv", "CONTROL.csv"])
-def test_row85_names_that_are_fine(tmp_path: Path, name: str) -> None:
+def test_names_that_are_fine(tmp_path: Path, name: str) -> None:
     with atomic_write(tmp_path / name) as temporary:
         temporary.write_bytes(b"x")
     assert names(tmp_path) == [name]
 
 
-def test_row96_only_temporaries_of_dead_processes_of_ours_are_cleaned(tmp_path: Path) -> None:
+def test_only_temporaries_of_dead_processes_of_ours_are_cleaned(tmp_path: Path) -> None:
     code = f"""
 import time
 from r2n2.io.atomic import atomic_write

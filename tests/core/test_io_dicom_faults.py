@@ -24,7 +24,7 @@ from numpy.testing import assert_array_equal
 from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless
 
 from r2n2.errors import ArgumentError, MissingExtraError, R2N2Error, ReadError, ResourceError
-from r2n2.io.dicom import list_dicom, read_dicom
+from r2n2.io.dicom.reader import list_dicom, read_dicom
 
 
 def _load_factory() -> ModuleType:
@@ -205,7 +205,7 @@ def test_row04_forged_lengths_allocate_nothing(tmp_path):
         from pathlib import Path
         import pydicom, pydicom.pixels
         from r2n2.errors import ReadError
-        from r2n2.io.dicom import read_dicom
+        from r2n2.io.dicom.reader import read_dicom
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + 2**27, used + 2**27))
         for folder in sorted(Path(sys.argv[1]).iterdir()):
@@ -238,7 +238,7 @@ def test_row04_sizes_beyond_the_limit_are_refused_before_decoding(tmp_path):
 
 
 def test_row04_a_deflate_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("r2n2.io.dicom_file._MAX_INFLATED_BYTES", 2**20)
+    monkeypatch.setattr("r2n2.io.dicom.file._MAX_INFLATED_BYTES", 2**20)
     dataset = make.dataset_of(0)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = make.save(dataset, tmp_path / "small.dcm")

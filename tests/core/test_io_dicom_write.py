@@ -16,8 +16,8 @@ from numpy.testing import assert_allclose, assert_array_equal
 
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.geometry import Grid
-from r2n2.io.dicom import read_dicom
-from r2n2.io.dicom_write import write_dicom_series
+from r2n2.io.dicom.reader import read_dicom
+from r2n2.io.dicom.write import write_dicom_series
 from r2n2.series import ImageSeries
 
 

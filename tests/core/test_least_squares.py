@@ -16,8 +16,17 @@ from torch import Tensor
 
 from r2n2.config import NetworkConfig
 from r2n2.geometry import Grid
-from r2n2.network.least_squares import ROUGHNESS, WIDTHS, Evidence, Pooling, gather, look, solve_amplitude, without_folding
-from r2n2.network.r2n2 import R2N2, GaussianParameters
+from r2n2.network import GaussianParameters, MatchingPursuit
+from r2n2.network.least_squares import (
+    ROUGHNESS,
+    WIDTHS,
+    LeastSquares,
+    Pooling,
+    gather_moments,
+    limit_steepness,
+    solve_amplitude,
+    solve_everywhere,
+)
 from r2n2.registration import Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.registration.recurrent_steps import Comparison, advance, begin, compare, prepare
@@ -49,7 +58,7 @@ def _axis(size: int) -> NDArray[np.float64]:
 
 def _moments(seed: int = 0, scales: tuple[int, ...] = (23, LATTICE)) -> tuple[Tensor, Pooling]:
     pooling = Pooling.build(scales, LATTICE, torch.zeros(1, dtype=torch.float64))
-    gathered = [gather(*_images(size, seed + 7 * size), pooling, scale) for scale, size in enumerate(scales)]
+    gathered = [gather_moments(*_images(size, seed + 7 * size), pooling, scale) for scale, size in enumerate(scales)]
     return torch.stack(gathered, 1), pooling
 
 
@@ -70,7 +79,7 @@ def test_moments_are_sums_over_the_pixels_that_count(size: int) -> None:
     fixed, warped, counted = _images(size)
     pooling = Pooling.build((size,), LATTICE, fixed)
     (matrix,) = pooling.matrices
-    found = gather(fixed, warped, counted, pooling, 0)
+    found = gather_moments(fixed, warped, counted, pooling, 0)
     expected = np.zeros((2, 5, LATTICE, LATTICE))
     for pair in range(2):
         for row in range(size):
@@ -91,8 +100,8 @@ def test_pixels_that_do_not_count_may_hold_anything_and_a_pair_without_any_says_
     fixed, warped, counted = _images(23)
     pooling = Pooling.build((23,), LATTICE, fixed)
     spoilt = [torch.where(counted, images, 1e3 * images - 50) for images in (fixed, warped)]
-    assert torch.equal(gather(*spoilt, counted, pooling, 0), gather(fixed, warped, counted, pooling, 0))
-    assert not gather(fixed, warped, torch.zeros_like(counted), pooling, 0).any()
+    assert torch.equal(gather_moments(*spoilt, counted, pooling, 0), gather_moments(fixed, warped, counted, pooling, 0))
+    assert not gather_moments(fixed, warped, torch.zeros_like(counted), pooling, 0).any()
 
 
 def _steps(moments: NDArray[np.float64], sigma: float, row: int, column: int) -> tuple[NDArray[np.float64], float, float]:
@@ -110,7 +119,7 @@ def test_gains_and_amplitudes_are_those_of_every_place_and_width() -> None:
     moments, pooling = _moments()
     moments = 30 * moments  # so that some amplitudes are too steep
     moments[:, :, 2:] /= 30
-    seen = look(moments, pooling)
+    seen = solve_everywhere(moments, pooling)
     half = LATTICE // 2
     assert seen.gains.shape == (2, 2, len(WIDTHS), half, half)
     steep = 0.0
@@ -127,9 +136,9 @@ def test_gains_and_amplitudes_are_those_of_every_place_and_width() -> None:
 
 def test_channels_show_gains_as_shares_of_the_largest_and_how_large_that_is() -> None:
     moments, pooling = _moments()
-    seen = look(moments, pooling)
+    seen = solve_everywhere(moments, pooling)
     count = len(WIDTHS) + 2
-    assert seen.channels.shape[1] == Evidence.channel_count(2) == 2 * count + 1
+    assert seen.channels.shape[1] == LeastSquares.channel_count(2) == 2 * count + 1
     shown = seen.channels[:, :-1].unflatten(1, (2, count))
     largest = seen.gains.flatten(1).amax(1)
     torch.testing.assert_close(shown[:, :, : len(WIDTHS)].square() * largest.view(-1, 1, 1, 1, 1), seen.gains.clamp_min(0))
@@ -162,7 +171,7 @@ def test_the_amplitude_is_the_least_squares_solution(seed: int) -> None:
     mixture, caution = torch.tensor([[0.3, 0.7]], dtype=torch.float64), torch.tensor([[1.7]], dtype=torch.float64)
     pooling = Pooling.build((LATTICE, LATTICE), LATTICE, centre)
     scales = [_images(LATTICE, 10 * seed + k, batch=1) for k in (2, 5)]
-    moments = torch.stack([gather(*images, pooling, 0) for images in scales], 1)
+    moments = torch.stack([gather_moments(*images, pooling, 0) for images in scales], 1)
     found = solve_amplitude(moments, _lattice(), centre, sigmas, angle, mixture, caution)
     window = _weight(_lattice(), centre, sigmas, angle)
     rows, right = [], []
@@ -192,7 +201,7 @@ def test_the_amplitude_is_differentiable_in_all_the_network_gives() -> None:
     inputs = [value.requires_grad_() for value in (*parts, mixture, caution)]
     assert torch.autograd.gradcheck(lambda *values: solve_amplitude(moments, _lattice(), *values), inputs)
     amplitudes = _random(2, 2).requires_grad_()
-    assert torch.autograd.gradcheck(without_folding, (amplitudes, *inputs[1:3]))
+    assert torch.autograd.gradcheck(limit_steepness, (amplitudes, *inputs[1:3]))
 
 
 def test_more_caution_makes_a_shorter_amplitude() -> None:
@@ -219,7 +228,7 @@ def test_more_caution_makes_a_shorter_amplitude() -> None:
 def test_no_gaussian_folds(first: float, second: float, angle: float, direction: float, length: float, tiny: bool) -> None:
     sigmas, orientation = torch.tensor([[first, second]]).double(), torch.tensor([[angle]]).double()
     given_amplitude = torch.tensor([[math.cos(direction), math.sin(direction)]]).double() * length * (1e-6 if tiny else 1)
-    kept = without_folding(given_amplitude, sigmas, orientation)
+    kept = limit_steepness(given_amplitude, sigmas, orientation)
     before, steepness = (float((v @ precision_matrix(sigmas, orientation)[0] @ v.mT).sqrt()) for v in (given_amplitude, kept))
     assert steepness < STEEPEST
     assert steepness == pytest.approx(before / math.sqrt(1 + (before / STEEPEST) ** 2), rel=1e-6)
@@ -231,7 +240,7 @@ def test_no_gaussian_folds(first: float, second: float, angle: float, direction:
 def test_the_steepest_gaussian_is_steep_but_does_not_fold() -> None:
     grid = Grid((201, 201))
     shape = (torch.zeros(1, 2).double(), torch.tensor([[0.3, 0.15]]).double(), torch.tensor([[0.6]]).double())
-    amplitude = without_folding(torch.tensor([[5.0, -9.0]]).double(), *shape[1:])
+    amplitude = limit_steepness(torch.tensor([[5.0, -9.0]]).double(), *shape[1:])
     smallest = [
         float(
             jacobian_determinant(GaussianSequence(*shape, factor * amplitude, grid).displacement_field().vectors[None], grid).min()
@@ -242,13 +251,13 @@ def test_the_steepest_gaussian_is_steep_but_does_not_fold() -> None:
     assert smallest[1] < 0
 
 
-CONFIG = NetworkConfig(channels=(2, 3, 4, 6), evidence_sizes=(16, 32, 64), working_size=64, keep_probability=1.0)
+CONFIG = NetworkConfig(channels=(2, 3, 4, 6), least_squares_sizes=(16, 32, 64), working_size=64, keep_probability=1.0)
 
 
-def _network(seed: int = 0, spread: float = 0.0, config: NetworkConfig = CONFIG) -> R2N2:
+def _network(seed: int = 0, spread: float = 0.0, config: NetworkConfig = CONFIG) -> MatchingPursuit:
     """Untrained, or with every number random."""
     torch.manual_seed(seed)
-    network = R2N2(config).eval()
+    network = MatchingPursuit(config).eval()
     for parameter in network.parameters() if spread else ():
         torch.nn.init.normal_(parameter, std=spread)
     return network
@@ -273,7 +282,7 @@ def test_the_best_place_is_where_one_known_gaussian_moved_the_image(
     centre: tuple[float, float], amplitude: tuple[float, float]
 ) -> None:
     pairs, exact = _one_gaussian(centre, amplitude)
-    seen = _compared(pairs).evidence
+    seen = _compared(pairs).least_squares
     assert seen is not None
     best = int(seen.gains[0].argmax())
     _, width, row, column = np.unravel_index(best, seen.gains[0].shape)
@@ -288,10 +297,10 @@ def test_images_that_are_equal_ask_for_no_motion() -> None:
     image = make.texture(FRAME.shape)
     pairs = make.pairs_of((image, image), grid=FRAME)
     seen = _compared(pairs)
-    assert seen.evidence is not None
-    assert float(seen.evidence.gains.abs().max()) < 1e-9
-    assert float(seen.evidence.amplitudes.abs().max()) < 1e-5
-    assert seen.evidence.channels.isfinite().all()
+    assert seen.least_squares is not None
+    assert float(seen.least_squares.gains.abs().max()) < 1e-9
+    assert float(seen.least_squares.amplitudes.abs().max()) < 1e-5
+    assert seen.least_squares.channels.isfinite().all()
     (last,) = RecurrentMethod(_network(), steps=1).register(pairs)
     moved = last.transforms()[0].displacement_field()
     assert float(moved.magnitude_mm().max()) < 1e-3 * min(FRAME.spacing)
@@ -305,9 +314,9 @@ def test_pixels_that_are_not_measured_do_not_count_wherever_they_lie() -> None:
     for filling in (-1e4, 0.0, 123.0):
         moving = torch.where(valid, pairs.moving, filling)
         fixed = torch.where(valid.flip(-1), pairs.fixed, -filling)
-        evidence = _compared(Pairs(fixed, moving, valid.flip(-1), valid, FRAME)).evidence
-        assert evidence is not None
-        found.append(evidence.moments)
+        seen = _compared(Pairs(fixed, moving, valid.flip(-1), valid, FRAME)).least_squares
+        assert seen is not None
+        found.append(seen.moments)
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(found[2], found[0], rtol=1e-4, atol=1e-7)
 
@@ -322,9 +331,9 @@ def test_a_hole_in_one_of_two_equal_images_asks_for_no_motion_if_it_is_masked(wh
     largest = []
     for mask in (valid, whole):
         images, masks = ((holed, image), (mask, whole)) if which == "fixed" else ((image, holed), (whole, mask))
-        evidence = _compared(Pairs(*images, *masks, FRAME)).evidence
-        assert evidence is not None
-        largest.append(float(evidence.gains.max()))
+        seen = _compared(Pairs(*images, *masks, FRAME)).least_squares
+        assert seen is not None
+        largest.append(float(seen.gains.max()))
     assert largest[0] < 0.3 * largest[1]
 
 
@@ -341,14 +350,13 @@ def test_an_untrained_network_recovers_a_known_motion_by_least_squares() -> None
     assert float(steps[-1].loss[0]) < 0.1 * float(mean_squared_error(before.fixed, before.warped, before.valid))
 
 
-def _parameters(network: R2N2, pairs: Pairs, steps: int = 3) -> list[GaussianParameters]:
+def _parameters(network: MatchingPursuit, pairs: Pairs, steps: int = 3) -> list[GaussianParameters]:
     squares = prepare(network.config, pairs, network.entry.weight)
     progress, found = begin(network, squares), []
     with torch.no_grad():
         for _ in range(steps):
-            given_step = advance(network, squares, progress, compare(squares, progress.displacements))
-            progress = given_step.progress
-            found.append(given_step.parameters)
+            step, progress = advance(network, squares, progress, compare(squares, progress.displacements))
+            found.append(step.parameters)
     return found
 
 

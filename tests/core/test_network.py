@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from r2n2.config import NetworkConfig
 from r2n2.geometry import Grid
 from r2n2.network.blocks import ConvGRU, ParameterHead, PositionHead, expected_position, multiplicative_noise, spatial_softmax
-from r2n2.network.r2n2 import R2N2, State, coordinate_lattice, force_channels
+from r2n2.network.gaussian import coordinate_lattice
+from r2n2.network.initialisation import initialise_for_tanh
+from r2n2.network.r2n2 import R2N2
+from r2n2.network.trunk import State
 from r2n2.transform import gaussian_displacement, normalised_lattice, precision_matrix, warp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -30,9 +33,9 @@ def _awake(network: R2N2, seed: int = 0) -> R2N2:
     return network
 
 
-def _network(*, force: bool = False, ndim: int = 2, channels: tuple[int, int, int, int] = TINY, seed: int = 0) -> R2N2:
+def _network(*, ndim: int = 2, channels: tuple[int, int, int, int] = TINY, seed: int = 0) -> R2N2:
     torch.manual_seed(seed)
-    return _awake(R2N2(NetworkConfig(channels=channels, force_channels=force), ndim).eval())
+    return _awake(R2N2(NetworkConfig(channels=channels), ndim).eval())
 
 
 def _images(batch: int, size: int, ndim: int = 2, seed: int = 1) -> tuple[Tensor, Tensor]:
@@ -46,7 +49,7 @@ def _run(network: R2N2, fixed: Tensor, warped: Tensor, steps: int = 1) -> tuple[
     found = []
     with torch.no_grad():
         for _ in range(steps):
-            parameters, state = network.step(fixed, warped, state)
+            parameters, state, _ = network.step(fixed, warped, state)
             found.append(tuple(parameters))
     return found, state
 
@@ -57,19 +60,10 @@ def test_the_papers_network_has_3593611_parameters() -> None:
     assert sum(parameter.numel() for parameter in network.parameters()) == 3_593_611
 
 
-def test_force_channels_add_three_inputs_and_nothing_else() -> None:
-    with torch.device("meta"):
-        paper, force = R2N2(NetworkConfig()), R2N2(NetworkConfig(force_channels=True))
-    count = [sum(parameter.numel() for parameter in network.parameters()) for network in (paper, force)]
-    assert count[1] - count[0] == 3 * 32 * 7 * 7
-    assert (paper.entry.in_channels, force.entry.in_channels) == (4, 7)
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_it_starts_as_the_identity(force: bool) -> None:
+def test_it_starts_as_the_identity() -> None:
     torch.manual_seed(0)
-    network = R2N2(NetworkConfig(channels=TINY, force_channels=force, sigma_max=0.4)).eval()
-    parameters, _ = network.step(*_images(3, 16), network.initial_state(3, 16))
+    network = R2N2(NetworkConfig(channels=TINY, sigma_max=0.4)).eval()
+    parameters, _, _ = network.step(*_images(3, 16), network.initial_state(3, 16))
     assert torch.equal(parameters.amplitudes, torch.zeros(3, 2))
     torch.testing.assert_close(parameters.sigmas, torch.full((3, 2), 0.2))
     torch.testing.assert_close(parameters.orientation, torch.full((3, 1), math.pi / 2))
@@ -82,7 +76,7 @@ def test_output_ranges_of_equation_18(scale: float) -> None:
     with torch.no_grad():
         network.parameter_head.output.weight.mul_(scale)
     fixed, warped = _images(16, 24)
-    parameters, _ = network.step(fixed * 2, warped * 2, network.initial_state(16, 24))
+    parameters, _, _ = network.step(fixed * 2, warped * 2, network.initial_state(16, 24))
     assert (parameters.sigmas >= 0).all()
     assert (parameters.sigmas <= 0.3).all()
     assert (parameters.amplitudes.abs() <= 1).all()
@@ -97,15 +91,49 @@ def test_outputs_are_squashed_as_in_equation_18() -> None:
     with torch.no_grad():
         network.parameter_head.output.weight.zero_()
         network.parameter_head.output.bias.copy_(values[0])
-    parameters, _ = network.step(*_images(1, 8), network.initial_state(1, 8))
+    parameters, _, _ = network.step(*_images(1, 8), network.initial_state(1, 8))
     logistic = 1 / (1 + torch.exp(-values))
     torch.testing.assert_close(parameters.sigmas, 0.3 * logistic[:, :2])
     torch.testing.assert_close(parameters.amplitudes, torch.tanh(values[:, 2:4]))
     torch.testing.assert_close(parameters.orientation, math.pi * logistic[:, 4:])
 
 
+def test_output_ranges_are_narrowed_where_the_settings_say_so() -> None:
+    torch.manual_seed(0)
+    network = _awake(R2N2(NetworkConfig(channels=TINY, sigma_min=0.05, amplitude_scale=0.25)).eval())
+    for values, sigma, amplitude in (((-50.0,) * 4, 0.05, -0.25), ((0.0,) * 4, 0.175, 0.0), ((50.0,) * 4, 0.3, 0.25)):
+        with torch.no_grad():
+            network.parameter_head.output.weight.zero_()
+            network.parameter_head.output.bias[:4] = torch.tensor(values)
+        parameters, _, _ = network.step(*_images(1, 8), network.initial_state(1, 8))
+        torch.testing.assert_close(parameters.sigmas, torch.full((1, 2), sigma))
+        torch.testing.assert_close(parameters.amplitudes, torch.full((1, 2), amplitude))
+
+
+def test_initialisation_for_tanh_takes_every_gate_for_a_convolution_of_its_own() -> None:
+    torch.manual_seed(0)
+    network = R2N2(NetworkConfig(channels=(16, 24, 32, 40)))
+    initialise_for_tanh(network)
+
+    def deviation(weight: Tensor, gain: float) -> float:
+        """Measured over Xavier's: 1 where the layer is drawn as told."""
+        field = weight[0, 0].numel()
+        return float(weight.detach().std()) / (gain * math.sqrt(2 / (field * sum(weight.shape[:2]))))
+
+    level = network.levels[1]
+    for part in (*level.recurrent.of_input.weight.chunk(3), *level.recurrent.of_state.weight.chunk(2)):
+        assert deviation(part, 1.0) == pytest.approx(1, abs=0.06)
+    assert deviation(level.recurrent.of_reset_state.weight, 1.0) == pytest.approx(1, abs=0.06)
+    for part in (network.entry.weight, level.residual[0].first.weight, level.down.weight, network.parameter_head.hidden.weight):
+        assert deviation(part, 5 / 3) == pytest.approx(1, abs=0.06)
+    assert float(network.parameter_head.output.weight.detach().std()) == pytest.approx(1e-3, rel=0.1)
+    biases = [value for name, value in network.named_parameters() if name.endswith("bias")]
+    assert biases
+    assert not any(bool(bias.any()) for bias in biases)
+
+
 def test_two_fresh_calls_are_identical_whatever_came_between() -> None:
-    network = _network(force=True)
+    network = _network()
     images = _images(2, 16)
     first, first_state = _run(network, *images, steps=3)
     _run(network, *_images(5, 24, seed=9), steps=2)
@@ -119,9 +147,9 @@ def test_the_state_matters_and_is_not_changed_in_place() -> None:
     network = _network()
     fixed, warped = _images(1, 16)
     fresh = network.initial_state(1, 16)
-    first, state = network.step(fixed, warped, fresh)
+    first, state, _ = network.step(fixed, warped, fresh)
     assert all(not part.any() for part in fresh)
-    second, _ = network.step(fixed, warped, state)
+    second, _, _ = network.step(fixed, warped, state)
     assert not torch.allclose(first.amplitudes, second.amplitudes, atol=1e-6)
 
 
@@ -132,7 +160,7 @@ def test_the_order_of_steps_matters() -> None:
     for order in ((b, c), (c, b)):
         state = network.initial_state(1, 16)
         for warped in order:
-            _, state = network.step(a, warped, state)
+            _, state, _ = network.step(a, warped, state)
         results.append(network.step(a, a, state)[0].amplitudes)
     assert not torch.allclose(results[0], results[1], atol=1e-6)
 
@@ -145,9 +173,8 @@ def test_fixed_and_warped_are_told_apart() -> None:
     assert not torch.allclose(there.amplitudes, back.amplitudes, atol=1e-6)
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_a_batch_equals_single_pairs(force: bool) -> None:
-    network = _network(force=force)
+def test_a_batch_equals_single_pairs() -> None:
+    network = _network()
     fixed, warped = _images(3, 24)
     together, _ = _run(network, fixed, warped, steps=3)
     for pair in range(3):
@@ -159,10 +186,10 @@ def test_a_batch_equals_single_pairs(force: bool) -> None:
 
 @pytest.mark.parametrize(("ndim", "size"), [(2, 8), (2, 16), (2, 40), (2, 72), (3, 16)])
 def test_every_working_size_and_both_dimensions(ndim: int, size: int) -> None:
-    network = _network(ndim=ndim, force=True)
+    network = _network(ndim=ndim)
     state = network.initial_state(2, size)
     assert [part.shape[-1] for part in state] == [size // 2, size // 4, size // 8]
-    parameters, after = network.step(*_images(2, size, ndim), state)
+    parameters, after, _ = network.step(*_images(2, size, ndim), state)
     assert parameters.centres.shape == parameters.sigmas.shape == parameters.amplitudes.shape == (2, ndim)
     assert parameters.orientation.shape == (2, 1 if ndim == 2 else 3)
     assert [part.shape for part in after] == [part.shape for part in state]
@@ -183,7 +210,7 @@ def test_the_same_scene_on_a_finer_square_gives_similar_numbers() -> None:
 
 
 def test_displacement_of_the_parameters_is_that_of_the_transform_package() -> None:
-    parameters, _ = _network().step(*_images(2, 16), _network().initial_state(2, 16))
+    parameters, _, _ = _network().step(*_images(2, 16), _network().initial_state(2, 16))
     lattice = normalised_lattice(Grid((5, 9), (2.0, 0.7)), parameters.centres)
     expected = [
         gaussian_displacement(
@@ -235,7 +262,7 @@ def test_the_final_position_is_the_weighted_mean_of_equation_16() -> None:
     network = _network()
     heard: list[tuple[Tensor, Tensor]] = []
     hooks = [level.position.register_forward_hook(lambda _m, _i, output: heard.append(output)) for level in network.levels]
-    parameters, _ = network.step(*_images(2, 32), network.initial_state(2, 32))
+    parameters, _, _ = network.step(*_images(2, 32), network.initial_state(2, 32))
     for hook in hooks:
         hook.remove()
     assert len(heard) == 3
@@ -337,16 +364,14 @@ def test_noise_is_drawn_in_training_only_and_from_the_generator() -> None:
     assert not torch.allclose(amplitudes(1), amplitudes(2), atol=1e-6)
 
 
-@pytest.mark.parametrize("force", [False, True])
-def test_a_step_is_the_papers_figures_3_and_4(force: bool) -> None:
+def test_a_step_is_the_papers_figures_3_and_4() -> None:
     """The wiring written out once more: order of inputs, every tanh, the skip connections, the three levels."""
-    network = _network(force=force)
+    network = _network()
     fixed, warped = _images(2, 32)
     state = tuple(torch.randn_like(part) for part in network.initial_state(2, 32))
     axis = torch.linspace(-1, 1, 32)
     y, x = (coordinate.expand(2, 1, 32, 32) for coordinate in (axis[:, None], axis[None, :]))
-    inputs = [fixed, warped, y, x, *([force_channels(fixed, warped)] if force else [])]
-    features = torch.tanh(network.entry(torch.cat(inputs, dim=1)))
+    features = torch.tanh(network.entry(torch.cat((fixed, warped, y, x), dim=1)))
     positions, weights, states = [], [], []
     for number, (unit, before) in enumerate(zip(network.levels, state, strict=True), start=1):
         for block in unit.residual:
@@ -358,7 +383,7 @@ def test_a_step_is_the_papers_figures_3_and_4(force: bool) -> None:
         weights.append(weight)
         features = torch.tanh(unit.down(features))
     values = network.parameter_head(features)
-    parameters, after = network.step(fixed, warped, state)
+    parameters, after, _ = network.step(fixed, warped, state)
     expected_centre = sum(p * w for p, w in zip(positions, weights, strict=True)) / sum(weights)
     torch.testing.assert_close(parameters.centres, expected_centre)
     torch.testing.assert_close(parameters.amplitudes, torch.tanh(values[:, 2:4]))
@@ -376,6 +401,12 @@ def test_dropconnect_touches_the_proposal_only() -> None:
     with torch.no_grad():
         cell.of_input.weight[2:4], cell.of_input.bias[2:4] = 0.0, 100.0  # z = 1: the proposal alone
     assert not torch.allclose(cell(x, h), cell(x, h), atol=1e-3)
+    of_input, of_state = cell.of_input.weight[4:].clone(), cell.of_reset_state.weight.clone()
+    for kept in ("input", "state"):
+        with torch.no_grad():
+            cell.of_input.weight[4:] = of_input if kept == "input" else 0.0
+            cell.of_reset_state.weight[:] = of_state if kept == "state" else 0.0
+        assert not torch.allclose(cell(x, h), cell(x, h), atol=1e-3), f"the weights of the {kept} are noisy by themselves"
     with torch.no_grad():
         cell.of_input.weight[4:], cell.of_reset_state.weight[:] = 0.0, 0.0
     assert torch.equal(cell(x, h), cell(x, h))
@@ -394,19 +425,8 @@ def test_the_state_stays_clean_of_the_noise_on_the_output() -> None:
     assert not torch.allclose(states[0][1], states[1][1], atol=1e-6)
 
 
-def test_force_channels_of_a_ramp() -> None:
-    y, x = torch.meshgrid(torch.arange(7.0), torch.arange(7.0), indexing="ij")
-    fixed, warped = (0.3 * y - 0.1 * x)[None, None] + 0.5, (0.3 * y - 0.1 * x)[None, None]
-    residual, force_y, force_x = force_channels(fixed, warped)[0]
-    scale = 0.3**2 + 0.1**2 + 0.5**2 / 4 + 0.02
-    torch.testing.assert_close(residual, torch.full((7, 7), 0.5))
-    torch.testing.assert_close(force_y, torch.full((7, 7), 0.5 * 0.3 / scale))
-    torch.testing.assert_close(force_x, torch.full((7, 7), -0.5 * 0.1 / scale))
-
-
-@pytest.mark.parametrize("force", [False, True])
-def test_gradients_of_one_step(force: bool) -> None:
-    network = _network(force=force).double()
+def test_gradients_of_one_step() -> None:
+    network = _network().double()
     fixed, warped = (image.double().requires_grad_() for image in _images(1, 16))
     state = tuple(torch.randn_like(part, requires_grad=True) for part in network.initial_state(1, 16))
     unit = network.levels[1]
@@ -420,7 +440,7 @@ def test_gradients_of_one_step(force: bool) -> None:
     weights = tuple(layer.weight for layer in layers)
 
     def step(fixed: Tensor, warped: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        parameters, after = network.step(fixed, warped, others[-3:])
+        parameters, after, _ = network.step(fixed, warped, others[-3:])
         return (*parameters, after[-1])
 
     assert torch.autograd.gradcheck(step, (fixed, warped, *weights, *state), fast_mode=True)
@@ -454,7 +474,7 @@ def test_impossible_networks_are_refused() -> None:
 @pytest.mark.slow
 def test_it_learns_to_align_one_pair() -> None:
     torch.manual_seed(0)
-    network = R2N2(NetworkConfig(channels=(4, 6, 8, 10), force_channels=True, keep_probability=1.0))
+    network = R2N2(NetworkConfig(channels=(4, 6, 8, 10), keep_probability=1.0))
     grid = Grid((32, 32))
     lattice = normalised_lattice(grid, torch.zeros(1))
 
@@ -467,7 +487,7 @@ def test_it_learns_to_align_one_pair() -> None:
     for _ in range(60):
         state, displacement, warped, total = network.initial_state(1, 32), torch.zeros(1, 2, 32, 32), moving, torch.zeros(())
         for _ in range(3):
-            parameters, state = network.step(fixed, warped, state)
+            parameters, state, _ = network.step(fixed, warped, state)
             displacement = displacement + parameters.displacement(lattice)
             warped = warp(moving, displacement, grid).image
             total = total + (fixed - warped).square().mean() / 3

@@ -17,16 +17,15 @@ from safetensors.torch import load_file, save
 from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
-from r2n2.network import checkpoint, shipped_weights
+from r2n2.network import R2N2, RecurrentNetwork, checkpoint, create_network, shipped_weights
 from r2n2.network.checkpoint import load_network, named_weights, read_manifest, save_network
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.transform import GaussianSequence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-CONFIG = NetworkConfig(channels=(2, 3, 4, 5), force_channels=True, sigma_max=0.25, working_size=64, keep_probability=0.7)
+CONFIG = NetworkConfig(channels=(2, 3, 4, 5), sigma_max=0.25, working_size=64, keep_probability=0.7)
 
 
 def _network(ndim: int = 2) -> R2N2:
@@ -144,11 +143,11 @@ def test_a_weight_too_large_for_half_precision_is_named(tmp_path: Path) -> None:
     assert [entry.name for entry in tmp_path.iterdir()] == ["whole.safetensors"]
 
 
-def test_a_network_with_evidence_comes_back_and_does_the_same(tmp_path: Path) -> None:
+def test_a_matching_pursuit_comes_back_and_does_the_same(tmp_path: Path) -> None:
     path = tmp_path / "weights.safetensors"
     pairs = _pairs()
-    config = CONFIG.model_copy(update={"working_size": 32, "evidence_sizes": (16, 48)})
-    network = _randomised(R2N2(config).eval())
+    config = CONFIG.model_copy(update={"working_size": 32, "least_squares_sizes": (16, 48)})
+    network = _randomised(create_network(config).eval())
     save_network(path, network)
     loaded = load_network(path)
     assert loaded.config == config
@@ -163,7 +162,7 @@ def _pairs() -> Pairs:
     return Pairs(*images, *torch.ones(2, 1, 1, 21, 30, dtype=torch.bool), Grid((21, 30), (2.0, 1.5)))
 
 
-def _randomised(network: R2N2) -> R2N2:
+def _randomised(network: RecurrentNetwork) -> RecurrentNetwork:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.copy_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(parameter.numel())) * 0.1)
@@ -172,19 +171,28 @@ def _randomised(network: R2N2) -> R2N2:
 
 def test_the_architecture_is_what_is_computed_not_on_which_sizes(monkeypatch: pytest.MonkeyPatch) -> None:
     def named(**changes: object) -> str:
-        return checkpoint._architecture_hash(R2N2(CONFIG.model_copy(update=changes)))
+        return checkpoint._architecture_hash(create_network(CONFIG.model_copy(update=changes)))
 
-    paper, seeing = named(), named(evidence_sizes=(32, 64))
+    paper, seeing = named(), named(least_squares_sizes=(32, 64))
     assert named(working_size=96, keep_probability=1.0, sigma_max=0.2) == paper
-    assert named(evidence_sizes=(24, 96), working_size=96) == seeing
-    different = {paper, seeing, named(evidence_sizes=(32,)), named(force_channels=False)}
+    assert named(least_squares_sizes=(24, 96), working_size=96) == seeing
+    different = {paper, seeing, named(least_squares_sizes=(32,))}
     # The same shapes, but other Gaussians tried, or another price of their roughness.
     for name, value in (("WIDTHS", (0.3, 0.2, 0.1, 0.05)), ("ROUGHNESS", 0.01)):
         with monkeypatch.context() as patch:
             patch.setattr(checkpoint, name, value)
-            different.add(named(evidence_sizes=(32, 64)))
+            different.add(named(least_squares_sizes=(32, 64)))
             assert named() == paper
-    assert len(different) == 6
+    assert len(different) == 5
+
+
+def test_weights_from_before_the_scale_of_amplitudes_keep_their_range(file: Path, whole: bytes) -> None:
+    older = json.loads(CONFIG.model_dump_json())
+    del older["amplitude_scale"], older["sigma_min"]
+    file.write_bytes(_edited(whole, config=json.dumps(older)))
+    _resigned(file, lambda _: None)
+    assert (read_manifest(file).config.amplitude_scale, read_manifest(file).config.sigma_min) == (1.0, 0.0)
+    assert load_network(file).config.amplitude_scale == 1.0
 
 
 def test_a_manifest_is_read_without_the_weights(file: Path, whole: bytes) -> None:
@@ -252,7 +260,7 @@ def test_weights_for_2d_are_refused_for_3d_and_back(file: Path, tmp_path: Path) 
         ({"config": "[]"}, "expected a JSON object"),
         ({"config": "[" * 100_000}, "manifest cannot be used"),
         ({"config": '{"chanels": [1, 2, 3, 4]}'}, "did you mean 'channels'"),
-        ({"config": '{"channels": [2, 3, 4, 6], "force_channels": true}'}, "another architecture"),
+        ({"config": '{"channels": [2, 3, 4, 6], "sigma_max": 0.2}'}, "another architecture"),
         ({"config": '{"channels": [-2, 3, 4, 6]}'}, "impossible network"),
         ({"config": '{"channels": [2000000000, 2000000000, 2000000000, 2000000000]}'}, "impossible network"),
         ({"config": CONFIG.model_copy(update={"sigma_max": 0.5}).model_dump_json()}, "SHA-256"),

@@ -2,39 +2,51 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.metadata
 import importlib.resources
 import re
+import runpy
 import tomllib
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
+
+import pytest
+import setuptools
 
 import r2n2
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def _assigned(name: str) -> Any:
-    """Value of a literal in setup.py, read without running it."""
-    for node in ast.parse((ROOT / "setup.py").read_text(encoding="utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == name:
-            return ast.literal_eval(node.value)
-    raise AssertionError(f"setup.py assigns no {name}")
+@pytest.fixture(scope="module")
+def given() -> dict[str, Any]:
+    """What setup.py hands to setuptools."""
+    found: dict[str, Any] = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(setuptools, "setup", lambda **values: found.update(values))
+        runpy.run_path(str(ROOT / "setup.py"))
+    return found
 
 
-def test_every_package_folder_is_in_the_map() -> None:
+def test_every_package_folder_is_in_the_map(given: dict[str, Any]) -> None:
     folders = {
         file.parent.relative_to(ROOT).as_posix()
         for top in ("napari_r2n2", "src_core", "resources")
         for file in (ROOT / top).rglob("__init__.py")
     }
-    assert folders == set(_assigned("PACKAGE_DIR").values())
+    assert folders == set(given["package_dir"].values())
+    assert set(given["packages"]) == set(given["package_dir"])
 
 
-def test_names_in_the_map_follow_the_folders() -> None:
-    for name, folder in _assigned("PACKAGE_DIR").items():
+def test_data_beside_the_modules_is_found(given: dict[str, Any]) -> None:
+    for name, patterns in given["package_data"].items():
+        for pattern in patterns:
+            assert pattern == "napari.yaml" or list((ROOT / given["package_dir"][name]).glob(pattern)), (name, pattern)
+
+
+def test_names_in_the_map_follow_the_folders(given: dict[str, Any]) -> None:
+    for name, folder in given["package_dir"].items():
         start = {"napari_r2n2": "", "resources": "r2n2."}.get(folder.split("/")[0], "")
         assert name == start + folder.removeprefix("src_core/").replace("/", ".")
 
@@ -69,22 +81,25 @@ def test_version_is_the_same_everywhere() -> None:
     assert f"## [{r2n2.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
-def test_no_qt_binding_and_no_gui_in_the_requirements() -> None:
-    core = {re.split(r"[<>=!\[; ]", requirement)[0].lower() for requirement in _assigned("CORE")}
-    plugin = {re.split(r"[<>=!\[; ]", requirement)[0].lower() for requirement in _assigned("PLUGIN")}
+def _names(requirements: list[str]) -> set[str]:
+    return {re.split(r"[<>=!\[; ]", requirement)[0].lower() for requirement in requirements}
+
+
+def test_no_qt_binding_and_no_gui_in_the_requirements(given: dict[str, Any]) -> None:
+    core, plugin = _names(given["install_requires"]), _names(given["extras_require"]["plugin"])
     bindings = {"pyqt5", "pyqt6", "pyside2", "pyside6"}
     assert not core & (bindings | plugin)
     assert not plugin & bindings
 
 
-def test_constraints_pin_every_requirement_exactly() -> None:
+def test_constraints_pin_every_requirement_exactly(given: dict[str, Any]) -> None:
     lines = [
         line for line in (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")
     ]
     assert all(re.fullmatch(r"[a-z0-9-]+==[0-9a-z.]+", line) for line in lines)
     pinned = {line.split("==")[0] for line in lines}
-    wanted = {re.split(r"[<>=!\[; ]", r)[0].lower() for r in [*_assigned("CORE"), *_assigned("PLUGIN"), *_assigned("TEST")]}
-    assert wanted <= pinned
+    for requirements in (given["install_requires"], *given["extras_require"].values()):
+        assert _names(requirements) <= pinned
     assert "torch==2.13.0" in lines
 
 

@@ -1,4 +1,4 @@
-"""Where the next Gaussian goes: positions stay exact between levels, the best gain is chosen at first, scores can be learnt."""
+"""Where the next Gaussian goes: positions stay exact between levels, the best gain is place at first, scores can be learnt."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from r2n2.network.least_squares import WIDTHS, Evidence
-from r2n2.network.placement import Choice, PlaceChooser, _enlarged, features_at
-from r2n2.network.r2n2 import coordinate_lattice
+from r2n2.network.gaussian import coordinate_lattice
+from r2n2.network.least_squares import WIDTHS, LeastSquares
+from r2n2.network.placement import Place, Placement, _enlarged, features_at
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -31,31 +31,31 @@ def _ramp(stride: int) -> Tensor:
     return torch.stack(torch.meshgrid(index, index, indexing="ij"))[None]
 
 
-def _evidence(seed: int = 0, batch: int = 2, peak: tuple[int, int, int, int] | None = None) -> Evidence:
+def _problem(seed: int = 0, batch: int = 2, peak: tuple[int, int, int, int] | None = None) -> LeastSquares:
     gains = _random(batch, SCALES, len(WIDTHS), SIDE, SIDE, seed=seed).abs()
     if peak is not None:
         gains[(slice(None), *peak)] = 30.0
     amplitudes = 0.1 * _random(batch, SCALES, len(WIDTHS), 2, SIDE, SIDE, seed=seed + 1)
     nothing = torch.zeros(0)
-    return Evidence(nothing, gains, amplitudes, nothing)
+    return LeastSquares(nothing, gains, amplitudes, nothing)
 
 
 def _features(seed: int = 5, batch: int = 2) -> list[Tensor]:
     return [_random(batch, width, SIDE >> level, SIDE >> level, seed=seed + level) for level, width in enumerate(CHANNELS)]
 
 
-def _choose(chooser: PlaceChooser, features: list[Tensor], evidence: Evidence) -> Choice:
+def _place(placement: Placement, features: list[Tensor], solved: LeastSquares) -> Place:
     with torch.no_grad():
-        return chooser(features, evidence, _lattice())  # type: ignore[no-any-return]
+        return placement(features, solved, _lattice())  # type: ignore[no-any-return]
 
 
-def _chooser(spread: float = 0.0) -> PlaceChooser:
-    chooser = PlaceChooser(CHANNELS, SCALES).double()
+def _head(spread: float = 0.0) -> Placement:
+    placement = Placement(CHANNELS, SCALES).double()
     torch.manual_seed(0)
-    for head in chooser.heads:
+    for head in placement.heads:
         for parameter in head.parameters() if spread else ():
             torch.nn.init.normal_(parameter, std=spread)
-    return chooser
+    return placement
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
@@ -79,74 +79,74 @@ def test_features_are_read_where_the_place_lies(stride: int) -> None:
 
 
 @pytest.mark.parametrize("peak", [(1, 2, 5, 9), (0, 3, 12, 4), (1, 0, 7, 7)])
-def test_the_best_gain_is_chosen_as_long_as_nothing_is_learnt(peak: tuple[int, int, int, int]) -> None:
+def test_the_best_gain_is_the_place_as_long_as_nothing_is_learnt(peak: tuple[int, int, int, int]) -> None:
     scale, width, row, column = peak
-    evidence = _evidence(peak=peak)
-    chosen = _choose(_chooser(), _features(), evidence)
-    place = torch.tensor([row, column], dtype=torch.float64) * 2 * PIXEL - 1
+    solved = _problem(peak=peak)
+    place = _place(_head(), _features(), solved)
+    expected = torch.tensor([row, column], dtype=torch.float64) * 2 * PIXEL - 1
     # The average over the neighbours hardly moves a clear peak.
-    assert float((chosen.centres - place).abs().max()) < 0.5 * PIXEL
-    torch.testing.assert_close(chosen.widths, torch.full((2, 1), WIDTHS[width], dtype=torch.float64))
-    assert chosen.scales.tolist() == [[float(k == scale) for k in range(SCALES)]] * 2
-    _check_description(chosen, evidence, peak)
+    assert float((place.centres - expected).abs().max()) < 0.5 * PIXEL
+    torch.testing.assert_close(place.widths, torch.full((2, 1), WIDTHS[width], dtype=torch.float64))
+    assert place.scales.tolist() == [[float(k == scale) for k in range(SCALES)]] * 2
+    _check_description(place, solved, peak)
 
 
-def _check_description(chosen: Choice, evidence: Evidence, peak: tuple[int, int, int, int]) -> None:
+def _check_description(place: Place, solved: LeastSquares, peak: tuple[int, int, int, int]) -> None:
     scale, width, row, column = peak
-    which, centres, amplitude, strength = chosen.description.split((SCALES * len(WIDTHS), 2, 2, 1), dim=1)
+    which, centres, amplitude, strength = place.description.split((SCALES * len(WIDTHS), 2, 2, 1), dim=1)
     assert which.argmax(1).tolist() == [scale * len(WIDTHS) + width] * 2
-    torch.testing.assert_close(centres, chosen.centres)
-    torch.testing.assert_close(amplitude * WIDTHS[width], evidence.amplitudes[:, scale, width, :, row, column])
+    torch.testing.assert_close(centres, place.centres)
+    torch.testing.assert_close(amplitude * WIDTHS[width], solved.amplitudes[:, scale, width, :, row, column])
     torch.testing.assert_close(10 ** (4 * strength), torch.full((2, 1), 30.0, dtype=torch.float64))
 
 
 def test_two_equal_neighbours_share_the_place() -> None:
-    evidence = _evidence(peak=(1, 2, 5, 9))
-    evidence.gains[0, 1, 2, 5, 10] = 30.0
-    chosen = _choose(_chooser(), _features(), evidence)
+    solved = _problem(peak=(1, 2, 5, 9))
+    solved.gains[0, 1, 2, 5, 10] = 30.0
+    place = _place(_head(), _features(), solved)
     between = torch.tensor([5.0, 9.5], dtype=torch.float64) * 2 * PIXEL - 1
-    torch.testing.assert_close(chosen.centres[0], between, rtol=0, atol=0.3 * PIXEL)
-    assert float((chosen.centres[1] - between).abs().max()) > 0.8 * PIXEL
+    torch.testing.assert_close(place.centres[0], between, rtol=0, atol=0.3 * PIXEL)
+    assert float((place.centres[1] - between).abs().max()) > 0.8 * PIXEL
 
 
 @pytest.mark.parametrize(("row", "column"), [(0, 0), (15, 3), (7, 15)])
 def test_a_place_at_the_edge_stays_on_the_lattice(row: int, column: int) -> None:
-    chosen = _choose(_chooser(), _features(), _evidence(peak=(0, 1, row, column)))
-    place = _lattice()[:, row, column]
-    assert float((chosen.centres - place).abs().max()) < 0.5 * PIXEL
+    place = _place(_head(), _features(), _problem(peak=(0, 1, row, column)))
+    expected = _lattice()[:, row, column]
+    assert float((place.centres - expected).abs().max()) < 0.5 * PIXEL
 
 
 def test_no_gain_at_all_is_still_a_choice() -> None:
-    evidence = _evidence()
-    chosen = _choose(_chooser(), _features(), evidence._replace(gains=torch.zeros_like(evidence.gains)))
-    assert all(part.isfinite().all() for part in chosen)
+    solved = _problem()
+    place = _place(_head(), _features(), solved._replace(gains=torch.zeros_like(solved.gains)))
+    assert all(part.isfinite().all() for part in place)
 
 
 def test_what_is_learnt_can_overrule_the_gain_by_kind_and_by_place() -> None:
-    chooser, evidence, features = _chooser(), _evidence(peak=(1, 2, 5, 9)), _features()
+    placement, solved, features = _head(), _problem(peak=(1, 2, 5, 9)), _features()
     with torch.no_grad():
-        chooser.heads[1].bias[3] = 50.0  # type: ignore[index,union-attr]
-    by_kind = _choose(chooser, features, evidence)
+        placement.heads[1].bias[3] = 50.0  # type: ignore[index,union-attr]
+    by_kind = _place(placement, features, solved)
     assert by_kind.scales.tolist() == [[1.0, 0.0]] * 2
     torch.testing.assert_close(by_kind.widths, torch.full((2, 1), WIDTHS[3], dtype=torch.float64))
     with torch.no_grad():
-        chooser.heads[1].bias.zero_()  # type: ignore[union-attr]
-        chooser.heads[0].weight[6, 1] = 1.0  # type: ignore[index,union-attr]
+        placement.heads[1].bias.zero_()  # type: ignore[union-attr]
+        placement.heads[0].weight[6, 1] = 1.0  # type: ignore[index,union-attr]
     features[0][:, 1] = 0
     features[0][:, 1, 12, 3] = 50.0
-    by_place = _choose(chooser, features, evidence)
+    by_place = _place(placement, features, solved)
     assert float((by_place.centres - _lattice()[:, 12, 3]).abs().max()) < 0.5 * PIXEL
     assert by_place.scales.tolist() == [[0.0, 1.0]] * 2
 
 
 def test_scores_are_the_logarithm_of_the_gain_plus_what_all_levels_say() -> None:
-    chooser, evidence, features = _chooser(0.3), _evidence(), _features()
-    scores = _choose(chooser, features, evidence).scores
-    assert scores.shape == evidence.gains.shape
+    placement, solved, features = _head(0.3), _problem(), _features()
+    scores = _place(placement, features, solved).scores
+    assert scores.shape == solved.gains.shape
     pair, scale, width, row, column = 1, 1, 0, 4, 8
-    largest = evidence.gains[pair].max()
-    expected = 6.0 * torch.log(evidence.gains[pair, scale, width, row, column] / largest + 1e-3)
-    for level, head in enumerate(chooser.heads):
+    largest = solved.gains[pair].max()
+    expected = 6.0 * torch.log(solved.gains[pair, scale, width, row, column] / largest + 1e-3)
+    for level, head in enumerate(placement.heads):
         # Row 4 and column 8 of the first level are pixels of all three.
         here = features[level][pair, :, row >> level, column >> level]
         kind = scale * len(WIDTHS) + width
@@ -155,14 +155,14 @@ def test_scores_are_the_logarithm_of_the_gain_plus_what_all_levels_say() -> None
 
 
 def test_the_place_teaches_gains_factor_features_and_heads() -> None:
-    chooser, evidence, features = _chooser(0.3), _evidence(), _features()
-    names = [name for name, _ in chooser.named_parameters()]
+    placement, solved, features = _head(0.3), _problem(), _features()
+    names = [name for name, _ in placement.named_parameters()]
 
     def centres(*values: Tensor) -> Tensor:
         parameters = dict(zip(names, values[3:], strict=True))
-        return torch.func.functional_call(chooser, parameters, (list(values[:3]), evidence, _lattice())).centres
+        return torch.func.functional_call(placement, parameters, (list(values[:3]), solved, _lattice())).centres
 
-    inputs = [value.detach().requires_grad_() for value in (*features, *chooser.parameters())]
+    inputs = [value.detach().requires_grad_() for value in (*features, *placement.parameters())]
     assert torch.autograd.gradcheck(centres, inputs, fast_mode=True)
     gradients = torch.autograd.grad(centres(*inputs).square().sum(), inputs)
     for name, gradient in zip(["level 0", "level 1", "level 2", *names], gradients, strict=True):
@@ -171,13 +171,13 @@ def test_the_place_teaches_gains_factor_features_and_heads() -> None:
 
 
 def test_every_pair_chooses_on_its_own() -> None:
-    chooser, evidence, features = _chooser(0.3), _evidence(batch=3), _features(batch=3)
-    together = _choose(chooser, features, evidence)
+    placement, solved, features = _head(0.3), _problem(batch=3), _features(batch=3)
+    together = _place(placement, features, solved)
     order = [2, 0, 1]
-    turned = Evidence(*(part[order] if len(part) else part for part in evidence))
-    moved = _choose(chooser, [part[order] for part in features], turned)
+    turned = LeastSquares(*(part[order] if len(part) else part for part in solved))
+    moved = _place(placement, [part[order] for part in features], turned)
     for one, other in zip(together, moved, strict=True):
         torch.testing.assert_close(one[order], other)
-    alone = _choose(chooser, [part[1:2] for part in features], Evidence(*(part[1:2] for part in evidence)))
+    alone = _place(placement, [part[1:2] for part in features], LeastSquares(*(part[1:2] for part in solved)))
     for one, other in zip(together, alone, strict=True):
         torch.testing.assert_close(one[1:2], other)

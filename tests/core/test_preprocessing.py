@@ -60,10 +60,18 @@ def test_too_many_invalid_pixels_are_refused_with_their_share() -> None:
     frame.reshape(-1)[:20] = np.nan
     assert luminance(frame)[1].sum() == 80
     frame.reshape(-1)[:60] = np.nan
-    with pytest.raises(ValueError, match=r"60\.0 % of the pixels are NaN or infinite, allowed are 20 %"):
+    with pytest.raises(ValueError, match=r"60\.0 % of the pixels are NaN or infinite, at most 20 % can be masked"):
         luminance(frame)
     with pytest.raises(ValueError, match=r"100\.0 %"):
         luminance(np.full((1, 3, 3), np.nan))
+
+
+@pytest.mark.parametrize("scale", [1e300, 1e-300])
+def test_values_beyond_float32_keep_their_contrast(scale: float) -> None:
+    image, valid = luminance(scale * np.arange(12.0).reshape(1, 3, 4))
+    assert valid.all()
+    values = (image - image.min()) / (image.max() - image.min())
+    np.testing.assert_allclose(values.numpy().ravel(), np.arange(12) / 11, atol=1e-6)
 
 
 def test_complex_frames_are_refused_with_the_remedy() -> None:

@@ -11,7 +11,7 @@ import torch
 from r2n2.config import BSplineConfig
 from r2n2.geometry import Grid, Space
 from r2n2.registration import BSplineMethod, Pairs, RegistrationStep
-from r2n2.transform import BSplineField, GaussianSequence
+from r2n2.transform import BSplineField, GaussianSequence, warp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,6 +72,20 @@ def test_the_loss_falls_on_every_level() -> None:
     losses = [float(step.loss) for step in _run(make.pairs_of(make.moved_pair()[:2]))]
     for level in range(3):
         assert losses[20 * level + 19] < losses[20 * level]
+
+
+def test_the_levels_are_a_quarter_half_and_all_of_the_frame(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def spied(*arguments: Any, **options: Any) -> Any:
+        seen.append(tuple(arguments[0].shape[2:]))
+        return warp(*arguments, **options)
+
+    monkeypatch.setattr("r2n2.registration.bspline.warp", spied)
+    grid = Grid((64, 96))
+    image = make.texture(grid.shape)
+    _run(make.pairs_of((image, image), grid=grid), BSplineConfig(control_points=12, iterations=2))
+    assert seen == [(16, 24)] * 2 + [(32, 48)] * 2 + [(64, 96)] * 2
 
 
 def test_stopping_in_the_middle_keeps_what_was_found() -> None:

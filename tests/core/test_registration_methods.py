@@ -12,8 +12,8 @@ import torch
 from r2n2.config import NetworkConfig, RegistrationConfig
 from r2n2.errors import ArgumentError, ResourceError
 from r2n2.geometry import Grid
+from r2n2.network import MatchingPursuit
 from r2n2.network.checkpoint import save_network
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, build_method, register_series
 from r2n2.transform import DisplacementField, GaussianSequence
 
@@ -25,9 +25,9 @@ NAMES = ("centres", "sigmas", "orientation", "amplitudes")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Of a small network that was never trained: it takes the best Gaussian of those tried."""
     torch.manual_seed(0)
-    config = NetworkConfig(channels=(2, 3, 4, 6), evidence_sizes=(16, 32), working_size=32)
+    config = NetworkConfig(channels=(2, 3, 4, 6), least_squares_sizes=(16, 32), working_size=32)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    save_network(path, R2N2(config), half=True)
+    save_network(path, MatchingPursuit(config), half=True)
     return path
 
 

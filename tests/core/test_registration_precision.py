@@ -11,7 +11,7 @@ import torch
 from r2n2.config import NetworkConfig, RegistrationConfig
 from r2n2.network.r2n2 import R2N2
 from r2n2.registration import precision
-from r2n2.registration.precision import measured_precision, remembered_in, resolve_precision
+from r2n2.registration.precision import measured_precision, precision_of_run, remembered_in, resolve_precision
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -100,3 +100,20 @@ def test_a_processor_without_the_instructions_is_not_measured(network: R2N2, mon
     monkeypatch.setattr(precision, "_has_instructions", lambda: False)
     monkeypatch.setattr(precision, "measured_precision", lambda asked: pytest.fail("measured"))
     assert resolve_precision(RegistrationConfig(), network) is torch.float32
+
+
+def test_the_precision_of_a_run_is_what_the_network_will_compute_in(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    measured: list[R2N2] = []
+
+    def measure(asked: R2N2) -> torch.dtype:
+        measured.append(asked)
+        return torch.bfloat16
+
+    monkeypatch.setattr(precision, "measured_precision", measure)
+    assert precision_of_run(RegistrationConfig(), cpu) == "bfloat16"
+    monkeypatch.setattr(precision, "load_network", lambda name: pytest.fail("what is remembered needs no weights"))
+    assert precision_of_run(RegistrationConfig(), cpu) == "bfloat16"
+    assert len(measured) == 1
+    assert precision_of_run(RegistrationConfig(precision="float32"), cpu) == "float32"
+    assert precision_of_run(RegistrationConfig(method="fit"), cpu) == "float32", "only the network has another precision"

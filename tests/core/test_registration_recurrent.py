@@ -12,8 +12,8 @@ from torch import Tensor
 from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
-from r2n2.network.least_squares import Evidence
-from r2n2.network.r2n2 import R2N2, GaussianParameters, State, Unchanging
+from r2n2.network import R2N2, GaussianParameters, State, Step, Unchanging
+from r2n2.network.least_squares import LeastSquares
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.recurrent import RecurrentMethod
@@ -27,7 +27,7 @@ NAMES = ("centres", "sigmas", "orientation", "amplitudes")
 
 def _network(ndim: int = 2, size: int = 32) -> R2N2:
     torch.manual_seed(0)
-    network = R2N2(NetworkConfig(channels=(2, 3, 4, 6), force_channels=True, working_size=size), ndim).eval()
+    network = R2N2(NetworkConfig(channels=(2, 3, 4, 6), working_size=size), ndim).eval()
     torch.nn.init.normal_(network.parameter_head.output.weight, std=0.05)
     return network
 
@@ -67,19 +67,19 @@ class _Scripted(R2N2):
         self.seen: list[tuple[Tensor, Tensor]] = []
         self.eval()
 
-    def scored_step(
+    def step(
         self,
         fixed: Tensor,
         warped: Tensor,
         state: State,
         *,
-        evidence: Evidence | None = None,
+        least_squares: LeastSquares | None = None,
         generator: torch.Generator | None = None,
         unchanging: Unchanging | None = None,
-    ) -> tuple[GaussianParameters, State, None]:
+    ) -> Step:
         self.seen.append((fixed.clone(), warped.clone()))
         given = self.script[len(self.seen) - 1]
-        return GaussianParameters(*(values[: len(fixed)] for values in given)), state, None
+        return Step(GaussianParameters(*(values[: len(fixed)] for values in given)), state, None)
 
 
 def _gaussian(batch: int, amplitude: tuple[float, float], sigma: float = 0.3) -> GaussianParameters:
@@ -163,7 +163,7 @@ def test_it_is_the_networks_steps_with_the_state_handed_on() -> None:
     grid = squares[0].grid
     state, displacement, warped = network.initial_state(2, 32), torch.zeros(2, 2, 32, 32), moving
     for step in range(3):
-        parameters, state = network.step(fixed, warped, state)
+        parameters, state, _ = network.step(fixed, warped, state)
         displacement = displacement + parameters.displacement(normalised_lattice(grid, fixed))
         warped = warp(moving, displacement, grid).image
         for name in NAMES:

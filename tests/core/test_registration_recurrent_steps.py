@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from r2n2.config import NetworkConfig, RegistrationConfig, StoppingConfig
 from r2n2.evaluation import target_registration_error
 from r2n2.geometry import Grid
+from r2n2.network import MatchingPursuit, RecurrentNetwork, create_network
 from r2n2.network.blocks import ConvGRU, bounded
 from r2n2.network.checkpoint import load_network
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import Pairs, RegistrationStep, build_method
 from r2n2.registration.cuda_graph import Recorded, TensorFunction, Tensors
 from r2n2.registration.recurrent import RecurrentMethod
@@ -28,17 +28,16 @@ from r2n2.transform.warp import normalised_lattice
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ODD = Grid((37, 53), (1.7, 0.9), (3.0, -8.0))
-EVIDENCE = NetworkConfig(channels=(3, 5, 6, 8), working_size=32, evidence_sizes=(32, 48))
+PURSUIT = NetworkConfig(channels=(3, 5, 6, 8), working_size=32, least_squares_sizes=(32, 48))
 PAPER = NetworkConfig(channels=(3, 5, 6, 8), working_size=32)
-FORCE = NetworkConfig(channels=(3, 5, 6, 8), working_size=32, force_channels=True)
 
 
-def _network(config: NetworkConfig) -> R2N2:
+def _network(config: NetworkConfig) -> RecurrentNetwork:
     torch.manual_seed(3)
-    network = R2N2(config).eval()
+    network = create_network(config).eval()
     torch.nn.init.normal_(network.parameter_head.output.weight, std=0.05)
-    if network.chooser is not None:
-        for head in network.chooser.heads:
+    if isinstance(network, MatchingPursuit):
+        for head in network.placement.heads:
             torch.nn.init.normal_(head.weight, std=0.02)
     return network
 
@@ -60,16 +59,16 @@ def _fields(step: RegistrationStep) -> Tensor:
     return torch.stack([transform.displacement_field().vectors for transform in step.transforms()])
 
 
-def _plainly(network: R2N2, pairs: Pairs, steps: int) -> Tensor:
+def _plainly(network: RecurrentNetwork, pairs: Pairs, steps: int) -> Tensor:
     """Displacement after some steps, one pair at a time, by the path that training takes."""
     found = []
     for k in range(len(pairs)):
         squares = prepare(network.config, pairs.part(slice(k, k + 1)), network.entry.weight)
         progress, parts = begin(network, squares), []
         for _ in range(steps):
-            parameters, progress, _ = advance(network, squares, progress, compare(squares, progress.displacements))
+            step, progress = advance(network, squares, progress, compare(squares, progress.displacements))
             progress = progress.detached()
-            parts.append([values.detach()[0] for values in parameters])
+            parts.append([values.detach()[0] for values in step.parameters])
         numbers = [torch.stack(column) for column in zip(*parts, strict=True)]
         found.append(GaussianSequence(*numbers, pairs.grid).displacement_field().vectors)
     return torch.stack(found)
@@ -119,7 +118,7 @@ def test_a_gaussian_on_a_lattice_is_the_gaussian_at_its_positions(ndim: int) -> 
     assert torch.autograd.gradcheck(lambda c, s, o: gaussian_on_lattice(lattice, c, precision_matrix(s, o)), inputs)
 
 
-@pytest.mark.parametrize("config", [EVIDENCE, PAPER, FORCE])
+@pytest.mark.parametrize("config", [PURSUIT, PAPER])
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_batch_quickly_is_every_pair_plainly(config: NetworkConfig, shared: bool) -> None:
     network, pairs = _network(config), _pairs(shared=shared)
@@ -181,7 +180,7 @@ def test_when_all_have_stopped_the_run_ends() -> None:
     pairs = _pairs(2)
     still = Pairs(pairs.fixed, pairs.fixed.clone(), pairs.fixed_valid, pairs.moving_valid, pairs.grid)
     never = StoppingConfig(displacement=10, improvement=1, patience=3)
-    steps = list(RecurrentMethod(_network(EVIDENCE), steps=9, stopping=never).register(still))
+    steps = list(RecurrentMethod(_network(PURSUIT), steps=9, stopping=never).register(still))
     assert [(step.index, step.total) for step in steps] == [(1, 9), (2, 9), (3, 9)]
     assert [len(sequence) for sequence in steps[-1].transforms()] == [3, 3]  # type: ignore[arg-type]
 
@@ -189,15 +188,15 @@ def test_when_all_have_stopped_the_run_ends() -> None:
 @pytest.mark.parametrize("setting", ["displacement", "improvement"])
 def test_either_a_change_of_displacement_or_of_similarity_keeps_a_pair_going(setting: str) -> None:
     config = StoppingConfig(**{"displacement": 10.0, "improvement": 1.0, "patience": 1, setting: 0.0})
-    first = next(RecurrentMethod(_network(EVIDENCE), steps=3).register(_pairs(1)))
-    steps = list(RecurrentMethod(_network(EVIDENCE), steps=3, stopping=config).register(_pairs(1)))
+    first = next(RecurrentMethod(_network(PURSUIT), steps=3).register(_pairs(1)))
+    steps = list(RecurrentMethod(_network(PURSUIT), steps=3, stopping=config).register(_pairs(1)))
     assert float(first.loss) < float(_loss_before(_pairs(1)))
     assert len(steps) == 3
 
 
 def _loss_before(pairs: Pairs) -> Tensor:
-    squares = prepare(EVIDENCE, pairs, torch.zeros(1))
-    seen = compare(squares, begin(_network(EVIDENCE), squares).displacements)
+    squares = prepare(PURSUIT, pairs, torch.zeros(1))
+    seen = compare(squares, begin(_network(PURSUIT), squares).displacements)
     return (seen.fixed - seen.warped)[seen.valid].square().mean()
 
 
@@ -239,7 +238,7 @@ def _recorder(reads: _HostReads) -> Callable[[TensorFunction, Tensors], tuple[Ca
     return record
 
 
-@pytest.mark.parametrize("config", [EVIDENCE, PAPER, FORCE])
+@pytest.mark.parametrize("config", [PURSUIT, PAPER])
 @pytest.mark.parametrize("stopping", [None, StoppingConfig(displacement=0.05, improvement=0.2, patience=2)])
 def test_recorded_steps_are_the_same_steps(config: NetworkConfig, stopping: StoppingConfig | None) -> None:
     network, pairs, reads = _network(config), _pairs(3), _HostReads()
@@ -296,9 +295,9 @@ def test_a_pair_that_is_no_number_any_more_stays_alone_in_a_recording() -> None:
     moving = pairs.moving.clone()
     moving[1] = float("nan")
     spoilt = Pairs(pairs.fixed, moving, pairs.fixed_valid, pairs.moving_valid, pairs.grid)
-    method = RecurrentMethod(_network(EVIDENCE), steps=5, recorder=_recorder(_HostReads()))
+    method = RecurrentMethod(_network(PURSUIT), steps=5, recorder=_recorder(_HostReads()))
     *_, last = method.register(spoilt)
-    *_, alone = RecurrentMethod(_network(EVIDENCE), steps=5).register(pairs.part(slice(0, 1)))
+    *_, alone = RecurrentMethod(_network(PURSUIT), steps=5).register(pairs.part(slice(0, 1)))
     assert [len(sequence) for sequence in last.transforms()] == [5, 0]  # type: ignore[arg-type]
     assert last.loss.isnan().tolist() == [False, True]
     torch.testing.assert_close(_fields(last)[0], _fields(alone)[0], rtol=0, atol=1e-4)

@@ -124,3 +124,24 @@ def test_only_a_transform_to_be_used_moves_a_frame(status: FrameStatus) -> None:
     warped = warp_frame(ImageSeries(frames, GRID), _result(status))
     moved = status in (FrameStatus.OK, FrameStatus.FOLDED, FrameStatus.EDITED)
     np.testing.assert_array_equal(warped[:, :-2, 5:], frames[1, :, 2:, :-5] if moved else frames[1, :, :-2, 5:])
+
+
+@pytest.mark.parametrize("shift", [(0.0, 0.0), (0.3, 0.4), (-0.5, 1.5), (2.2, -3.7)])
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
+def test_one_pixel_that_is_not_finite_stays_one_and_its_neighbours_keep_their_values(
+    shift: tuple[float, float], bad: float
+) -> None:
+    image = np.full((2, 31, 47), 5.0, np.float32)
+    image[1, 15, 20] = bad
+    warped = warp_pixels(image, _shift(shift))
+    where = np.argwhere(~np.isfinite(warped))
+    assert len(where) <= 1 or shift == (-0.5, 1.5), "halfway between two pixels both may be the nearest"
+    assert len(where) <= 4
+    for channel, row, column in where:
+        assert channel == 1
+        assert abs(row + shift[0] - 15) <= 0.51
+        assert abs(column + shift[1] - 20) <= 0.51
+        assert warped[channel, row, column] == bad or math.isnan(bad)
+    assert np.allclose(warped[np.isfinite(warped)], 5.0), "a value beside it is made of measured pixels alone"
+    if shift != (-0.5, 1.5):
+        assert len(where) == 1, "and it is not lost either"

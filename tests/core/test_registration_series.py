@@ -325,6 +325,22 @@ def test_the_automatic_reference_has_the_mean_intensity_nearest_the_mean() -> No
         automatic_reference(ImageSeries(np.zeros((3, 1, *GRID.shape)), GRID))
 
 
+def test_the_automatic_reference_looks_at_what_is_registered_not_at_alpha() -> None:
+    grey = np.random.default_rng(0).integers(0, 100, (1, *GRID.shape))
+    frames = np.stack([np.concatenate([grey + shade] * 3 + [np.full_like(grey, alpha)]) for shade, alpha in ALPHAS])
+    # With alpha counted in, frame 0 would lie nearest the mean.
+    assert automatic_reference(ImageSeries(frames.astype(np.uint8), GRID)) == 2
+
+
+ALPHAS = ((0, 180), (120, 0), (60, 255))
+
+
+def test_why_no_frame_can_be_the_reference_is_told() -> None:
+    frames = np.full((2, 1, *GRID.shape), np.nan)
+    with pytest.raises(ArgumentError, match=r"frame 1: 100\.0 % of the pixels are NaN"):
+        automatic_reference(ImageSeries(frames, GRID))
+
+
 def test_a_frame_that_will_be_refused_is_not_chosen_as_reference() -> None:
     base = make.texture(GRID.shape).numpy()
     frames = np.stack([base, base + 10, base + 20])

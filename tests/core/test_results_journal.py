@@ -22,8 +22,8 @@ import torch
 from r2n2.cli import main
 from r2n2.config import NetworkConfig
 from r2n2.io import write_series
+from r2n2.network import R2N2, MatchingPursuit
 from r2n2.network.checkpoint import save_network
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, batch_size, register_series
 from r2n2.results.journal import JOURNAL_NAME, read_journal
 from r2n2.results.reader import read_result
@@ -32,6 +32,7 @@ from r2n2.series import ImageSeries
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 FRAMES = 11
+PURSUIT = NetworkConfig(channels=(2, 3, 4, 6), least_squares_sizes=(16, 32), working_size=32)
 SETTINGS = """
 method = "fit"
 steps = 6
@@ -66,7 +67,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with_times = ImageSeries(frames, series.grid, tuple(0.1 * k for k in range(FRAMES)), source={"format": "mha"})
     (folder / "settings.toml").write_text(SETTINGS)
     torch.manual_seed(0)
-    save_network(folder / "small.safetensors", R2N2(NetworkConfig(channels=(2, 3, 4, 6), evidence_sizes=(16, 32), working_size=32)))
+    save_network(folder / "small.safetensors", MatchingPursuit(PURSUIT))
     return write_series(folder, "in", with_times, iter(frames))
 
 
@@ -347,12 +348,13 @@ def test_a_run_that_is_another_begins_anew(
     assert_same(out, whole("--steps", "5"))
 
 
-@pytest.mark.parametrize("what", ["input", "weights", "version", "device"])
+@pytest.mark.parametrize("what", ["input", "weights", "version", "device", "precision"])
 def test_what_makes_a_run_another(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], what: str
 ) -> None:
     out, mine = tmp_path / "out", tmp_path / "in.mha"
     options = variant("network", source)
+    monkeypatch.setattr("r2n2.registration.precision._remembered", lambda config, device: "float32")
     mine.write_bytes(source.read_bytes())
     (tmp_path / "settings.toml").write_text(SETTINGS)
     stop_after(1, monkeypatch, mine, out, *options)
@@ -364,6 +366,9 @@ def test_what_makes_a_run_another(
         options = (*options[:-1], tmp_path / "other.safetensors")
     elif what == "version":
         monkeypatch.setattr("r2n2.results.writer.versions", lambda: {"r2n2": "0.1.0", "torch": "other"})
+    elif what == "precision":
+        # The settings say "auto" in both parts, and the machine's memory was lost between them.
+        monkeypatch.setattr("r2n2.registration.precision._remembered", lambda config, device: "bfloat16")
     else:
         monkeypatch.setattr("r2n2.registration.resolve_device", lambda name: torch.device("cpu:0"))
     capsys.readouterr()

@@ -20,9 +20,11 @@ from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.geometry import Grid, Space
 from r2n2.io import read_field, read_series
+from r2n2.registration import resolve_device
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.report.page import render_report
-from r2n2.results.manifest import input_sha256, load_manifest, run_sha256
+from r2n2.report import page
+from r2n2.results.journal import JOURNAL_NAME
+from r2n2.results.manifest import RunFacts, input_sha256, load_manifest, run_sha256
 from r2n2.results.writer import ResultWriter, check_folder, check_space, is_same_run, read_result, read_sequences
 from r2n2.runtime.folder_lock import LOCK_NAME
 from r2n2.runtime.memory import peak_memory_mib
@@ -74,7 +76,7 @@ def write(folder: Path, series: ImageSeries, found: list[FrameResult], **options
     with ResultWriter(folder, series, RegistrationConfig(), **options) as writer:
         for item in found:
             writer.add(item)
-        return writer.finish(render_report)
+        return writer.finish(page.render_report)
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
@@ -295,7 +297,7 @@ _KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path.insert(0, {tests!r})
-from test_export import *
+from test_results_writer import *
 folder = Path({folder!r})
 with ResultWriter(folder, make_series(folder / "in.mha"), RegistrationConfig()) as writer:
     for item in results()[:3]:
@@ -356,6 +358,37 @@ def test_the_same_run_is_recognised_and_others_are_not(finished) -> None:
     assert not is_same_run(folder.parent, run_sha256(config, digest, {}))
 
 
+def test_the_precision_computed_in_tells_runs_apart_and_auto_does_not(finished) -> None:
+    folder, series, _ = finished
+    config, digest = RegistrationConfig(), input_sha256(series)
+    assert not is_same_run(folder, run_sha256(config, digest, {}, precision="bfloat16"))
+    assert is_same_run(folder, run_sha256(RegistrationConfig(precision="float32"), digest, {}, precision="float32"))
+
+
+def test_what_was_used_is_recorded_as_it_was_when_it_ran(tmp_path: Path) -> None:
+    used = RunFacts(device="cuda:1", weights_sha256="abc", precision="bfloat16", threads=3, wall_time_s=12.5)
+    write(tmp_path / "out", make_series(tmp_path / "in.mha"), results(), facts=used)
+    found = load_manifest(tmp_path / "out")
+    assert (found.device, found.weights_sha256, found.precision, found.threads) == ("cuda:1", "abc", "bfloat16", 3)
+    assert found.wall_time_s == 12.5, "an export takes its own time, which is not the run's"
+
+
+def test_a_run_is_held_to_what_it_recorded() -> None:
+    config = RegistrationConfig(method="fit")
+    facts = RunFacts.of(config)
+    assert facts == RunFacts(device=str(resolve_device("auto")), threads=torch.get_num_threads())
+    held = facts.held_to(config)
+    assert (held.device, held.precision) == (facts.device, "float32")
+
+
+def test_a_manifest_of_an_older_version_still_reads(tmp_path: Path, finished) -> None:
+    values = json.loads((finished[0] / "run.json").read_text())
+    del values["precision"], values["threads"]
+    (tmp_path / "run.json").write_text(json.dumps(values))
+    found = load_manifest(tmp_path)
+    assert (found.precision, found.threads) == (None, None)
+
+
 def test_the_input_hash_sees_pixels_geometry_and_times_but_not_byte_order(tmp_path: Path) -> None:
     series = make_series(tmp_path / "a.mha")
     swapped = dataclasses.replace(series, frames=series.frames.astype(">i2"), source={})
@@ -368,6 +401,23 @@ def test_the_input_hash_sees_pixels_geometry_and_times_but_not_byte_order(tmp_pa
         dataclasses.replace(series, grid=Grid(GRID.shape, (1.8, 0.8), GRID.origin, TURN)),
     ]
     assert len({input_sha256(item) for item in [series, *others]}) == 4
+
+
+def test_a_batch_is_on_disk_before_the_next_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flushed: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def spied(handle: int) -> None:
+        flushed.append((os.fstat(handle).st_ino, os.fstat(handle).st_size))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", spied)
+    with ResultWriter(tmp_path / "out", make_series(tmp_path / "in.mha"), RegistrationConfig(), batch_size=2) as writer:
+        for first in (0, 2):
+            writer.add(*results()[first : first + 2])
+            journal = (tmp_path / "out" / JOURNAL_NAME).stat()
+            assert flushed[-1] == (journal.st_ino, journal.st_size), "all of the journal, and nothing after it"
+        writer.finish(page.render_report)
 
 
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
@@ -383,10 +433,11 @@ def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("lock", "taken"),
     [
-        ({"pid": 2**22 - 3, "host": None, "started": "1"}, True),
-        ({"pid": "self", "host": None, "started": "another life"}, True),
-        ({"pid": 1, "host": "another.machine", "started": "1"}, False),
-        ("garbage", False),
+        ({"pid": 2**22 - 3, "host": None}, True),
+        ({"pid": "self", "host": None}, True),
+        ({"pid": 1, "host": "another.machine"}, False),
+        ("garbage", True),
+        ("", True),
     ],
 )
 def test_a_stale_lock_is_taken_over_and_a_foreign_one_is_not(tmp_path: Path, lock: dict | str, taken: bool) -> None:
@@ -394,7 +445,8 @@ def test_a_stale_lock_is_taken_over_and_a_foreign_one_is_not(tmp_path: Path, loc
     folder.mkdir()
     if isinstance(lock, dict):
         lock = {**lock, "host": lock["host"] or socket.gethostname(), "pid": os.getpid() if lock["pid"] == "self" else lock["pid"]}
-    (folder / LOCK_NAME).write_text(json.dumps(lock))
+        lock = json.dumps(lock)
+    (folder / LOCK_NAME).write_text(lock)
     if taken:
         write(folder, make_series(tmp_path / "in.mha"), results())
         assert not (folder / LOCK_NAME).exists()
@@ -441,7 +493,7 @@ def test_frames_added_twice_or_missing_are_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="added before"):
             writer.add(results()[0])
         with pytest.raises(ValueError, match=r"\[1, 2, 3\]"):
-            writer.finish(render_report)
+            writer.finish(page.render_report)
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"kind": "series"}', '{"kind": 3}'])

@@ -9,6 +9,7 @@ import torch
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.simulation import Label, SimulatedSeries, ThoraxConfig, random_gaussian_motion, synthetic_pair, thorax_series
+from r2n2.simulation.people import acquisition
 from r2n2.transform import folding_percent, jacobian_determinant, map_points, warp_image
 
 CLEAN = {"noise": 0.0, "bias": 0.0, "density_effect": 0.0, "flow_effect": 0.0}
@@ -107,6 +108,61 @@ def test_same_seed_same_series_and_frames_do_not_depend_on_each_other() -> None:
     assert float(np.abs(other.series.frame(0).astype(float) - all_frames[0]).mean()) > 30
 
 
+@pytest.fixture(scope="module")
+def positions() -> list[SimulatedSeries]:
+    """One person at five slice positions."""
+    configs = [ThoraxConfig(seed=2, slices=5, slice=k, **SMALL, **CLEAN) for k in range(5)]
+    return [thorax_series(config) for config in configs]
+
+
+def test_slice_positions_show_one_person_from_back_to_front(positions: list[SimulatedSeries], thorax: SimulatedSeries) -> None:
+    areas = [{label: int((one.label_map(0) == label).sum()) for label in Label} for one in positions]
+    heart = [area[Label.HEART] for area in areas]
+    assert heart[0] == heart[1] == 0
+    assert min(heart[2:4]) > 0
+    width = [int((one.label_map(0) == Label.LUNG).any(axis=0).sum()) for one in positions]
+    assert width[0] < width[1] < width[2] > width[3] > width[4]
+    # The middle one is of the person who is seen there alone.
+    one, other = positions[2]._scene.motion, thorax._scene.motion
+    assert (one.wall_half_width_mm, one.heart_mm) == (other.wall_half_width_mm, other.heart_mm)
+
+
+def test_every_slice_position_has_breaths_vessels_and_noise_of_its_own(positions: list[SimulatedSeries]) -> None:
+    way = [one.displacement(0, 4).vectors[0].mean() for one in positions]
+    assert len({round(float(value), 3) for value in way}) == 5
+    noisy = [ThoraxConfig(seed=2, slices=5, slice=k, frames=1, shape=(40, 40), noise=0.05, landmarks=0) for k in (1, 2)]
+    corner = [thorax_series(config).series.frame(0)[0][:4, :4] for config in noisy]
+    assert (corner[0] != corner[1]).any()
+
+
+@pytest.mark.parametrize("seed", [2000, 2041])
+def test_no_slice_position_folds(seed: int) -> None:
+    for config in acquisition(seed, frames=6, size=32)[::6]:
+        simulated = thorax_series(config.model_copy(update={"landmarks": 0}))
+        field = simulated.displacement(0, 4).to_space(Space.NORMALISED)
+        assert float(jacobian_determinant(field.vectors[None], field.grid).min()) > 0.3
+
+
+def test_the_diaphragm_moves_further_at_the_back() -> None:
+    still = {"irregularity": 0.0, "hysteresis_s": 0.0, "frames": 14, "shape": (64, 64), "landmarks": 0}
+    ways = []
+    for number in range(3):
+        simulated = thorax_series(ThoraxConfig(seed=1, slices=3, slice=number, **still, **CLEAN))
+        probe = simulated._scene.to_index(np.array([[70.0, -70.0]]))
+        heights = [float(simulated.track(probe, 0, frame)[0, 0]) for frame in range(14)]
+        ways.append(max(heights) - min(heights))
+    assert ways[0] > 1.2 * ways[2]
+
+
+def test_an_acquisition_has_the_papers_shape() -> None:
+    people = [acquisition(seed) for seed in range(2000, 2042)]
+    counts = [len(person) for person in people]
+    assert (min(counts), max(counts)) == (7, 14)
+    assert all(config.frames == 140 and config.shape == (256, 256) for person in people for config in person)
+    assert all(person[0].position == -person[-1].position for person in people)
+    assert len({person[0].breathing_depth_mm for person in people}) == 42
+
+
 def test_noise_is_rician_and_new_in_every_frame() -> None:
     config = ThoraxConfig(seed=1, frames=2, shape=(64, 64), spacing_mm=(9.0, 9.0), noise=0.03, breathing_depth_mm=0, bias=0)
     simulated = thorax_series(config)
@@ -157,6 +213,7 @@ def test_the_lung_darkens_as_it_fills(thorax: SimulatedSeries, extremes: tuple[i
         ({"spacing_mm": (0.0, 1.0)}, "spacing_mm"),
         ({"noise": -1}, "noise"),
         ({"frames": 0}, "frames"),
+        ({"slices": 3, "slice": 3}, "slice must be 0 to 2 of 3"),
     ],
 )
 def test_wrong_settings_are_refused(values: dict[str, object], message: str) -> None:

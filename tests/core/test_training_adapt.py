@@ -12,7 +12,8 @@ from training_factory import network_config
 
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import MatchingPursuit, RecurrentNetwork
+from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.series import ImageSeries
 from r2n2.training import adapt as module
 from r2n2.training.adapt import Adapting, Score, adapt
@@ -21,9 +22,9 @@ from r2n2.training.loop import Trainer
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def _network() -> R2N2:
+def _network() -> MatchingPursuit:
     torch.manual_seed(0)
-    return R2N2(network_config(evidence_sizes=(32,))).eval()
+    return MatchingPursuit(network_config(least_squares_sizes=(32,))).eval()
 
 
 def _series(count: int = 9, shape: tuple[int, ...] = (40, 56)) -> ImageSeries:
@@ -38,7 +39,7 @@ def _series(count: int = 9, shape: tuple[int, ...] = (40, 56)) -> ImageSeries:
     return ImageSeries(stack, Grid(shape[-2:], (1.5, 1.0)), name="disc")
 
 
-def _run(series: ImageSeries, network: R2N2, updates: int = 3, **options: Any) -> list[Adapting]:
+def _run(series: ImageSeries, network: RecurrentNetwork, updates: int = 3, **options: Any) -> list[Adapting]:
     seen: list[Adapting] = []
     for adapting in adapt(series, network, seconds=1e6, reference=0, stop=lambda: len(seen) >= updates, **options):
         seen.append(adapting)
@@ -59,7 +60,7 @@ def test_the_result_is_never_worse_and_the_start_stays_as_it_is() -> None:
 
 
 def test_weights_that_make_the_held_out_frames_worse_are_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoilt(self: Trainer) -> R2N2:
+    def spoilt(self: Trainer) -> RecurrentNetwork:
         network = copy.deepcopy(self.network).eval()
         with torch.no_grad():
             network.parameter_head.output.bias[2:4] = 5.0  # every Gaussian moves by half its width
@@ -71,6 +72,23 @@ def test_weights_that_make_the_held_out_frames_worse_are_not_kept(monkeypatch: p
     assert last.checked
     assert last.best == last.start
     torch.testing.assert_close(last.network.parameter_head.output.bias, network.parameter_head.output.bias)
+
+
+def test_a_hole_of_a_held_out_frame_moves_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether weights are kept must not depend on pixels that are not measured."""
+    grid, valid = Grid((40, 56)), torch.ones(1, 1, 40, 56, dtype=torch.bool)
+    moving = torch.rand(1, 1, 40, 56, generator=torch.Generator().manual_seed(0))
+    fixed = moving.roll(-6, 3)
+    valid[..., 10:25, 20:34] = False
+    frames = module._Frames(fixed[0], torch.ones(1, 40, 56, dtype=torch.bool), torch.where(valid, moving, 5.0), valid, (1,))
+    shift = torch.zeros(1, 2, 40, 56)
+    shift[:, 1] = 6 * 2 / 55
+    monkeypatch.setattr(module, "displacements", lambda method, pairs: shift)
+    series = ImageSeries(np.zeros((2, 1, 40, 56), np.float32), grid)
+    score = module._score(RecurrentMethod(_network()), frames, series, torch.device("cpu"))
+    assert score.similarity > 0.999
+    (taught,) = module._taught(frames, series, torch.device("cpu"))
+    assert torch.equal(taught.displacement, shift[0])
 
 
 def test_better_is_more_alike_without_more_folding() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from torch import Tensor
 from r2n2.training.chunk import Chunk, Sequences
 from r2n2.training.loop import build_network
 from r2n2.training.presets import PRESETS, preset
-from r2n2.training.settings import ObjectiveConfig, TrainingConfig
+from r2n2.training.settings import ObjectiveConfig, Stage, TrainingConfig
 
 TOLERANCE = 1e-3
 """Pixels outside the outermost centres that still count as inside."""
@@ -55,7 +56,7 @@ def _warped(image: np.ndarray, displacement: np.ndarray) -> tuple[np.ndarray, np
 
 def test_the_papers_loss_is_the_mean_over_the_steps_plus_a_tenth_of_the_final_variation() -> None:
     settings = make.config(steps=3, batch=2)
-    assert settings.objective == preset("paper").objective
+    assert settings.objective == preset("paper-as-published").objective
     network = _network(settings).eval()
     sequences = _start(network, settings)
     with torch.no_grad():
@@ -85,22 +86,34 @@ def test_the_papers_loss_is_the_mean_over_the_steps_plus_a_tenth_of_the_final_va
     assert float(progress.displacements[0].abs().max()) > 0.01
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_stage_without_truth_judges_by_the_images_alone(told: bool) -> None:
+    settings = make.config(steps=2, batch=2, objective={"distance": 8.0, "similarity_with_truth": 0.0, "total_variation": 0.0})
+    trainer = make.trainer(settings.model_copy(update={"stages": (Stage(updates=2, working_size=32, steps=2, truth=told),)}))
+    step = trainer.make_update()
+    assert math.isnan(step.logged["relative_error"]) is not told
+    # What the images earn counts where nothing is told, and was given no weight where something is.
+    sequences = trainer.begin(0, 2, 32, told=told)
+    loss, _, logged = trainer.chunk(sequences, 1)
+    assert (float(loss.detach()) == pytest.approx(float(logged["similarity"]), rel=1e-5)) is not told
+
+
 def test_the_presets_are_what_they_are_called() -> None:
-    paper = preset("paper")
+    paper = preset("paper-as-published")
     assert paper == TrainingConfig()
     assert (paper.optimiser.learning_rate, paper.optimiser.amsgrad, paper.optimiser.clip) == (1e-4, True, 1.0)
-    assert (paper.stages[0].steps, paper.stages[0].working_size, paper.chunk, paper.network.force_channels) == (25, 256, 0, False)
+    assert (paper.stages[0].steps, paper.stages[0].working_size, paper.chunk, paper.network.least_squares_sizes) == (25, 256, 0, ())
     assert (paper.objective.measure, paper.objective.total_variation, paper.objective.supervised) == ("mse", 0.1, 0.0)
     for name in PRESETS:
         assert preset(name).name == name
         assert TrainingConfig.model_validate(preset(name).model_dump()) == preset(name)
-    with pytest.raises(ValueError, match="choose paper or general"):
+    with pytest.raises(ValueError, match="choose paper, paper-as-published, general"):
         preset("genral")
 
 
-@pytest.mark.parametrize("sizes", [(), (32,)], ids=["paper", "evidence"])
+@pytest.mark.parametrize("sizes", [(), (32,)], ids=["paper", "matching pursuit"])
 def test_activations_computed_again_give_the_same_gradients(sizes: tuple[int, ...]) -> None:
-    network = make.network_config(keep_probability=0.7, evidence_sizes=sizes)
+    network = make.network_config(keep_probability=0.7, least_squares_sizes=sizes)
     kept = _gradients(make.config(steps=3, network=network))
     again = _gradients(make.config(steps=3, network=network, recompute=True))
     other = _gradients(make.config(steps=3, network=network), seed=1)
@@ -109,10 +122,10 @@ def test_activations_computed_again_give_the_same_gradients(sizes: tuple[int, ..
     assert kept[0] != other[0], "there was no noise to repeat"
 
 
-@pytest.mark.parametrize("sizes", [(), (32,)], ids=["paper", "evidence"])
+@pytest.mark.parametrize("sizes", [(), (32,)], ids=["paper", "matching pursuit"])
 @pytest.mark.parametrize("recompute", [False, True])
 def test_bfloat16_stays_near_float32(sizes: tuple[int, ...], recompute: bool) -> None:
-    network = make.network_config(evidence_sizes=sizes)
+    network = make.network_config(least_squares_sizes=sizes)
     objective = ObjectiveConfig(supervised=1.0, placement=0.05 if sizes else 0.0)
     full = _gradients(make.config(steps=3, network=network, objective=objective))
     low = _gradients(make.config(steps=3, network=network, objective=objective, precision="bfloat16", recompute=recompute))

@@ -141,7 +141,7 @@ def test_what_train_refuses(data: Path, config: str, tmp_path: Path, capsys: pyt
         ([config, "-o", tmp_path / "new"], 2, "--data: no folder is given"),
         ([tmp_path / "none.toml", "--data", data, "-o", tmp_path / "new"], 2, "none.toml: no such file"),
         ([config, "--preset", "paper", "--data", data, "-o", tmp_path / "new"], 2, "--preset paper: the settings come from"),
-        (["--preset", "papper", "--data", data, "-o", tmp_path / "new"], 2, "choose paper or general"),
+        (["--preset", "papper", "--data", data, "-o", tmp_path / "new"], 2, "choose paper, paper-as-published, general"),
         ([config, "--data", tmp_path / "absent", "-o", tmp_path / "new"], 3, "absent: no such file or folder"),
         ([config, "--data", data, "-o", tmp_path / "new", "--device", "tpu"], 4, "device: 'tpu' is not known"),
         ([config, "--data", data, "-o", tmp_path / "new", "--minutes", -1], 2, "minutes"),
@@ -166,6 +166,27 @@ def test_the_settings_can_be_written_and_changed(tmp_path: Path, capsys: pytest.
     other = tmp_path / "general.toml"
     assert _run("train", "--write-config", other) == 0
     assert TrainingConfig.from_toml(other) == preset("general")
+
+
+def test_training_begins_with_given_weights(
+    data: Path, config: str, tmp_path: Path, weights: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    # With a step size this small nothing is learnt.
+    still = tmp_path / "still.toml"
+    still.write_text(Path(config).read_text() + "[optimiser]\nlearning_rate = 1e-30\n")
+    assert _run("train", still, "--init", weights, "--data", data, "-o", folder, "--device", "cpu", "-q") == 0
+    one, other = load_network(folder / "weights.safetensors"), load_network(weights)
+    assert all(torch.allclose(value, other.state_dict()[name], atol=1e-20) for name, value in one.state_dict().items())
+    assert one.config.keep_probability == 0.5
+    assert read_manifest(folder / "weights.safetensors").info["init"] == weights.name
+    # Gone on with, it takes its own weights.
+    weights.unlink()
+    assert _run("train", "--resume", "-o", folder, "--device", "cpu", "-q") == 0
+    capsys.readouterr()
+    save_network(weights, R2N2(NETWORK.model_copy(update={"amplitude_scale": 0.5})))
+    assert _run("train", config, "--init", weights, "--data", data, "-o", tmp_path / "new", "--device", "cpu") == 2
+    assert "amplitude_scale 0.5 where the settings have 1.0" in _said(capsys)
 
 
 def test_a_cache_is_used_again(data: Path, config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -252,10 +273,11 @@ def test_what_adapt_refuses(data: Path, weights: Path, tmp_path: Path, capsys: p
 
 
 _BLOCKED = """
-import importlib.abc, pathlib, sys, sysconfig
+import importlib.abc, pathlib, sys
 needed = {"torch", "numpy", "pydantic", "pydantic_core", "annotated_types", "typing_extensions", "typing_inspection", "safetensors"}
 needed |= {"sympy", "mpmath", "networkx", "jinja2", "markupsafe", "filelock", "fsspec", "packaging", "torchgen", "functorch"}
-installed = {path.name.split(".")[0].split("-")[0] for path in pathlib.Path(sysconfig.get_paths()["purelib"]).iterdir()}
+places = [pathlib.Path(place) for place in sys.path if place.endswith("-packages")]
+installed = {path.name.split(".")[0].split("-")[0] for place in places for path in place.iterdir()}
 blocked = {name for name in installed - needed if not name.startswith(("r2n2", "setuptools", "_distutils", "__editable__"))}
 finders = list(sys.meta_path)
 class Some(importlib.abc.MetaPathFinder):

@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.simulation.slices import RealPair, RealSlice
-from r2n2.training import stock as stock_module
+from r2n2.training.data import reading
 from r2n2.training.data.finding import patient_by_name
 from r2n2.training.data.planes import evenly
 from r2n2.training.data.reading import Amount, ContouredPair, Stock, is_held_out, load_stock, read_stock, save_stock, split
@@ -110,7 +110,7 @@ def test_a_damaged_stock_is_refused(tmp_path: Path, how: str) -> None:
 
 
 def test_a_forged_stock_is_refused(tmp_path: Path) -> None:
-    from r2n2.training import stock_file
+    from r2n2.training.data import file as stock_file
 
     path = tmp_path / "a.safetensors"
     save_stock(path, _stock())
@@ -339,7 +339,7 @@ def test_the_cache_is_used_while_nothing_changes(tmp_path: Path, monkeypatch: py
     def unexpected(*_: object) -> Stock:
         raise LookupError("read again")
 
-    monkeypatch.setattr(stock_module, "_load", unexpected)
+    monkeypatch.setattr(reading, "_load", unexpected)
     again = load_stock([data], axes="TYX", cache=cache)
     assert torch.equal(first.slices[1].image, again.slices[1].image)
     with pytest.raises(LookupError):
@@ -377,7 +377,8 @@ class Block(importlib.abc.MetaPathFinder):
             raise ModuleNotFoundError(f"{name} is not installed here")
 sys.meta_path.insert(0, Block())
 from pathlib import Path
-from r2n2.training import journal, state, stock
+from r2n2.training import journal, state
+from r2n2.training.data import reading as stock
 training, validation = stock.split(stock.read_stock(Path(sys.argv[1]) / "a.safetensors"), held_out=["a"])
 import torch
 state.save_state(Path(sys.argv[1]), state.TrainingState(1, 1, 0.0, {"w": torch.ones(2)}, {}))

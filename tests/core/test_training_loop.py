@@ -50,11 +50,20 @@ def test_stages_follow_each_other_and_the_last_goes_on() -> None:
 
 def test_learning_rate_rises_and_falls() -> None:
     plain = OptimiserConfig(learning_rate=0.5)
-    assert [learning_rate(plain, update, 10) for update in (0, 9)] == [0.5, 0.5]
+    stages = (Stage(updates=30, working_size=32, steps=2), Stage(updates=70, working_size=32, steps=2))
+    assert [learning_rate(plain, stages, update) for update in (0, 99)] == [0.5, 0.5]
     shaped = OptimiserConfig(learning_rate=0.5, warmup=4, decay="cosine")
-    assert learning_rate(shaped, 0, 100) == pytest.approx(0.125)
-    assert learning_rate(shaped, 50, 100) == pytest.approx(0.5 * (0.01 + 0.99 / 2))
-    assert learning_rate(shaped, 100, 100) == pytest.approx(0.005)
+    assert learning_rate(shaped, stages, 0) == pytest.approx(0.125)
+    assert learning_rate(shaped, stages, 50) == pytest.approx(0.5 * (0.01 + 0.99 / 2))
+    assert learning_rate(shaped, stages, 100) == pytest.approx(0.005)
+
+
+def test_a_stage_may_have_a_step_size_that_falls_within_it() -> None:
+    plain = OptimiserConfig(learning_rate=0.5)
+    first, second = Stage(updates=10, working_size=32, steps=2), Stage(updates=20, working_size=32, steps=2)
+    falling = second.model_copy(update={"learning_rate": 0.2, "fall": 0.1})
+    found = [learning_rate(plain, (first, falling, falling), update) for update in (0, 9, 10, 20, 30, 40, 50)]
+    assert found == pytest.approx([0.5, 0.5, 0.2, 0.2 * 0.55, 0.2, 0.2 * 0.55, 0.02])
 
 
 def test_the_same_seed_gives_the_same_network_and_leaves_the_random_state() -> None:

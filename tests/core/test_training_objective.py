@@ -86,17 +86,19 @@ def test_a_step_costs_what_is_computed_by_hand(last: bool) -> None:
     scale = _scale(2)
     field = 0.05 * _random(2, 2, N, N, seed=3)
     known = torch.tensor([True, False])
+    lengths = [0.5, 2.0]
     truth = _truth(0.1 * _random(2, 2, N, N, seed=4), torch.full((2, 1, N, N), 1 / N**2, dtype=torch.float64))
+    truth = truth._replace(scale=torch.tensor(lengths, dtype=torch.float64))
     warped, valid = scale.sample(field)
     weights = {"similarity": 0.7, "total_variation": 0.1, "diffusion": 0.3, "folding": 5.0}
-    config = ObjectiveConfig(**weights, similarity_with_truth=0.2, supervised=2.0, roughness_with_truth=0.5)
+    config = ObjectiveConfig(**weights, similarity_with_truth=0.2, supervised=2.0, distance=3.0, roughness_with_truth=0.5)
     found = step_loss(config, field, truth, scale, known, last=last, length=7)
     for pair in range(2):
         terms = _by_hand(*(part.numpy() for part in (field[pair], scale.fixed[pair, 0], warped[pair, 0], valid[pair, 0])))
         assert min(terms.values()) > 0
         rough = 0.3 * terms["diffusion"] + 5 * terms["folding"] + (0.1 * 7 * terms["total_variation"] if last else 0)
         error = float((field[pair] - truth.displacement[pair]).norm(dim=0).mean())
-        expected = 2 * error + (0.2, 0.7)[pair] * terms["similarity"] + (0.5, 1.0)[pair] * rough
+        expected = 2 * error / lengths[pair] + 3 * error + (0.2, 0.7)[pair] * terms["similarity"] + (0.5, 1.0)[pair] * rough
         assert float(found.total[pair]) == pytest.approx(expected, rel=1e-6)
         assert float(found.error[pair]) == pytest.approx(error, rel=1e-6)
         assert float(found.similarity[pair]) == pytest.approx(terms["similarity"], rel=1e-9)
@@ -129,8 +131,8 @@ def test_the_placement_loss_by_trying_every_place() -> None:
     weight = _random(2, 1, N, N, seed=9).abs()
     weight[0] /= weight[0].sum()
     weight[1] = 0  # unknown
-    evidence: Any = SimpleNamespace(amplitudes=amplitudes)
-    found = placement_loss(scores, evidence, pooling, _truth(exact, weight), before)
+    solved: Any = SimpleNamespace(amplitudes=amplitudes)
+    found = placement_loss(scores, solved, pooling, _truth(exact, weight), before)
     worth = np.zeros((len(WIDTHS), half, half))
     error = ((exact - before)[0].square().sum(0) * weight[0, 0]).sum()
     for k, sigma in enumerate(WIDTHS):

@@ -59,7 +59,7 @@ def _free_port() -> int:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="gloo needs Linux or macOS")
 def test_two_processes_are_one_with_twice_the_batch(tmp_path: Path) -> None:
-    kinds = ("paper", "evidence")
+    kinds = ("paper", "pursuit")
     factory = str(Path(__file__).with_name("training_factory.py"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "--no-python"]
     command += [sys.executable, "-c", _PROGRAM, factory, str(tmp_path), ",".join(kinds)]

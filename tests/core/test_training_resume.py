@@ -71,6 +71,22 @@ def test_stopped_and_resumed_is_the_same_bit_for_bit(kind: str, stopped_after: i
     assert make.same(_everything(second), _everything(whole))
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_a_batch_under_way_goes_on_with_or_without_its_truth(told: bool) -> None:
+    plain = make.rich_config(7)
+    stages = tuple(stage.model_copy(update={"truth": told}) for stage in plain.stages)
+    settings = plain.model_copy(update={"stages": stages})
+    first = make.trainer(settings)
+    steps = [first.make_update() for _ in range(7)]
+    second = make.trainer(settings)
+    for _ in range(3):
+        second.make_update()
+    state = capture(second, [under_way(second)], 1.0, {})
+    third = make.trainer(settings)
+    restore(third, state, 0, 1)
+    assert [step.loss for step in third.run()] == [step.loss for step in steps[3:]]
+
+
 def test_the_noise_depends_on_the_random_state() -> None:
     """Else the test above could not notice that it was not restored."""
     settings = make.config(2, network=make.network_config(keep_probability=0.6))

@@ -68,6 +68,21 @@ def test_the_truth_is_without_error(monkeypatch: pytest.MonkeyPatch) -> None:
     assert validate(network, _shifted()).error_percent == pytest.approx(37.5, rel=1e-4)
 
 
+def test_a_hole_of_the_moving_image_moves_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    batch = _shifted()
+    valid = batch.moving_valid.clone()
+    valid[:, :, 12:18, 12:20] = False
+    holed = replace(batch, moving=torch.where(valid, batch.moving, 5.0), moving_valid=valid)
+
+    def perfect(_: object, pairs: Pairs) -> torch.Tensor:
+        moved = torch.zeros(len(pairs), 2, *pairs.grid.shape)
+        moved[:, 1] = 4 * 2 / (max(pairs.grid.shape) - 1)
+        return moved
+
+    monkeypatch.setattr(validation_module, "displacements", perfect)
+    assert validate(build_network(make.config()).eval(), holed).correlation > 0.999, "what is not measured does not count"
+
+
 def test_folding_is_counted_in_all_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
     network = build_network(make.config()).eval()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid, Space
-from r2n2.transform import normalised_lattice, resample, sample_normalised, warp
+from r2n2.transform import normalised_lattice, resample, sample_masked, sample_normalised, warp
 
 ODD = Grid((31, 47), (1.7, 0.9), (3.0, -8.0), ((0.0, -1.0), (1.0, 0.0)))
 VOLUME = Grid((7, 12, 9), (3.0, 1.5, 0.8))
@@ -151,3 +151,28 @@ def test_shapes_that_do_not_fit_are_refused() -> None:
         warp(torch.zeros(1, 1, 47, 31), torch.zeros(1, 2, 31, 47), ODD)
     with pytest.raises(ValueError, match="do not share one normalised space"):
         resample(torch.zeros(1, 1, 31, 47), ODD, Grid((31, 47)))
+
+
+def test_a_mask_moves_with_its_image() -> None:
+    image = _noise(ODD, channels=2)
+    mask = torch.ones(1, 1, *ODD.shape, dtype=torch.bool)
+    mask[0, 0, 10:14, 20:25] = False
+    warped, measured = warp(image, _constant(ODD, (2, -5)), ODD, mask=mask)
+    plain, inside = warp(image, _constant(ODD, (2, -5)), ODD)
+    torch.testing.assert_close(warped, plain)
+    assert (inside & ~measured).nonzero()[:, 2:].tolist() == [[row, column] for row in range(8, 12) for column in range(25, 30)]
+    assert not (measured & ~inside).any()
+
+
+def test_a_value_interpolated_from_a_pixel_that_is_not_measured_does_not_count() -> None:
+    mask = torch.ones(1, 1, *ODD.shape, dtype=torch.bool)
+    mask[0, 0, 12, 20] = False
+    _, measured = warp(_noise(ODD), _constant(ODD, (0.5, 0.5)), ODD, mask=mask)
+    assert (~measured[..., :-1, :-1]).nonzero()[:, 2:].tolist() == [[11, 19], [11, 20], [12, 19], [12, 20]]
+
+
+def test_without_a_mask_only_the_edge_of_the_image_counts() -> None:
+    positions = normalised_lattice(ODD, torch.zeros(1))[None] + _constant(ODD, (0, 3))
+    sampled, expected = sample_masked(_noise(ODD), None, positions, ODD), sample_normalised(_noise(ODD), positions, ODD)
+    assert torch.equal(sampled.image, expected.image)
+    assert torch.equal(sampled.valid, expected.valid)

@@ -34,10 +34,10 @@ def config(updates: int = 4, *, steps: int = 2, network: NetworkConfig | None = 
 
 
 def rich_config(updates: int = 4) -> TrainingConfig:
-    """All that a resumed run has to restore: noise, evidence, chunks in groups, a mean of the weights, two stages."""
+    """All that a resumed run has to restore: noise, least squares, chunks in groups, a mean of the weights, two stages."""
     return TrainingConfig(
         name="rich",
-        network=network_config(evidence_sizes=(32,), keep_probability=0.8),
+        network=network_config(least_squares_sizes=(32,), keep_probability=0.8),
         objective=ObjectiveConfig(supervised=1.0, placement=0.05, folding=1.0, diffusion=0.01),
         optimiser=OptimiserConfig(learning_rate=1e-3, warmup=3, decay="cosine", averaging=0.9),
         stages=(Stage(updates=3, working_size=40, steps=4), Stage(updates=updates - 3, working_size=32, steps=4)),
@@ -56,7 +56,7 @@ def parallel_trainer(kind: str, batch: int, **options: Any) -> Trainer:
         settings = config(3, **changes)
     else:
         changes |= {"objective": {"supervised": 1.0, "placement": 0.1}, "chunk": 2, "groups": 2, "recompute": True}
-        settings = config(4, steps=4, network=network_config(evidence_sizes=(32,)), **changes)
+        settings = config(4, steps=4, network=network_config(least_squares_sizes=(32,)), **changes)
     made = trainer(settings, **options)
     made.optimiser = torch.optim.SGD(made.network.parameters())  # type: ignore[assignment]
     return made

@@ -44,7 +44,7 @@ def tiny(tmp_path: Path) -> Path:
     from r2n2.network.r2n2 import R2N2
 
     torch.manual_seed(0)
-    network = R2N2(training_factory.network_config(evidence_sizes=(32,)))
+    network = R2N2(training_factory.network_config(least_squares_sizes=(32,)))
     training_factory.shaken(network)
     save_network(tmp_path / "tiny.safetensors", network)
     return tmp_path / "tiny.safetensors"

@@ -14,8 +14,7 @@ from r2n2.evaluation import dice, folding, target_registration_error, warp_label
 from r2n2.geometry import Space
 from r2n2.series import LandmarkSet
 from r2n2.similarity import correlation
-from r2n2.transform import Transform, sample_normalised
-from r2n2.transform.warp import normalised_lattice
+from r2n2.transform import Transform, warp
 
 __all__ = ["FrameScore", "FrameTruth", "score_frame"]
 
@@ -85,16 +84,13 @@ def score_frame(images: Images, place: int, transform: Transform, truth: FrameTr
     moving, moving_valid = (torch.from_numpy(part[place])[None, None] for part in (images.moving, images.moving_valid))
     grid = transform.grid
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None].float()
-    both = torch.cat((moving, moving_valid.float()), 1)
-    warped, inside = sample_normalised(both, normalised_lattice(grid, vectors) + vectors, grid)
-    # An edge of the measured area that interpolation has mixed with what is not measured does not count.
-    valid = inside & (warped[:, 1:] > 0.99) & fixed_valid
+    warped, measured = warp(moving, vectors, grid, mask=moving_valid)
     folds = folding(transform)
     before_mm, tre_mm = _landmark_errors(transform, truth)
     return FrameScore(
         truth.frame,
         float(correlation(fixed, moving, fixed_valid & moving_valid)),
-        float(correlation(fixed, warped[:, :1], valid)),
+        float(correlation(fixed, warped, measured & fixed_valid)),
         folds.percent,
         folds.min_jacobian,
         before_mm,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,6 +15,7 @@ from r2n2.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.results.manifest import RunFacts
     from r2n2.results.reader import RegisteredSeries
     from r2n2.series import ImageSeries, LandmarkSet
 
@@ -30,8 +31,7 @@ class _Job:
     """What is the same for every slice position of a run."""
 
     config: RegistrationConfig
-    device: str
-    weights_sha256: str | None
+    facts: RunFacts
     selection: dict[str, Any]
     landmarks: Path | None
     overwrite: bool
@@ -78,7 +78,7 @@ def register(
     ] = None,
     landmarks: Annotated[
         Path | None,
-        typer.Option(metavar="CSV", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=_INPUT),
+        typer.Option(metavar="FILE", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=_INPUT),
     ] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Most bytes to hold in memory.", rich_help_panel=_INPUT)] = None,
     allow_missing: Annotated[
@@ -107,11 +107,10 @@ def register(
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
     pixel_size = None if spacing is None else parse_spacing(spacing)
     from r2n2.io import read_series
-    from r2n2.registration import resolve_device
+    from r2n2.results.manifest import RunFacts
     from r2n2.results.writer import check_folder
 
-    used_device = str(resolve_device(settings.device))
-    weights_hash = _weights_hash(settings)
+    facts = RunFacts.of(settings)
     _check_paths(source, output, landmarks)
     check_folder(output)
     reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
@@ -120,8 +119,9 @@ def register(
     reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}
     stop = context.ensure_object(StopRequest)
-    job = _Job(settings, used_device, weights_hash, selection, landmarks, overwrite, quiet, stop)
-    failed = _register_one(found[0], output, job) if len(found) == 1 else _register_all(found, output, job)
+    job = _Job(settings, facts, selection, landmarks, overwrite, quiet, stop)
+    marks = _all_landmarks(found, job)
+    failed = _register_one(found[0], output, job, marks[0]) if len(found) == 1 else _register_all(found, output, job, marks)
     if failed:
         raise typer.Exit(_BAD_INPUT)
 
@@ -187,14 +187,6 @@ def _settings(path: Path | None, given: dict[str, Any]) -> RegistrationConfig:
     return RegistrationConfig.parse({**RegistrationConfig.from_toml(path).model_dump(exclude_unset=True), **given})
 
 
-def _weights_hash(settings: RegistrationConfig) -> str | None:
-    if settings.method != "r2n2":
-        return None
-    from r2n2.network.checkpoint import read_manifest
-
-    return read_manifest(settings.weights).sha256
-
-
 def _check_paths(source: Path, output: Path, landmarks: Path | None) -> None:
     if not any(sign in str(source) for sign in "*?[") and not source.exists():
         raise ReadError(f"{source}: no such file or folder; check the path")
@@ -205,24 +197,18 @@ def _check_paths(source: Path, output: Path, landmarks: Path | None) -> None:
         raise ReadError(f"--landmarks {landmarks}: no such file; check the path")
 
 
-def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job) -> bool:
+def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, marks: Sequence[LandmarkSet | None]) -> bool:
     """Every slice position into its sub-folder; one that fails does not stop the others."""
     from r2n2.results.acquisition import finish_acquisition, is_finished, slice_names
     from r2n2.results.reader import read_result
 
-    if job.landmarks is not None and not job.landmarks.is_dir():
-        raise ArgumentError(
-            f"--landmarks {job.landmarks}: the input holds {len(found)} slice positions; give a folder with slice_00.csv ..., "
-            f"or pick one slice with --slice"
-        )
     failed: dict[str, str] = {}
     flagged = False
     names = slice_names(len(found))
-    for name, series in zip(names, found, strict=True):
+    for name, series, own in zip(names, found, marks, strict=True):
         _note(job, f"{name}: {series.name}, {len(series)} frames")
-        own = None if job.landmarks is None else job.landmarks / f"{name}.csv"
         try:
-            flagged |= _register_one(series, output / name, replace(job, landmarks=own if own and own.exists() else None))
+            flagged |= _register_one(series, output / name, job, own)
         except R2N2Error as error:
             failed[name] = " ".join(str(error).split())
             print(f"r2n2: {name}: {failed[name]}", file=sys.stderr)
@@ -236,7 +222,7 @@ def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job) -> bool
     return bool(failed) or flagged
 
 
-def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
+def _register_one(series: ImageSeries, folder: Path, job: _Job, marks: LandmarkSet | None) -> bool:
     """Register one series; true if a frame failed."""
     from r2n2.registration import resolve_batch_size, resolve_device
     from r2n2.report.page import render_report
@@ -251,13 +237,13 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
     check_space(folder, series)
     for note in series.notes:
         _note(job, f"note: {note}")
-    marks = _landmarks(job.landmarks, series)
     input_hash = input_sha256(series)
     hashes = {
-        "weights_sha256": job.weights_sha256,
+        "weights_sha256": job.facts.weights_sha256,
         "landmarks_sha256": None if marks is None else landmarks_sha256(marks),
     }
-    if not job.overwrite and is_same_run(folder, run_sha256(job.config, input_hash, job.selection, **hashes)):
+    run_hash = run_sha256(job.config, input_hash, job.selection, precision=job.facts.precision, **hashes)
+    if not job.overwrite and is_same_run(folder, run_hash):
         print(f"{folder}: holds this very result already; nothing to do (--overwrite repeats it)")
         return False
     writer = ResultWriter(
@@ -266,12 +252,11 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
         job.config,
         input_hash=input_hash,
         selection=job.selection,
-        device=job.device,
-        weights_sha256=job.weights_sha256,
+        facts=job.facts,
         landmarks=marks,
         overwrite=job.overwrite,
         keep_headers="keep_headers" in job.selection,
-        batch_size=resolve_batch_size(job.config, series.grid, resolve_device(job.device)),
+        batch_size=resolve_batch_size(job.config, series.grid, resolve_device(job.facts.device)),
     )
     with writer:
         if writer.note:
@@ -279,11 +264,6 @@ def _register_one(series: ImageSeries, folder: Path, job: _Job) -> bool:
         _run(series, writer, job)
         _note(job, f"writing {folder}")
         registered = writer.finish(render_report)
-    if marks is not None:
-        from r2n2.io import check_plausible
-
-        for warning in check_plausible(marks, series, registered.reference):
-            print(f"r2n2: landmarks: {warning}", file=sys.stderr)
     return _print_result(registered)
 
 
@@ -296,19 +276,45 @@ def _run(series: ImageSeries, writer: Any, job: _Job) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=job.quiet) as bar, job.stop.patiently():
         task = bar.add_task("registering", total=len(series))
-        settings = job.config.model_copy(update={"device": job.device, "batch_size": writer.batch_size})
+        settings = job.facts.held_to(job.config).model_copy(update={"batch_size": writer.batch_size})
         for progress in register_series(series, settings, done=writer.done):
             writer.add(*progress.finished)
             bar.update(task, completed=min(progress.fraction, 1) * len(series))
             job.stop.check()
 
 
-def _landmarks(path: Path | None, series: ImageSeries) -> LandmarkSet | None:
-    if path is None:
-        return None
-    from r2n2.io import read_landmarks
+def _all_landmarks(found: Sequence[ImageSeries], job: _Job) -> list[LandmarkSet | None]:
+    """Of every slice position, read and checked before anything is registered."""
+    from r2n2.io import landmarks_of_slice
+    from r2n2.results.acquisition import slice_names
 
-    return read_landmarks(path, series.patient_grid or series.grid)
+    if job.landmarks is None:
+        return [None] * len(found)
+    if len(found) == 1:
+        return [_landmarks(job.landmarks, found[0], job)]
+    if not job.landmarks.is_dir():
+        raise ArgumentError(
+            f"--landmarks {job.landmarks}: the input holds {len(found)} slice positions; give a folder with slice_00.csv ..., "
+            f"or pick one slice with --slice"
+        )
+    paths = [landmarks_of_slice(job.landmarks, name) for name in slice_names(len(found))]
+    if not any(paths):
+        raise ReadError(f"--landmarks {job.landmarks}: holds no slice_00.csv ... of the {len(found)} slice positions; rename them")
+    return [None if path is None else _landmarks(path, series, job) for path, series in zip(paths, found, strict=True)]
+
+
+def _landmarks(path: Path, series: ImageSeries, job: _Job) -> LandmarkSet:
+    from r2n2.io import check_plausible, check_usable, read_landmarks
+    from r2n2.registration.reference import resolve_reference
+
+    marks = read_landmarks(path, series.patient_grid or series.grid)
+    reference = resolve_reference(series, job.config.reference)
+    check_usable(marks, series, reference)
+    for note in marks.notes:
+        _note(job, f"landmarks: {note}")
+    for warning in check_plausible(marks, series, reference):
+        print(f"r2n2: landmarks: {warning}", file=sys.stderr)
+    return marks
 
 
 def _print_result(registered: RegisteredSeries) -> bool:

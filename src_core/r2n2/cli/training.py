@@ -36,7 +36,11 @@ def train(
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="Folder for weights, checkpoints and log.")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(metavar="paper|general", help="Settings by name in place of CONFIG; default general.")
+        str | None,
+        typer.Option(metavar="paper|paper-as-published|general", help="Settings by name in place of CONFIG; default general."),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option(metavar="NAME|FILE", help="Weights to begin with, of the settings' network; default: random ones.")
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint in DIR, with its settings.")] = False,
     minutes: Annotated[float | None, typer.Option(help="Stop after this time.")] = None,
@@ -64,14 +68,15 @@ def train(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
 ) -> None:
     """Train the network on folders of series, split by patient. Ctrl-C saves and stops; --resume goes on."""
-    given = {"folders": data, "exclude": exclude, "minutes": minutes, "seed": seed}
+    given = {"folders": data, "exclude": exclude, "minutes": minutes, "seed": seed, "init": init}
     settings = _settings(config, preset, output if resume else None, given)
     if write_config is not None:
         _write_settings(write_config, settings)
         return
     if output is None:
         raise ArgumentError("--output: no folder is given; say where weights and checkpoints are to go, such as -o training")
-    if not settings.stock.folders:
+    seeds = settings.stock.thorax_seeds
+    if not settings.stock.folders and seeds[0] >= seeds[1]:
         raise ArgumentError("--data: no folder is given; give one or more folders of image series")
     from r2n2.registration import resolve_device
     from r2n2.training.state import state_files
@@ -154,9 +159,11 @@ def _settings(path: Path | None, preset_name: str | None, run: Path | None, give
         raise ArgumentError(f"CONFIG {path}: no such file; give settings as TOML, which --write-config writes")
     settings = preset(preset_name or "general") if path is None else TrainingConfig.from_toml(path)
     values = settings.model_dump(mode="json")
-    for name in ("minutes", "seed"):
+    for name in ("minutes", "seed", "init"):
         if given[name] is not None:
             values[name] = given[name]
+    if values["init"] is not None and Path(values["init"]).suffix:
+        values["init"] = str(Path(values["init"]).absolute())
     if given["folders"]:
         values["stock"]["folders"] = given["folders"]
     # Whole paths, so that the run can be resumed from anywhere.
@@ -178,9 +185,12 @@ def _write_settings(path: Path, settings: TrainingConfig) -> None:
 
 
 def _stock(settings: TrainingConfig, cache: Path | None, say: Callable[[str], None]) -> Stock:
+    from r2n2.training.data.contents import Stock
     from r2n2.training.data.reading import load_stock
 
     source = settings.stock
+    if not source.folders:
+        return Stock()
     stock = load_stock(
         source.folders,
         exclude_patients=source.exclude,

@@ -22,6 +22,7 @@ from r2n2.errors import ArgumentError, ResourceError
 __all__ = ["atomic_folder", "atomic_write", "check_output_name", "clean_stale", "resource_errors"]
 
 _PREFIX = ".r2n2-tmp"
+_ASIDE = ".r2n2-earlier"
 _PATTERN = re.compile(r"^\.r2n2-tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
 _RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 _LONGEST_NAME_BYTES = 255
@@ -59,6 +60,8 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a new temporary folder; on success it takes the place of ``path``, on any error it is removed.
 
+    An older folder of that name stays, or comes back, whatever goes wrong.
+
     Raises
     ------
     ArgumentError
@@ -68,21 +71,42 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     check_output_name(target.name)
-    temporary, old = _temporary_beside(target), _temporary_beside(target)
+    temporary = _temporary_beside(target)
     try:
         with resource_errors(target):
             temporary.mkdir()
             yield temporary
-            for file in temporary.rglob("*"):
-                if file.is_file():
-                    _flush_file(file)
-            if target.exists():
-                os.replace(target, old)
-            os.replace(temporary, target)
+            for entry in temporary.rglob("*"):
+                _flush_folder(entry) if entry.is_dir() else _flush_file(entry)
+            _flush_folder(temporary)
+            _put_in_place(temporary, target)
             _flush_folder(target.parent)
     finally:
-        for leftover in (temporary, old):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(temporary: Path, target: Path) -> None:
+    """A folder cannot replace one that is not empty: the old one steps aside, and steps back where the new one cannot follow."""
+    if not target.exists():
+        os.replace(temporary, target)
+        return
+    # Not a name that is ever cleaned up: a process killed in between leaves the old folder to be found.
+    aside = target.parent / f"{_ASIDE}-{secrets.token_hex(4)}"
+    os.replace(target, aside)
+    try:
+        os.replace(temporary, target)
+    except BaseException as error:
+        try:
+            os.replace(aside, target)
+        except OSError:
+            raise ResourceError(
+                f"{target}: not replaced ({error}); what was there before lies in {aside.name} beside it, rename it back"
+            ) from error
+        raise
+    if aside.is_dir() and not aside.is_symlink():
+        shutil.rmtree(aside, ignore_errors=True)
+    else:
+        aside.unlink()
 
 
 def clean_stale(folder: str | os.PathLike[str]) -> tuple[str, ...]:

@@ -85,7 +85,7 @@ def read_series(
     """
     found = _found(path)
     if found.kind == "dicom":
-        from r2n2.io.dicom import read_dicom
+        from r2n2.io.dicom.reader import read_dicom
 
         return read_dicom(
             found.path, spacing=spacing, series=series, slice_index=slice_index, max_bytes=max_bytes, drop_damaged=drop_damaged
@@ -148,7 +148,7 @@ def _unreadable_frame(series: ImageSeries, left: int) -> tuple[tuple[str, ...], 
 
 
 def _describe_dicom(path: Path, spacing: tuple[float, ...] | None) -> tuple[Description, ...]:
-    from r2n2.io.dicom import list_dicom
+    from r2n2.io.dicom.reader import list_dicom
 
     listing = list_dicom(path)
     damaged = tuple(f"{file}: {reason}" for file, reason in listing.damaged)

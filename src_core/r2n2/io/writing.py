@@ -100,7 +100,7 @@ def _suffix(series: ImageSeries) -> str:
 
 
 def _write_dicom(path: Path, series: ImageSeries, frames: Iterator[NDArray[Any]]) -> None:
-    from r2n2.io.dicom_write import write_dicom_series
+    from r2n2.io.dicom.write import write_dicom_series
 
     with atomic_folder(path) as folder:
         write_dicom_series(folder, series, enumerate(frames))

@@ -7,10 +7,12 @@ noise is drawn in training mode only, so that evaluation is deterministic.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional
 
 __all__ = [
     "CONVOLUTIONS",
@@ -18,15 +20,18 @@ __all__ = [
     "GatedRegistrationUnit",
     "ParameterHead",
     "PositionHead",
+    "RecurrentUnit",
     "ResidualBlock",
     "UnitOutput",
     "bounded",
+    "convolve",
     "expected_position",
     "multiplicative_noise",
     "spatial_softmax",
 ]
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d] | type[nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+_FUNCTIONS: dict[int, Callable[..., Tensor]] = {2: functional.conv2d, 3: functional.conv3d}
 
 _HIDDEN_FEATURES = 1024
 # Two softmaxes that share no pixel have certainty 0; if that happens on all three levels (16) would be 0 / 0.
@@ -88,6 +93,11 @@ def bounded(values: Tensor) -> Tensor:
     return values.mul_(2).sigmoid_().mul_(2).sub_(1)
 
 
+def convolve(layer: nn.Conv2d | nn.Conv3d, features: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """What a layer does, with other weights than its own: a part of them, or noisy ones."""
+    return _FUNCTIONS[features.ndim - 2](features, weight, bias, layer.stride, layer.padding)
+
+
 class ResidualBlock(nn.Module):
     """tanh(x + conv(tanh(conv(x)))), two 3-wide convolutions."""
 
@@ -126,9 +136,11 @@ class ConvGRU(nn.Module):
         if not self.training and not torch.is_grad_enabled():
             return self._fused(features, state)
         of_input, of_reset_state = self._weights(generator)
-        x_gates, x_proposal = self._convolve(self.of_input, features, of_input).split((2 * self.channels, self.channels), dim=1)
+        x_gates, x_proposal = convolve(self.of_input, features, of_input, self.of_input.bias).split(
+            (2 * self.channels, self.channels), dim=1
+        )
         reset, update = torch.sigmoid(x_gates + self.of_state(state)).chunk(2, dim=1)
-        proposal = torch.tanh(x_proposal + self._convolve(self.of_reset_state, reset * state, of_reset_state))
+        proposal = torch.tanh(x_proposal + convolve(self.of_reset_state, reset * state, of_reset_state, None))
         return state + update * (proposal - state)  # (13), one product fewer
 
     def _fused(self, features: Tensor, state: Tensor) -> Tensor:
@@ -137,10 +149,10 @@ class ConvGRU(nn.Module):
         of_input, bias = self.of_input.weight, self.of_input.bias
         assert bias is not None
         of_gates = torch.cat((of_input[:count], self.of_state.weight), dim=1)
-        reset, update = self.of_input._conv_forward(both, of_gates, bias[:count]).sigmoid_().chunk(2, dim=1)
+        reset, update = convolve(self.of_input, both, of_gates, bias[:count]).sigmoid_().chunk(2, dim=1)
         both[:, self.channels :].mul_(reset)
         of_proposal = torch.cat((of_input[count:], self.of_reset_state.weight), dim=1)
-        proposal = bounded(self.of_input._conv_forward(both, of_proposal, bias[count:]))
+        proposal = bounded(convolve(self.of_input, both, of_proposal, bias[count:]))
         return torch.lerp(state, proposal, update)
 
     def _weights(self, generator: Generator | None) -> tuple[Tensor, Tensor]:
@@ -150,10 +162,6 @@ class ConvGRU(nn.Module):
         gates, proposal = of_input.split((2 * self.channels, self.channels))
         noisy = multiplicative_noise(proposal, self.keep_probability, generator)
         return torch.cat((gates, noisy)), multiplicative_noise(of_reset_state, self.keep_probability, generator)
-
-    @staticmethod
-    def _convolve(layer: nn.Conv2d | nn.Conv3d, features: Tensor, weight: Tensor) -> Tensor:
-        return layer._conv_forward(features, weight, layer.bias)
 
 
 class PositionHead(nn.Module):
@@ -213,22 +221,19 @@ class UnitOutput(NamedTuple):
     """(B, C, *shape), from which the position is read."""
 
 
-class GatedRegistrationUnit(nn.Module):
-    """GR2U of one level (figure 4c): residual blocks, C-GRU with a skip connection, position, and half the resolution.
+class RecurrentUnit(nn.Module):
+    """One level: residual blocks, C-GRU with a skip connection, and half the resolution.
 
     Parameters
     ----------
     channels, next_channels, ndim, keep_probability
         Of this level and the next; axes; p of the noise.
-    positioned
-        Whether the level has the paper's position net; without, the position is chosen elsewhere.
     """
 
-    def __init__(self, channels: int, next_channels: int, ndim: int, keep_probability: float, *, positioned: bool = True) -> None:
+    def __init__(self, channels: int, next_channels: int, ndim: int, keep_probability: float) -> None:
         super().__init__()
         self.residual = nn.Sequential(*(ResidualBlock(channels, ndim) for _ in range(3)))
         self.recurrent = ConvGRU(channels, ndim, keep_probability)
-        self.position = PositionHead(channels, ndim) if positioned else None
         self.down = CONVOLUTIONS[ndim](channels, next_channels, 3, stride=2, padding=1)
         self.keep_probability = keep_probability
 
@@ -240,3 +245,11 @@ class GatedRegistrationUnit(nn.Module):
         handed_on = multiplicative_noise(state, self.keep_probability, generator) if self.training else state
         features = features + handed_on
         return UnitOutput(bounded(self.down(features)), state, features)
+
+
+class GatedRegistrationUnit(RecurrentUnit):
+    """The paper's GR2U (figure 4c): a ``RecurrentUnit`` with the position net that reads what the level hands on."""
+
+    def __init__(self, channels: int, next_channels: int, ndim: int, keep_probability: float) -> None:
+        super().__init__(channels, next_channels, ndim, keep_probability)
+        self.position = PositionHead(channels, ndim)

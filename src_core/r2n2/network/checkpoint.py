@@ -25,9 +25,10 @@ from r2n2 import __version__
 from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.io.atomic import atomic_write
+from r2n2.network.building import create_network
 from r2n2.network.least_squares import ROUGHNESS, WIDTHS
-from r2n2.network.r2n2 import R2N2
 from r2n2.network.shipped_weights import SUFFIX, named_weights, shipped_file
+from r2n2.network.trunk import RecurrentNetwork
 
 __all__ = ["NORMALISATION", "Manifest", "load_network", "named_weights", "read_manifest", "save_network", "shipped_bytes"]
 
@@ -41,7 +42,9 @@ _SCHEMA = 1
 # Raise when the network computes something else from tensors of the same names and shapes.
 _ARCHITECTURE = "r2n2-1"
 # The same for matching pursuit: of what is looked for (``least_squares``), chosen and made of the numbers.
-_EVIDENCE_ARCHITECTURE = "evidence-2"
+_PURSUIT_ARCHITECTURE = "evidence-2"
+# Names of parts in files, which stay what they were when the first files were written.
+_STORED_NAMES = {"least_squares_entry.": "evidence_entry.", "placement.": "chooser."}
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LENGTH_BYTES = 8
 _PICKLED = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
@@ -78,7 +81,7 @@ class Manifest:
     sha256: str
 
 
-def save_network(path: Path, network: R2N2, *, info: Mapping[str, str] | None = None, half: bool = False) -> None:
+def save_network(path: Path, network: RecurrentNetwork, *, info: Mapping[str, str] | None = None, half: bool = False) -> None:
     """Write weights and manifest; the file appears under its name only when it is whole.
 
     Parameters
@@ -105,7 +108,8 @@ def save_network(path: Path, network: R2N2, *, info: Mapping[str, str] | None = 
 
     if path.suffix != SUFFIX:
         raise ArgumentError(f"{path}: weights are written as {SUFFIX} only; give a name that ends in it")
-    tensors = {name: value.detach().to("cpu", torch.float32).contiguous() for name, value in network.state_dict().items()}
+    weights = network.state_dict().items()
+    tensors = {_stored(name): value.detach().to("cpu", torch.float32).contiguous() for name, value in weights}
     broken = _first_not_finite(tensors)
     if broken is not None:
         raise ValueError(
@@ -130,7 +134,7 @@ def save_network(path: Path, network: R2N2, *, info: Mapping[str, str] | None = 
         temporary.write_bytes(save(tensors, metadata))
 
 
-def load_network(name_or_path: str | Path, *, ndim: int | None = None) -> R2N2:
+def load_network(name_or_path: str | Path, *, ndim: int | None = None) -> RecurrentNetwork:
     """The network of shipped weights or of a file, on the CPU, in evaluation mode.
 
     Parameters
@@ -166,7 +170,8 @@ def load_network(name_or_path: str | Path, *, ndim: int | None = None) -> R2N2:
     except (SafetensorError, ValueError, RuntimeError, KeyError, TypeError) as error:
         raise ReadError(f"{place}: damaged weights ({_one_line(error)}); fetch or copy the file again") from None
     kinds = {value.dtype for value in tensors.values()}
-    expected = {name: tuple(value.shape) for name, value in network.state_dict().items()}
+    names = {_stored(name): name for name in network.state_dict()}
+    expected = {_stored(name): tuple(value.shape) for name, value in network.state_dict().items()}
     if {name: tuple(value.shape) for name, value in tensors.items()} != expected or kinds not in ({torch.float32}, {torch.float16}):
         raise ReadError(f"{place}: the weights are not those its manifest describes; fetch or copy the file again")
     if _digest(metadata, tensors) != manifest.sha256:
@@ -176,7 +181,7 @@ def load_network(name_or_path: str | Path, *, ndim: int | None = None) -> R2N2:
     broken = _first_not_finite(tensors)
     if broken is not None:
         raise ReadError(f"{place}: {broken} holds a number that is not finite; use other weights")
-    network.load_state_dict({name: value.float() for name, value in tensors.items()}, assign=True)
+    network.load_state_dict({names[stored]: value.float() for stored, value in tensors.items()}, assign=True)
     return network.eval()
 
 
@@ -280,11 +285,11 @@ def _json_object(text: str) -> dict[str, Any]:
     return values
 
 
-def _empty_network(place: str, manifest: Manifest) -> R2N2:
+def _empty_network(place: str, manifest: Manifest) -> RecurrentNetwork:
     """The network of a manifest without memory for its weights, so that forged sizes cost none."""
     try:
         with torch.device("meta"):
-            network = R2N2(manifest.config, manifest.ndim)
+            network = create_network(manifest.config, manifest.ndim)
     except (ValueError, RuntimeError, TypeError, OverflowError) as error:
         raise ReadError(f"{place}: describes an impossible network ({_one_line(error)}); fetch or copy the file again") from None
     if _architecture_hash(network) != manifest.architecture:
@@ -295,13 +300,22 @@ def _empty_network(place: str, manifest: Manifest) -> R2N2:
     return network
 
 
-def _architecture_hash(network: R2N2) -> str:
-    shapes = sorted((name, list(value.shape)) for name, value in network.state_dict().items())
-    inputs: list[Any] = [_ARCHITECTURE, network.ndim, network.config.force_channels, shapes]
+def _architecture_hash(network: RecurrentNetwork) -> str:
+    shapes = sorted((_stored(name), list(value.shape)) for name, value in network.state_dict().items())
+    # False: that there are no other inputs than the paper's, which networks once could have.
+    inputs: list[Any] = [_ARCHITECTURE, network.ndim, False, shapes]
     # The sides of the images compared change what is seen, not what is done with it, as the working size does.
-    if scales := len(network.config.evidence_sizes):
-        inputs.append([_EVIDENCE_ARCHITECTURE, scales, WIDTHS, ROUGHNESS])
+    if scales := len(network.config.least_squares_sizes):
+        inputs.append([_PURSUIT_ARCHITECTURE, scales, WIDTHS, ROUGHNESS])
     return hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+
+
+def _stored(name: str) -> str:
+    """Name in a file of what is called ``name`` in a network."""
+    for own, stored in _STORED_NAMES.items():
+        if name.startswith(own):
+            return stored + name.removeprefix(own)
+    return name
 
 
 def _digest(metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> str:

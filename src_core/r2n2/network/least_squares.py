@@ -1,9 +1,13 @@
-"""What two images say about the next Gaussian: the least-squares problem of its amplitude, at every place and on several scales.
+"""The least-squares problem of one more Gaussian: what its amplitude should be, and what it would gain, at every place and width.
 
-For a Gaussian w(x) = exp(-1/2 (x-c)' S^-1 (x-c)) with amplitude v, the squared difference of the images after the next step is, to
-first order, smallest where Q v = -N, with N = sum w r g and Q = sum w^2 g g'; r is warped minus fixed image, g the mean gradient of
-the two. Both sums need r g and g g' alone, the *moments*, which are gathered once a step on the working lattice, whatever the size
-of the images they come from. The network then gives place and shape, and the amplitude follows from the images.
+For a Gaussian w(x) = exp(-1/2 (x-c)' S^-1 (x-c)) with amplitude v, the weighted squared difference of two images after the next
+step is, to first order, sum m (r + w v'g)^2 with r the warped minus the fixed image, g the mean gradient of the two and m the
+weight of a pixel. With the mean squared gradient of the Gaussian, times a roughness, added to it, it is smallest where
+(Q + rough) v = -N, with N = sum m w r g and Q = sum m w^2 g g', and half of it has then fallen by N'(Q + rough)^-1 N / 2. Both sums
+need m r g and m g g' alone, the *moments*; those of all places at once are moments blurred by w and w^2.
+
+The matching-pursuit network gathers the moments on its working lattice, whatever the size of the images they come from; ``fit``
+proposes its Gaussians by the same equations on every pixel. All of it in 2D and 3D, NORMALISED, array order.
 """
 
 from __future__ import annotations
@@ -14,12 +18,27 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
-from r2n2.transform.gaussians import gaussian_on_lattice, precision_matrix
+from r2n2.transform.gaussians import gaussian_on_lattice, precision_matrix, squared_steepness
+from r2n2.transform.matrices import solve_symmetric, upper
 
-__all__ = ["WIDTHS", "Evidence", "Pooling", "gather", "look", "solve_amplitude", "width_tensor", "without_folding"]
+__all__ = [
+    "ROUGHNESS",
+    "WIDTHS",
+    "LeastSquares",
+    "Pooling",
+    "Solution",
+    "gather_moments",
+    "limit_steepness",
+    "moments",
+    "roughness",
+    "solve",
+    "solve_amplitude",
+    "solve_everywhere",
+    "width_tensor",
+]
 
 WIDTHS = (0.3, 0.17, 0.1, 0.06)
-"""Standard deviations, NORMALISED, of the round Gaussians that are tried at every place."""
+"""Standard deviations, NORMALISED, of the round Gaussians that the network tries at every place."""
 
 ROUGHNESS = 0.005
 """Weight of the mean squared gradient of one Gaussian: what keeps an amplitude small where nothing is to be seen."""
@@ -29,26 +48,100 @@ Band: TypeAlias = tuple[slice, slice]
 
 _BAND_POINTS = 16
 _OUTLIER = 3.0
-# Of a step's steepness |S^-1/2 v|: one Gaussian alone folds from exp(1/2) = 1.65 on.
+# Of a step's steepness |S^-1/2 v|: one Gaussian alone folds from exp(1/2) = 1.65 on, and others are added to it.
 _STEEPEST = 1.4
 
 
-class Evidence(NamedTuple):
-    """What fixed and warped images say, on L scales and for K widths."""
+class Solution(NamedTuple):
+    """The best amplitude at every place, and what it gains."""
+
+    amplitudes: Tensor
+    """As the force that was given: components along the same axis."""
+    gains: Tensor
+    """The same without that axis: by how much half the objective falls, to first order."""
+
+
+def moments(residual: Tensor, slope: Tensor, weight: Tensor) -> Tensor:
+    """The products of every pixel from which all follows.
+
+    Parameters
+    ----------
+    residual, weight
+        (B, 1, *shape): warped minus fixed image, and how much a pixel counts.
+    slope
+        (B, ndim, *shape): mean gradient of the two images.
+
+    Returns
+    -------
+    Tensor
+        (B, ndim + ndim (ndim + 1) / 2, *shape): the force m r g, then the stiffness m g g' in the order of ``upper``.
+    """
+    ndim = slope.shape[1]
+    weighted = slope * weight
+    products = residual.new_empty(len(slope), ndim + ndim * (ndim + 1) // 2, *slope.shape[2:])
+    torch.mul(weighted, residual, out=products[:, :ndim])
+    first = ndim
+    for axis in range(ndim):
+        # Row ``axis`` of the upper triangle at once.
+        torch.mul(weighted[:, axis : axis + 1], slope[:, axis:], out=products[:, first : first + ndim - axis])
+        first += ndim - axis
+    return products
+
+
+def roughness(sigmas: Tensor) -> Tensor:
+    """Mean over the square (cube) of |grad w|^2, of Gaussians with standard deviations (..., ndim), NORMALISED.
+
+    Its integral is pi^(ndim/2) / 2 times the product of the standard deviations and the sum of their inverse squares.
+    """
+    ndim = sigmas.shape[-1]
+    return math.pi ** (ndim / 2) / 2 ** (ndim + 1) * sigmas.prod(-1) * sigmas.square().reciprocal().sum(-1)
+
+
+def solve(force: Tensor, stiffness: Tensor, rough: Tensor | float, *, dim: int) -> Solution:
+    """The best amplitudes -(Q + rough)^-1 N, in closed form.
+
+    Parameters
+    ----------
+    force, stiffness
+        N and Q, their components along axis ``dim``, ndim and ndim (ndim + 1) / 2 of them.
+    rough
+        Weight times ``roughness``, that broadcasts against a component.
+    """
+    sides = force.unbind(dim)
+    entries = [part + rough if i == j else part for (i, j), part in zip(upper(len(sides)), stiffness.unbind(dim), strict=True)]
+    solved = solve_symmetric(entries, sides)
+    gain = solved[0] * sides[0]
+    for component, side in zip(solved[1:], sides[1:], strict=True):
+        gain = gain + component * side
+    return Solution(-torch.stack(solved, dim), 0.5 * gain)
+
+
+def limit_steepness(amplitudes: Tensor, sigmas: Tensor, orientation: Tensor) -> Tensor:
+    """Amplitudes (B, ndim) shortened so that no Gaussian alone folds: its steepness |S^-1/2 v| stays below 1.4 < exp(1/2)."""
+    return _shortened(amplitudes, squared_steepness(amplitudes, precision_matrix(sigmas, orientation))[:, None])
+
+
+def _shortened(amplitudes: Tensor, squared: Tensor) -> Tensor:
+    """Amplitudes of a squared steepness, which broadcasts against them, brought below the limit: short ones hardly change."""
+    return amplitudes * torch.rsqrt(1 + squared / _STEEPEST**2)
+
+
+class LeastSquares(NamedTuple):
+    """What fixed and warped images say about the next Gaussian, on L scales and for K widths."""
 
     moments: Tensor
-    """(B, L, 5, n, n): force y, x and stiffness yy, yx, xx; their sum over the lattice is the mean over the image."""
+    """(B, L, ndim + ndim (ndim + 1) / 2, *shape) of ``moments``; their sum over the lattice is the mean over the image."""
     gains: Tensor
-    """(B, L, K, n / 2, n / 2): by how much the best Gaussian of a width at a place would lower the squared difference."""
+    """(B, L, K, *half the shape): by how much the best Gaussian of a width at a place would lower the squared difference."""
     amplitudes: Tensor
-    """(B, L, K, 2, n / 2, n / 2): that Gaussian's amplitude."""
+    """(B, L, K, ndim, *half the shape): that Gaussian's amplitude."""
     channels: Tensor
-    """(B, L (K + 2) + 1, n / 2, n / 2): what the network sees of it."""
+    """(B, L (K + ndim) + 1, *half the shape): what the network sees of it."""
 
     @staticmethod
-    def channel_count(scales: int) -> int:
-        """How many channels evidence of so many scales has."""
-        return scales * (len(WIDTHS) + 2) + 1
+    def channel_count(scales: int, ndim: int = 2) -> int:
+        """How many channels it has of so many scales."""
+        return scales * (len(WIDTHS) + ndim) + 1
 
 
 class Pooling(NamedTuple):
@@ -71,28 +164,44 @@ class Pooling(NamedTuple):
         return cls(matrices, windows, tuple(_bands(matrix) for matrix in matrices))
 
     def pooled(self, maps: Tensor, scale: int) -> Tensor:
-        """Maps (B, C, m, m) of one scale gathered on the working lattice, (B, C, n, n)."""
+        """Maps (B, C, *m) of one scale gathered on the working lattice, (B, C, *n)."""
         matrix = self.matrices[scale]
         if matrix.shape[0] == matrix.shape[1]:
             return maps  # every pixel is a point of the lattice
         each = maps.flatten(0, 1)
-        parts = [(matrix[points, pixels].expand(len(each), -1, -1), pixels) for points, pixels in self.bands[scale]]
-        rows = torch.cat([torch.bmm(part, each[:, pixels]) for part, pixels in parts], 1)
-        columns = torch.cat([torch.bmm(rows[:, :, pixels], part.mT) for part, pixels in parts], 2)
-        return columns.unflatten(0, maps.shape[:2])
+        for axis in range(1, each.ndim):
+            parts = [
+                _product(matrix[points, pixels], each.narrow(axis, pixels.start, pixels.stop - pixels.start), axis)
+                for points, pixels in self.bands[scale]
+            ]
+            each = torch.cat(parts, axis)
+        return each.unflatten(0, maps.shape[:2])
 
-    def windowed(self, maps: Tensor, *, squared: bool = False) -> Tensor:
-        """Sums (..., K, C, n / 2, n / 2) of maps (..., C, n, n) under Gaussians of every width about every second point."""
+    def windowed(self, maps: Tensor, ndim: int, *, squared: bool = False) -> Tensor:
+        """Sums (..., K, C, *half the shape) of maps (..., C, *shape) under Gaussians of every width about every second point."""
         windows = torch.stack([window.square() if squared else window for window in self.windows])
-        count, places, points = windows.shape
-        each = maps.reshape(-1, points, points)
-        total = len(each)
-        rows = torch.bmm(windows.flatten(0, 1).expand(total, -1, -1), each).unflatten(1, (count, places))
-        # Filled a width at a time: one product over all widths would first copy every window for every map.
-        sums = maps.new_empty(count, total, places, places)
-        for width in range(count):
-            torch.bmm(rows[:, width], windows[width].mT.expand(total, -1, -1), out=sums[width])
-        return sums.view(count, *maps.shape[:-2], places, places).movedim(0, -4)
+        count, places = windows.shape[:2]
+        each = maps.reshape(-1, *maps.shape[maps.ndim - ndim :])
+        # The first axis for all widths at once, the others a width at a time: all at once would copy every window for every map.
+        rows = _product(windows.flatten(0, 1), each, 1).unflatten(1, (count, places))
+        sums = maps.new_empty(count, len(each), *(places,) * ndim)
+        for width, window in enumerate(windows):
+            part = rows[:, width]
+            for axis in range(2, ndim + 1):
+                part = _product(window, part, axis)
+            sums[width] = part
+        return sums.view(count, *maps.shape[: maps.ndim - ndim], *(places,) * ndim).movedim(0, -ndim - 2)
+
+
+def _product(matrix: Tensor, maps: Tensor, axis: int) -> Tensor:
+    """Maps (N, ...) with ``matrix`` (a, b) applied along one of the axes behind the first."""
+    shape = maps.shape
+    if axis == maps.ndim - 1:
+        found = torch.bmm(maps.reshape(len(maps), -1, shape[axis]), matrix.mT.expand(len(maps), -1, -1))
+    else:
+        flat = maps.reshape(math.prod(shape[:axis]), shape[axis], -1)
+        found = torch.bmm(matrix.expand(len(flat), -1, -1), flat)
+    return found.view(*shape[:axis], len(matrix), *shape[axis + 1 :])
 
 
 def _bands(matrix: Tensor) -> tuple[Band, ...]:
@@ -114,15 +223,15 @@ def _sharing(size: int, lattice: int, like: Tensor) -> Tensor:
     return weight / weight.sum(0, keepdim=True)
 
 
-def gather(fixed: Tensor, warped: Tensor, counted: Tensor, pooling: Pooling, scale: int) -> Tensor:
-    """Moments of one scale on the working lattice, (B, 5, n, n); without gradient.
+def gather_moments(fixed: Tensor, warped: Tensor, counted: Tensor, pooling: Pooling, scale: int) -> Tensor:
+    """Moments of one scale on the working lattice, (B, ndim + ndim (ndim + 1) / 2, *n).
 
     Parameters
     ----------
     fixed, warped
-        (B, 3, m, m): intensity and its gradient (y, x) per NORMALISED unit.
+        (B, 1 + ndim, *m): intensity and its gradient in array order per NORMALISED unit.
     counted
-        (B, 1, m, m) bool, the pixels that count.
+        (B, 1, *m) bool, the pixels that count.
     pooling, scale
         Constants, and on which of their scales the images are.
     """
@@ -131,13 +240,8 @@ def gather(fixed: Tensor, warped: Tensor, counted: Tensor, pooling: Pooling, sca
     share = counted.to(residual.dtype)
     # A large difference is rather another tissue than a shift: it counts less and less.
     weight = torch.addcmul(residual.new_ones(()), residual, residual, value=1 / _OUTLIER**2).square_().reciprocal_()
-    weight.mul_(share).div_(share.sum((2, 3), keepdim=True).clamp_min(1))
-    weighted = slope * weight
-    products = residual.new_empty(len(residual), 5, *residual.shape[2:])
-    torch.mul(weighted, residual, out=products[:, :2])
-    torch.mul(weighted[:, :1], slope, out=products[:, 2:4])
-    torch.mul(weighted[:, 1:], slope[:, 1:], out=products[:, 4:])
-    return pooling.pooled(products, scale)
+    weight.mul_(share).div_(share.flatten(1).sum(1).clamp_min(1).view(-1, *[1] * (share.ndim - 1)))
+    return pooling.pooled(moments(residual, slope, weight), scale)
 
 
 def width_tensor(like: Tensor) -> Tensor:
@@ -145,62 +249,49 @@ def width_tensor(like: Tensor) -> Tensor:
     return torch.stack([like.new_full((), width) for width in WIDTHS])
 
 
-def look(moments: Tensor, pooling: Pooling) -> Evidence:
-    """Evidence of moments (B, L, 5, n, n); without gradient.
+def solve_everywhere(gathered: Tensor, pooling: Pooling) -> LeastSquares:
+    """The problem of moments (B, L, ndim + ndim (ndim + 1) / 2, *n) solved for every width about every second point.
 
     The channels are, for every scale, the square root of the gain of each width at each place as a share of the largest, and the
     amplitude of the narrowest; last, the logarithm of the largest gain.
     """
-    force = pooling.windowed(moments[:, :, :2])
-    squared = pooling.windowed(moments[:, :, 2:], squared=True)
-    amplitudes = _solve(force, squared, ROUGHNESS * math.pi / 4)
-    gains = -0.5 * (amplitudes * force).sum(-3)
-    widths = width_tensor(moments)[:, None, None, None]
-    steepness = amplitudes.square().sum(-3, keepdim=True) / widths.square()
-    amplitudes = amplitudes * torch.rsqrt(1 + steepness / _STEEPEST**2)
-    largest = gains.amax((1, 2, 3, 4), keepdim=True).clamp_min(1e-9)
-    local = torch.tanh(amplitudes[:, :, -1] / WIDTHS[-1])
-    shown = torch.cat(((gains / largest).clamp_min(0).sqrt(), local), 2).flatten(1, 2)
+    ndim = gathered.ndim - 3
+    force = pooling.windowed(gathered[:, :, :ndim], ndim)
+    stiffness = pooling.windowed(gathered[:, :, ndim:], ndim, squared=True)
+    component = -ndim - 1
+    widths = width_tensor(gathered)
+    rough = ROUGHNESS * roughness(widths[:, None].expand(-1, ndim))
+    widths = widths.view(-1, *[1] * ndim)
+    amplitudes, gains = solve(force, stiffness, rough.view_as(widths), dim=component)
+    steepness = amplitudes.square().sum(component, keepdim=True) / widths.unsqueeze(1).square()
+    amplitudes = _shortened(amplitudes, steepness)
+    everywhere = tuple(range(1, gains.ndim))
+    largest = gains.amax(everywhere, keepdim=True).clamp_min(1e-9)
+    narrowest = torch.tanh(amplitudes[:, :, -1] / WIDTHS[-1])
+    shown = torch.cat(((gains / largest).clamp_min(0).sqrt(), narrowest), 2).flatten(1, 2)
     overall = (torch.log10(largest) / 4 + 0.5).flatten(1, 2).expand(-1, -1, *shown.shape[2:])
-    return Evidence(moments, gains, amplitudes, torch.cat((shown, overall), 1))
-
-
-def _solve(force: Tensor, squared: Tensor, floor: Tensor | float) -> Tensor:
-    """-(Q + floor)^-1 N with N (..., 2, a, b) and Q (..., 3, a, b), in closed form."""
-    a, b, d = (part.squeeze(-3) for part in squared.split(1, -3))
-    y, x = (part.squeeze(-3) for part in force.split(1, -3))
-    a, d = a + floor, d + floor
-    determinant = (a * d - b * b).clamp_min(1e-20)
-    return torch.stack(((b * x - d * y) / determinant, (b * y - a * x) / determinant), dim=-3)
+    return LeastSquares(gathered, gains, amplitudes, torch.cat((shown, overall), 1))
 
 
 def solve_amplitude(
-    moments: Tensor, lattice: Tensor, centres: Tensor, sigmas: Tensor, orientation: Tensor, mixture: Tensor, caution: Tensor
+    gathered: Tensor, lattice: Tensor, centres: Tensor, sigmas: Tensor, orientation: Tensor, mixture: Tensor, caution: Tensor
 ) -> Tensor:
-    """Amplitude (B, 2) of one Gaussian a pair that best explains the difference of the images, differentiable in place and shape.
+    """Amplitude (B, ndim) of one Gaussian a pair that best explains the difference; differentiable in place and shape.
 
     Parameters
     ----------
-    moments, lattice
-        (B, L, 5, n, n) and (2, n, n).
+    gathered, lattice
+        Moments (B, L, ndim + ndim (ndim + 1) / 2, *n) and positions (ndim, *n).
     centres, sigmas, orientation
-        (B, 2), (B, 2) and (B, 1) as in ``GaussianParameters``.
+        (B, ndim), (B, ndim) and (B, 1 or 3) as in ``GaussianParameters``.
     mixture
         (B, L) weight of every scale, summing to 1.
     caution
         (B, 1) factor of the roughness, positive.
     """
+    ndim = len(lattice)
     weight = gaussian_on_lattice(lattice, centres, precision_matrix(sigmas, orientation)).flatten(1)
-    sums = moments.flatten(3).flatten(1, 2) @ torch.stack((weight, weight.square()), 2)
-    mixed = (sums.unflatten(1, moments.shape[1:3]) * mixture[:, :, None, None]).sum(1)
-    force, squared = mixed[:, :2, 0], mixed[:, 2:, 1]
-    # Mean over the square of |grad w|^2: pi (s1^2 + s2^2) / (2 s1 s2) of the area 4.
-    rough = ROUGHNESS * math.pi / 8 * (sigmas.square().sum(1) / sigmas.prod(1))[:, None]
-    return _solve(force[:, :, None, None], squared[:, :, None, None], (rough * caution)[:, :, None])[:, :, 0, 0]
-
-
-def without_folding(amplitudes: Tensor, sigmas: Tensor, orientation: Tensor) -> Tensor:
-    """Amplitudes (B, 2) shortened so that no Gaussian alone folds: its steepness |S^-1/2 v| stays below 1.4 < exp(1/2)."""
-    precision = precision_matrix(sigmas, orientation)
-    squared = torch.einsum("bi,bij,bj->b", amplitudes, precision, amplitudes)
-    return amplitudes * torch.rsqrt(1 + squared / _STEEPEST**2)[:, None]
+    sums = gathered.flatten(3).flatten(1, 2) @ torch.stack((weight, weight.square()), 2)
+    mixed = (sums.unflatten(1, gathered.shape[1:3]) * mixture[:, :, None, None]).sum(1)
+    rough = ROUGHNESS * roughness(sigmas) * caution[:, 0]
+    return solve(mixed[:, :ndim, 0], mixed[:, ndim:, 1], rough, dim=1).amplitudes

@@ -1,4 +1,4 @@
-"""Where the next Gaussian goes, chosen among all places and some widths by what the images say and what the network has learnt."""
+"""Where the next Gaussian goes: scores of all places and some widths, by what the images say and what the network has learnt."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from r2n2.geometry import Grid
-from r2n2.network.least_squares import WIDTHS, Evidence, width_tensor
+from r2n2.network.least_squares import WIDTHS, LeastSquares, width_tensor
 from r2n2.transform.warp import sample_normalised
 
-__all__ = ["Choice", "PlaceChooser", "features_at"]
+__all__ = ["Place", "Placement", "features_at"]
 
 _FLOOR = 1e-3
 # Scores span tens where weights span tenths: at the step size of all other weights these would lag behind.
 _PACE = 10.0
-# Half width in points of the neighbourhood over which the chosen place is averaged.
+# Half width in points of the neighbourhood over which the best place is averaged.
 _NEIGHBOURS = 2
 
 
-class Choice(NamedTuple):
+class Place(NamedTuple):
     """A place and width a pair."""
 
     centres: Tensor
@@ -29,18 +29,18 @@ class Choice(NamedTuple):
     widths: Tensor
     """(B, 1) NORMALISED."""
     scales: Tensor
-    """(B, L): 1 for the scale on which it was chosen, else 0."""
+    """(B, L): 1 for the scale on which it was found, else 0."""
     description: Tensor
-    """(B, PlaceChooser.described): what was chosen, for the network."""
+    """(B, Placement.described): what was found there, for the network."""
     scores: Tensor
     """(B, L, K, h, w) of every place and width."""
 
 
-class PlaceChooser(nn.Module):
+class Placement(nn.Module):
     """Scores places and widths: the logarithm of the gain times a learnt factor, plus what features of all levels say.
 
-    At first the features say nothing, and the best gain is chosen. The choice itself has no gradient; scores learn from what each
-    place would have been worth, and the chosen place from the average over its neighbours.
+    At first the features say nothing, and the best gain wins. Taking the best has no gradient; scores learn from what each place
+    would have been worth, and the place from the average over its neighbours.
     """
 
     def __init__(self, channels: tuple[int, ...], scales: int) -> None:
@@ -56,12 +56,12 @@ class PlaceChooser(nn.Module):
 
     @property
     def described(self) -> int:
-        """Length of a choice's description."""
+        """Length of a place's description."""
         return self.scales * len(WIDTHS) + 2 + 2 + 1
 
-    def forward(self, here: list[Tensor], evidence: Evidence, lattice: Tensor) -> Choice:
-        """Choose from features (B, C, h, w), (B, C, h / 2, w / 2) ... and evidence, the first lattice (2, h, w)."""
-        gains = evidence.gains
+    def forward(self, here: list[Tensor], least_squares: LeastSquares, lattice: Tensor) -> Place:
+        """The best place by features (B, C, h, w), (B, C, h / 2, w / 2) ... and least squares, on the first lattice (2, h, w)."""
+        gains = least_squares.gains
         batch, scales, widths, height, width = gains.shape
         largest = gains.amax((1, 2, 3, 4), keepdim=True).clamp_min(1e-12)
         scores = _PACE * self.sharpness * torch.log((gains / largest).clamp_min_(0).add_(_FLOOR))
@@ -79,12 +79,12 @@ class PlaceChooser(nn.Module):
         weight = near.flatten(1).softmax(1)
         positions = lattice[:, rows_near, columns_near].flatten(2)
         centres = (positions * weight).sum(2).mT
-        chosen_width = width_tensor(gains)[kind % widths][:, None]
-        amplitude = evidence.amplitudes.flatten(1, 2)[rows, kind][rows, :, row, column]
+        best_width = width_tensor(gains)[kind % widths][:, None]
+        amplitude = least_squares.amplitudes.flatten(1, 2)[rows, kind][rows, :, row, column]
         strength = torch.log10(gains.flatten(1)[rows, best].clamp_min(1e-9))[:, None] / 4
         which = (kind[:, None] == torch.arange(scales * widths, device=kind.device)).to(gains.dtype)
-        description = torch.cat((which, centres, amplitude / chosen_width, strength), 1)
-        return Choice(centres, chosen_width, which.unflatten(1, (scales, widths)).sum(2), description, scores)
+        description = torch.cat((which, centres, amplitude / best_width, strength), 1)
+        return Place(centres, best_width, which.unflatten(1, (scales, widths)).sum(2), description, scores)
 
 
 def _enlarged(maps: Tensor, height: int) -> Tensor:

@@ -14,8 +14,7 @@ from r2n2.geometry import Grid, Space
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.similarity import correlation
-from r2n2.transform import DisplacementField, GaussianSequence, Transform, folding_percent, jacobian_determinant, sample_normalised
-from r2n2.transform.warp import normalised_lattice
+from r2n2.transform import DisplacementField, GaussianSequence, Transform, folding_percent, jacobian_determinant, warp
 
 __all__ = ["BatchResult", "LoadedFrame", "judge", "judge_edited", "register_batch", "unregistered"]
 
@@ -88,13 +87,12 @@ def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -
     grid = transform.grid
     displacement = transform.displacement_field().to_space(Space.NORMALISED)
     vectors = displacement.vectors[None]
-    both = torch.stack((frame.image, frame.valid.to(frame.image.dtype)), 1)
-    warped, inside = sample_normalised(both, normalised_lattice(grid, vectors) + vectors, grid)
-    valid = inside & (warped[:, 1:] > 0.99) & reference.valid
+    warped, measured = warp(frame.image[None], vectors, grid, mask=frame.valid[None])
+    valid = measured & reference.valid
     determinants = jacobian_determinant(vectors, grid)
     return _Measures(
         before=float(correlation(reference.image[None], frame.image[None], (frame.valid & reference.valid)[None])),
-        after=float(correlation(reference.image[None], warped[:, :1], valid)),
+        after=float(correlation(reference.image[None], warped, valid)),
         overlap=float(valid.sum() / (frame.valid & reference.valid).sum().clamp_min(1)),
         folding=float(folding_percent(determinants)),
         min_jacobian=float(determinants.min()),

@@ -13,7 +13,16 @@ from r2n2.geometry import Grid, Space
 from r2n2.preprocessing import blur_measured, normalise
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.similarity import mean_squared_error, total_variation
-from r2n2.transform import BSplineField, Transform, bspline_basis, bspline_displacement, refine_control_points, resample, warp
+from r2n2.transform import (
+    BSplineField,
+    Transform,
+    bspline_basis,
+    bspline_displacement,
+    mask_of,
+    refine_control_points,
+    resample,
+    warp,
+)
 
 __all__ = ["BSplineMethod"]
 
@@ -50,6 +59,7 @@ class BSplineMethod:
         index = 0
         for factor in _LEVELS:
             grid, fixed, moving, fixed_valid, moving_valid = _level(pairs, factor)
+            mask = mask_of(moving_valid, moving)
             counts = self._counts(pairs.grid, factor)
             if control is None:
                 control = fixed.new_zeros(len(pairs), grid.ndim, *counts)
@@ -58,7 +68,7 @@ class BSplineMethod:
             optimiser = torch.optim.Adam([control], lr=self._config.learning_rate, amsgrad=True)
             for _ in range(self._config.iterations):
                 with torch.enable_grad():
-                    loss = self._loss(control, bases, fixed, moving, fixed_valid, moving_valid, grid)
+                    loss = self._loss(control, bases, fixed, moving, fixed_valid, mask, grid)
                     optimiser.zero_grad()
                     loss.sum().backward()
                 optimiser.step()
@@ -72,13 +82,14 @@ class BSplineMethod:
         fixed: Tensor,
         moving: Tensor,
         fixed_valid: Tensor,
-        moving_valid: Tensor,
+        mask: Tensor | None,
         grid: Grid,
     ) -> Tensor:
         displacement = bspline_displacement(control, bases)
-        warped, inside = warp(moving, displacement, grid)
-        valid = inside & fixed_valid & moving_valid
-        return mean_squared_error(fixed, warped, valid) + self._config.regularisation * total_variation(displacement, grid)
+        warped, measured = warp(moving, displacement, grid, mask=mask)
+        return mean_squared_error(fixed, warped, measured & fixed_valid) + self._config.regularisation * total_variation(
+            displacement, grid
+        )
 
     def _counts(self, grid: Grid, factor: int) -> tuple[int, ...]:
         """Control points along each axis of a level: ``control_points`` along the longer side of the finest."""

@@ -10,14 +10,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import platformdirs
 import torch
 
-from r2n2.config import RegistrationConfig
+from r2n2.config import NetworkConfig, Precision, RegistrationConfig
 from r2n2.errors import ResourceError
 from r2n2.io.atomic import atomic_write
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork
+from r2n2.network.checkpoint import load_network, read_manifest
 
-__all__ = ["measured_precision", "remembered_in", "resolve_precision"]
+__all__ = ["measured_precision", "precision_of_run", "remembered_in", "resolve_precision"]
 
 _BATCH = 8
 _RUNS = 5
@@ -25,7 +27,28 @@ _RUNS = 5
 _WORTHWHILE = 1.2
 
 
-def resolve_precision(config: RegistrationConfig, network: R2N2) -> torch.dtype:
+def precision_of_run(config: RegistrationConfig, device: torch.device) -> Precision:
+    """The precision that a run with these settings computes in, to be recorded and, as ``config.precision``, to be held to.
+
+    What "auto" means can change from one process to the next, and with it the result: ask once, before the run. The weights are
+    loaded only where this machine has to measure.
+
+    Raises
+    ------
+    R2N2Error
+        If the weights cannot be used, as ``load_network``.
+    """
+    if config.method != "r2n2":
+        return "float32"
+    if config.precision != "auto":
+        return config.precision
+    known = _remembered(read_manifest(config.weights).config, device)
+    if known is not None:
+        return known
+    return _name(resolve_precision(config, load_network(config.weights).to(device).eval()))
+
+
+def resolve_precision(config: RegistrationConfig, network: RecurrentNetwork) -> torch.dtype:
     """The precision that the settings ask for, on the device of the network; for "auto" the remembered or newly measured one.
 
     A machine that cannot remember measures anew in every process.
@@ -33,18 +56,15 @@ def resolve_precision(config: RegistrationConfig, network: R2N2) -> torch.dtype:
     if config.precision != "auto":
         return torch.bfloat16 if config.precision == "bfloat16" else torch.float32
     device = network.entry.weight.device
-    if device.type == "cpu" and not _has_instructions():
-        return torch.float32  # emulated, it can only be slower
-    key = _key(network, device)
-    file = remembered_in()
-    known = _read(file)
-    if known.get(key) not in ("float32", "bfloat16"):
-        known[key] = "bfloat16" if measured_precision(network) is torch.bfloat16 else "float32"
-        _write(file, known)
-    return torch.bfloat16 if known[key] == "bfloat16" else torch.float32
+    known = _remembered(network.config, device)
+    if known is None:
+        known = _name(measured_precision(network))
+        file = remembered_in()
+        _write(file, {**_read(file), _key(network.config, device): known})
+    return torch.bfloat16 if known == "bfloat16" else torch.float32
 
 
-def measured_precision(network: R2N2, clock: Callable[[], float] = time.perf_counter) -> torch.dtype:
+def measured_precision(network: RecurrentNetwork, clock: Callable[[], float] = time.perf_counter) -> torch.dtype:
     """bfloat16 where the network's steps take clearly less time in it, else float32.
 
     Parameters
@@ -69,15 +89,24 @@ def measured_precision(network: R2N2, clock: Callable[[], float] = time.perf_cou
 
 
 def remembered_in() -> Path:
-    """The file: ``R2N2_CACHE`` or the user's cache folder, ``r2n2/precision.json``."""
+    """The file ``precision.json`` in ``R2N2_CACHE`` or the user's cache folder."""
     given = os.environ.get("R2N2_CACHE")
-    if given:
-        return Path(given) / "precision.json"
-    local = os.environ.get("LOCALAPPDATA") if os.name == "nt" else os.environ.get("XDG_CACHE_HOME")
-    return (Path(local) if local else Path.home() / ".cache") / "r2n2" / "precision.json"
+    return (Path(given) if given else platformdirs.user_cache_path("r2n2", appauthor=False)) / "precision.json"
 
 
-def _trial(network: R2N2) -> Callable[[torch.dtype], None]:
+def _remembered(config: NetworkConfig, device: torch.device) -> Precision | None:
+    """What is known without measuring."""
+    if device.type == "cpu" and not _has_instructions():
+        return "float32"  # emulated, bfloat16 can only be slower
+    known = _read(remembered_in()).get(_key(config, device))
+    return "bfloat16" if known == "bfloat16" else "float32" if known == "float32" else None
+
+
+def _name(dtype: torch.dtype) -> Precision:
+    return "bfloat16" if dtype is torch.bfloat16 else "float32"
+
+
+def _trial(network: RecurrentNetwork) -> Callable[[torch.dtype], None]:
     """The convolutions of one step on noise."""
     like = network.entry.weight
     size = network.config.working_size
@@ -95,10 +124,10 @@ def _trial(network: R2N2) -> Callable[[torch.dtype], None]:
     return step
 
 
-def _key(network: R2N2, device: torch.device) -> str:
+def _key(config: NetworkConfig, device: torch.device) -> str:
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else _processor()
-    channels = "-".join(map(str, network.config.channels))
-    return f"{name} | {torch.get_num_threads()} threads | torch {torch.__version__} | {channels} on {network.config.working_size}"
+    channels = "-".join(map(str, config.channels))
+    return f"{name} | {torch.get_num_threads()} threads | torch {torch.__version__} | {channels} on {config.working_size}"
 
 
 def _has_instructions() -> bool:

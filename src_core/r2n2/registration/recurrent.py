@@ -11,8 +11,8 @@ from torch import Tensor
 from r2n2.config import StoppingConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
-from r2n2.network.least_squares import Evidence
-from r2n2.network.r2n2 import LEVELS, R2N2, GaussianParameters, Unchanging
+from r2n2.network import LEVELS, GaussianParameters, RecurrentNetwork, Unchanging
+from r2n2.network.least_squares import LeastSquares
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.cuda_graph import Recorded, Recorder, TensorFunction, Tensors
 from r2n2.registration.recurrent_steps import Comparison, Progress, Squares, advance, begin, compare, prepare
@@ -42,7 +42,7 @@ class _Running:
     step: TensorFunction
     """The next step on these squares, from what ``_packed`` gives to parameters, loss and the same again."""
 
-    def part(self, kept: Tensor, network: R2N2, dtype: torch.dtype) -> _Running:
+    def part(self, kept: Tensor, network: RecurrentNetwork, dtype: torch.dtype) -> _Running:
         """Those for which ``kept`` (A,) is true."""
         if bool(kept.all()):
             return self
@@ -104,7 +104,7 @@ class RecurrentMethod:
 
     def __init__(
         self,
-        network: R2N2,
+        network: RecurrentNetwork,
         *,
         steps: int = 25,
         stopping: StoppingConfig | None = None,
@@ -202,29 +202,29 @@ class RecurrentMethod:
         )
 
 
-def _step(network: R2N2, squares: Squares, unchanging: Unchanging, dtype: torch.dtype) -> TensorFunction:
+def _step(network: RecurrentNetwork, squares: Squares, unchanging: Unchanging, dtype: torch.dtype) -> TensorFunction:
     """The next Gaussian and what the images then say; reads nothing back, so that it can be recorded."""
 
-    def step(arguments: Tensors) -> Tensors:
+    def next_step(arguments: Tensors) -> Tensors:
         progress, seen = _unpacked(arguments, len(squares.scales))
         kind = seen.fixed.device.type
         # Entered for one step, so a cache of cast weights would be of no use, and none may outlive a recording.
         with torch.autocast(kind, torch.bfloat16, enabled=dtype is torch.bfloat16, cache_enabled=False):
-            parameters, progress, _ = advance(network, squares, progress, seen, unchanging=unchanging)
+            step, progress = advance(network, squares, progress, seen, unchanging=unchanging)
         seen = compare(squares, progress.displacements)
-        return (*parameters, _loss(seen), *_packed(progress, seen))
+        return (*step.parameters, _loss(seen), *_packed(progress, seen))
 
-    return step
+    return next_step
 
 
 def _packed(progress: Progress, seen: Comparison) -> Tensors:
-    return (*progress.displacements, *progress.state, seen.fixed, seen.warped, seen.valid, *(seen.evidence or ()))
+    return (*progress.displacements, *progress.state, seen.fixed, seen.warped, seen.valid, *(seen.least_squares or ()))
 
 
 def _unpacked(packed: Tensors, scales: int) -> tuple[Progress, Comparison]:
     displacements, rest = packed[:scales], packed[scales:]
-    state, (fixed, warped, valid), evidence = rest[:LEVELS], rest[LEVELS : LEVELS + 3], rest[LEVELS + 3 :]
-    return Progress(displacements, state), Comparison(fixed, warped, valid, Evidence(*evidence) if evidence else None)
+    state, (fixed, warped, valid), solved = rest[:LEVELS], rest[LEVELS : LEVELS + 3], rest[LEVELS + 3 :]
+    return Progress(displacements, state), Comparison(fixed, warped, valid, LeastSquares(*solved) if solved else None)
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,25 +7,22 @@ Nothing is kept between calls: ``prepare`` makes the squares of a batch, ``compa
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from r2n2.config import NetworkConfig
 from r2n2.geometry import Grid
-from r2n2.network.least_squares import Evidence, Pooling, gather, look
-from r2n2.network.r2n2 import R2N2, GaussianParameters, State, Unchanging
+from r2n2.network import RecurrentNetwork, State, Step, Unchanging
+from r2n2.network.least_squares import LeastSquares, Pooling, gather_moments, solve_everywhere
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Pairs
-from r2n2.transform import normalised_lattice, sample_normalised
+from r2n2.transform import mask_of, normalised_lattice, sample_masked
 
-__all__ = ["Advance", "Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "prepare"]
+__all__ = ["Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "prepare"]
 
-# A pixel of the moving square counts where at least this share of its interpolation weight is measured.
-_MEASURED = 0.99
 _NETWORK_CLAMP = 2.0
-_EVIDENCE_CLAMP = 3.0
+_LEAST_SQUARES_CLAMP = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +31,7 @@ class Scale:
 
     grid: Grid
     fixed: Tensor
-    """(B or 1, 1, m, m); with evidence (B or 1, 3, m, m), the image and its gradient."""
+    """(B or 1, 1, m, m); for least squares (B or 1, 3, m, m), the image and its gradient."""
     moving: Tensor
     """(B, 1 or 3, m, m)."""
     fixed_valid: Tensor
@@ -57,25 +54,20 @@ class Scale:
 
     def sample(self, displacement: Tensor) -> tuple[Tensor, Tensor]:
         """Channels of the moving image (B, C, m, m) at the displaced positions, and where both images are measured."""
-        positions = self.lattice + displacement
-        if self.moving_valid is None:
-            warped, inside = sample_normalised(self.moving, positions, self.grid)
-        else:
-            both, inside = sample_normalised(torch.cat((self.moving, self.moving_valid), 1), positions, self.grid)
-            warped, inside = both[:, :-1], inside & (both[:, -1:] > _MEASURED)
-        return warped, inside & self.fixed_valid
+        warped, measured = sample_masked(self.moving, self.moving_valid, self.lattice + displacement, self.grid)
+        return warped, measured & self.fixed_valid
 
 
 @dataclass(frozen=True, eq=False)
 class Squares:
-    """A batch of pairs as the network and its evidence see it."""
+    """A batch of pairs as the network and its least squares see it."""
 
     scales: tuple[Scale, ...]
     """From small to large."""
     working: int
     """Which of them the network sees."""
-    evidence: tuple[int, ...]
-    """Which of them are compared; none for the paper's network."""
+    compared: tuple[int, ...]
+    """Which of them are compared by least squares; none for the paper's network."""
     pooling: Pooling | None
 
     def __len__(self) -> int:
@@ -106,12 +98,12 @@ class Comparison:
     """(B, 1, n, n)."""
     valid: Tensor
     """(B, 1, n, n) bool, where both are measured."""
-    evidence: Evidence | None
+    least_squares: LeastSquares | None
 
     def part(self, rows: Tensor) -> Comparison:
         """Some of the pairs, by their indices."""
-        evidence = None if self.evidence is None else Evidence(*(values[rows] for values in self.evidence))
-        return Comparison(self.fixed[rows], self.warped[rows], self.valid[rows], evidence)
+        solved = None if self.least_squares is None else LeastSquares(*(values[rows] for values in self.least_squares))
+        return Comparison(self.fixed[rows], self.warped[rows], self.valid[rows], solved)
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,14 +125,14 @@ class Progress:
 
 def prepare(config: NetworkConfig, pairs: Pairs, like: Tensor) -> Squares:
     """The squares of a batch, on the device and in the dtype of ``like``."""
-    sizes = tuple(sorted({config.working_size, *config.evidence_sizes}))
-    scales = tuple(_scale(pairs, size, size in config.evidence_sizes, like) for size in sizes)
-    pooling = Pooling.build(config.evidence_sizes, config.working_size, like) if config.evidence_sizes else None
-    return Squares(scales, sizes.index(config.working_size), tuple(sizes.index(s) for s in config.evidence_sizes), pooling)
+    sizes = tuple(sorted({config.working_size, *config.least_squares_sizes}))
+    scales = tuple(_scale(pairs, size, size in config.least_squares_sizes, like) for size in sizes)
+    pooling = Pooling.build(config.least_squares_sizes, config.working_size, like) if config.least_squares_sizes else None
+    return Squares(scales, sizes.index(config.working_size), tuple(sizes.index(s) for s in config.least_squares_sizes), pooling)
 
 
 def _scale(pairs: Pairs, size: int, with_gradient: bool, like: Tensor) -> Scale:
-    clamp = _EVIDENCE_CLAMP if with_gradient else _NETWORK_CLAMP
+    clamp = _LEAST_SQUARES_CLAMP if with_gradient else _NETWORK_CLAMP
 
     def square(images: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Grid]:
         whole = to_square(images.to(like.device, like.dtype), valid.to(like.device), pairs.grid, size)
@@ -152,11 +144,10 @@ def _scale(pairs: Pairs, size: int, with_gradient: bool, like: Tensor) -> Scale:
 
     fixed, fixed_valid, grid = square(*pairs.distinct_fixed())
     moving, moving_valid, _ = square(pairs.moving, pairs.moving_valid)
-    measured = None if bool(moving_valid.all()) else moving_valid.to(moving.dtype)
-    return Scale(grid, fixed, moving, fixed_valid, measured, normalised_lattice(grid, fixed))
+    return Scale(grid, fixed, moving, fixed_valid, mask_of(moving_valid, moving), normalised_lattice(grid, fixed))
 
 
-def begin(network: R2N2, squares: Squares, start: tuple[Tensor, ...] | None = None) -> Progress:
+def begin(network: RecurrentNetwork, squares: Squares, start: tuple[Tensor, ...] | None = None) -> Progress:
     """Before the first step: the network's first state and no displacement, or that of ``start`` on every scale."""
     batch = len(squares)
     if start is None:
@@ -169,47 +160,38 @@ def compare(squares: Squares, displacements: tuple[Tensor, ...]) -> Comparison:
     moments, seen = {}, None
     for index, (scale, displacement) in enumerate(zip(squares.scales, displacements, strict=True)):
         warped, valid = scale.sample(displacement)
-        if index in squares.evidence:
+        if index in squares.compared:
             assert squares.pooling is not None
             # An image compared with itself teaches nothing through the solution: gradients go through place and shape alone.
             with torch.no_grad():
-                moments[index] = gather(scale.fixed, warped, valid, squares.pooling, squares.evidence.index(index))
+                moments[index] = gather_moments(scale.fixed, warped, valid, squares.pooling, squares.compared.index(index))
         if index == squares.working:
             image = warped[:, :1].clamp(-_NETWORK_CLAMP, _NETWORK_CLAMP)
             seen = squares.fixed.expand_as(image), image, valid
     assert seen is not None
-    evidence = None
+    solved = None
     if squares.pooling is not None:
         with torch.no_grad():
-            gathered = torch.stack([moments[index] for index in squares.evidence], 1)
-            evidence = look(gathered, squares.pooling)
-    return Comparison(*seen, evidence)
-
-
-class Advance(NamedTuple):
-    """What a step gives."""
-
-    parameters: GaussianParameters
-    progress: Progress
-    scores: Tensor | None
-    """(B, L, K, n / 2, n / 2) of places and widths, with evidence."""
+            gathered = torch.stack([moments[index] for index in squares.compared], 1)
+            solved = solve_everywhere(gathered, squares.pooling)
+    return Comparison(*seen, solved)
 
 
 def advance(
-    network: R2N2,
+    network: RecurrentNetwork,
     squares: Squares,
     before: Progress,
     seen: Comparison,
     *,
     generator: Generator | None = None,
     unchanging: Unchanging | None = None,
-) -> Advance:
-    """The next Gaussian, and where the batch stands with it."""
-    parameters, state, scores = network.scored_step(
-        seen.fixed, seen.warped, before.state, evidence=seen.evidence, generator=generator, unchanging=unchanging
+) -> tuple[Step, Progress]:
+    """The network's next step, and where the batch stands with it."""
+    step = network.step(
+        seen.fixed, seen.warped, before.state, least_squares=seen.least_squares, generator=generator, unchanging=unchanging
     )
     displacements = tuple(
-        parameters.added_to(displacement, scale.lattice)
+        step.parameters.added_to(displacement, scale.lattice)
         for displacement, scale in zip(before.displacements, squares.scales, strict=True)
     )
-    return Advance(parameters, Progress(displacements, state), scores)
+    return step, Progress(displacements, step.state)

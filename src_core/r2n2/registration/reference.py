@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from r2n2.errors import ArgumentError
-from r2n2.preprocessing import MAXIMUM_INVALID_SHARE
+from r2n2.preprocessing import one_channel
 from r2n2.series import ImageSeries
 
 __all__ = ["automatic_reference", "resolve_reference"]
@@ -14,8 +14,8 @@ __all__ = ["automatic_reference", "resolve_reference"]
 def automatic_reference(series: ImageSeries) -> int:
     """The frame whose mean intensity is nearest the mean of the series: a proxy for the mean state of breathing.
 
-    Frames without contrast, frames with too many invalid pixels and frames that cannot be read are not chosen.
-    Frames are read one at a time.
+    The intensity is that of the one channel that is registered. Frames without contrast, frames with too many invalid pixels and
+    frames that cannot be read are not chosen. Frames are read one at a time.
 
     Raises
     ------
@@ -23,17 +23,19 @@ def automatic_reference(series: ImageSeries) -> int:
         If no frame can serve.
     """
     means = np.full(len(series), np.nan)
+    reason = "no frame has any contrast"
     for index in range(len(series)):
         try:
-            frame = series.frame(index).astype(np.float64)
-        except (OSError, ValueError, RuntimeError):
+            values = one_channel(series.frame(index))
+        except (OSError, ValueError, RuntimeError) as error:
+            reason = f"no frame can be used (frame {index}: {error})"
             continue
-        finite = np.isfinite(frame)
-        values = frame[finite]
-        if finite.mean() >= 1 - MAXIMUM_INVALID_SHARE and values.min() < values.max():
-            means[index] = values.mean()
+        values = values[np.isfinite(values)]
+        if values.min() < values.max():
+            # Halved, so that the largest numbers there are do not add up to infinity.
+            means[index] = (values / 2).mean()
     if np.isnan(means).all():
-        raise ArgumentError("reference: no frame has any contrast, so there is nothing to align; check the series")
+        raise ArgumentError(f"reference: {reason}, so there is nothing to align; check the series")
     return int(np.nanargmin(np.abs(means - np.nanmean(means))))
 
 

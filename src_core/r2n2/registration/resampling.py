@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from r2n2.geometry import Space
+from r2n2.geometry import Grid, Space
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform, warp
@@ -30,6 +31,8 @@ def warp_frame(series: ImageSeries, result: FrameResult) -> NDArray[Any]:
 def warp_pixels(image: NDArray[Any], transform: Transform, *, nearest: bool = False) -> NDArray[Any]:
     """Image (C, *shape) of any real type resampled by a transform, in its own type: rounded, and clipped to its range.
 
+    A pixel that is NaN or infinite stays one pixel: it is shown where it is the nearest one, and elsewhere counts for nothing.
+
     Parameters
     ----------
     nearest
@@ -40,7 +43,11 @@ def warp_pixels(image: NDArray[Any], transform: Transform, *, nearest: bool = Fa
     precise = (image.dtype.kind in "iub" and image.dtype.itemsize > 2) or image.dtype == np.float64
     kind = torch.float64 if precise else torch.float32
     pixels = torch.from_numpy(np.ascontiguousarray(image.astype(np.float64 if precise else np.float32)))[None]
-    warped = warp(pixels, vectors.to(kind), transform.grid, mode="nearest" if nearest else "linear").image[0].numpy()
+    vectors = vectors.to(kind)
+    if nearest:
+        warped = warp(pixels, vectors, transform.grid, mode="nearest").image[0].numpy()
+    else:
+        warped = _interpolated(pixels, vectors, transform.grid)[0].numpy()
     if image.dtype.kind == "b":
         return warped >= 0.5
     if image.dtype.kind in "iu":
@@ -49,3 +56,15 @@ def warp_pixels(image: NDArray[Any], transform: Transform, *, nearest: bool = Fa
         top = float(limits.max) if int(float(limits.max)) <= limits.max else np.nextafter(float(limits.max), 0)
         return np.clip(np.rint(warped), limits.min, top).astype(image.dtype)
     return warped.astype(image.dtype)
+
+
+def _interpolated(pixels: Tensor, vectors: Tensor, grid: Grid) -> Tensor:
+    """Linear interpolation (1, C, *shape) in which what is not finite does not spread to its neighbours."""
+    finite = pixels.isfinite()
+    if bool(finite.all()):
+        return warp(pixels, vectors, grid).image
+    measured = torch.where(finite, pixels, 0)
+    values, weights = warp(torch.cat((measured, finite.to(pixels.dtype)), 1), vectors, grid).image.chunk(2, 1)
+    nearest = warp(pixels, vectors, grid, mode="nearest").image
+    # Where the nearest pixel is finite it has weight, so nothing is divided by 0.
+    return torch.where(nearest.isfinite(), values / weights.clamp_min(torch.finfo(pixels.dtype).tiny), nearest)

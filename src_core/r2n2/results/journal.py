@@ -127,7 +127,9 @@ def earlier_parts(folder: Path, head: JournalHead, frames_total: int) -> Earlier
         return Earlier()
     before, records = found
     if not before.same_run(head):
-        return Earlier(note="starting anew: what is there is of another run (other settings, input, weights, device or versions)")
+        return Earlier(
+            note="starting anew: what is there is of another run (other settings, input, weights, device, precision or versions)"
+        )
     intact = tuple(record for record in records if record.is_intact(folder))
     kept, known = (sum(len(record.metrics) for record in some) for some in (intact, records))
     again = f"; {known - kept} are registered again, as a field of their batch is damaged" if kept < known else ""

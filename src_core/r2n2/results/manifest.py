@@ -8,12 +8,12 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from pydantic import ValidationError
 
-from r2n2.config import Config, RegistrationConfig
+from r2n2.config import Config, Precision, RegistrationConfig
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid
 from r2n2.series import ImageSeries
@@ -24,6 +24,7 @@ __all__ = [
     "AcquisitionManifest",
     "GridRecord",
     "InputRecord",
+    "RunFacts",
     "RunManifest",
     "input_sha256",
     "load_manifest",
@@ -102,6 +103,46 @@ class InputRecord(Config):
         )
 
 
+class RunFacts(Config):
+    """What a run uses, taken down when it runs: files may be written later, by another process or on another machine."""
+
+    device: str = "cpu"
+    weights_sha256: str | None = None
+    precision: Precision = "float32"
+    """Of the network's convolutions."""
+    threads: int | None = None
+    """That torch computes with; null where that is not known."""
+    wall_time_s: float | None = None
+    """Of a run that is over when its files are written; None counts up to their end."""
+
+    @classmethod
+    def of(cls, config: RegistrationConfig) -> Self:
+        """Of a run with these settings in this process; where the machine has to measure its precision, that is done here.
+
+        Raises
+        ------
+        R2N2Error
+            If the device is not there or the weights cannot be used.
+        """
+        import torch
+
+        from r2n2.network.checkpoint import read_manifest
+        from r2n2.registration import resolve_device
+        from r2n2.registration.precision import precision_of_run
+
+        device = resolve_device(config.device)
+        return cls(
+            device=str(device),
+            weights_sha256=read_manifest(config.weights).sha256 if config.method == "r2n2" else None,
+            precision=precision_of_run(config, device),
+            threads=torch.get_num_threads(),
+        )
+
+    def held_to(self, config: RegistrationConfig) -> RegistrationConfig:
+        """Settings under which a run uses just these, whatever "auto" would mean by then."""
+        return config.model_copy(update={"device": self.device, "precision": self.precision})
+
+
 class RunManifest(Config):
     """The run.json of one registered series, written last."""
 
@@ -114,6 +155,10 @@ class RunManifest(Config):
     versions: dict[str, str]
     settings: RegistrationConfig
     device: str
+    precision: Precision | None = None
+    """Of the network's convolutions, whatever "auto" meant; null where an older version wrote the file."""
+    threads: int | None = None
+    """That torch computed with, in the last part of the run; null where that is not known."""
     weights_sha256: str | None
     landmarks_sha256: str | None
     input: InputRecord
@@ -187,11 +232,13 @@ def run_sha256(
     *,
     weights_sha256: str | None = None,
     landmarks_sha256: str | None = None,
+    precision: Precision = "float32",
 ) -> str:
     """Hash of all that decides the result; two runs of one version with the same hash would write the same numbers."""
-    # Device and batch size change no result that matters: a finished run need not be repeated for them.
-    chosen = settings.model_dump(mode="json", exclude={"device", "batch_size"})
-    parts = [versions()["r2n2"], chosen, input_hash, dict(selection), weights_sha256, landmarks_sha256]
+    # Device and batch size change no result that matters: a finished run need not be repeated for them. The precision does, and
+    # it is the one computed in that counts, not "auto".
+    chosen = settings.model_dump(mode="json", exclude={"device", "batch_size", "precision"})
+    parts = [versions()["r2n2"], chosen, input_hash, dict(selection), weights_sha256, landmarks_sha256, precision]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from r2n2.errors import ReadError
 from r2n2.evaluation import TRETable
 from r2n2.geometry import Grid
+from r2n2.quantities import LengthUnit, exact_number, length_unit
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.results.manifest import AcquisitionManifest, RunManifest, load_manifest
 from r2n2.results.sequence_file import read_control_points, read_sequences
@@ -138,6 +139,11 @@ class RegisteredSeries:
         return self.manifest.input.grid.grid()
 
     @property
+    def length_unit(self) -> LengthUnit:
+        """What its lengths are shown in: um where pixels are that small."""
+        return length_unit(self.manifest.input.grid.spacing)
+
+    @property
     def landmark_grid(self) -> Grid:
         """What ``read_landmarks`` needs: the slice's place in the patient where it is known, else the grid of the frames."""
         placed = self.manifest.input.patient_grid
@@ -172,9 +178,7 @@ def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
 
 
 def _cell(value: float | int | str) -> str:
-    if isinstance(value, float):
-        return f"{value:.9g}" if math.isfinite(value) else ""
-    return str(value)
+    return exact_number(value) if isinstance(value, float) else str(value)
 
 
 def read_result(folder: Path) -> RegisteredSeries:

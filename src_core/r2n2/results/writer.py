@@ -32,6 +32,7 @@ from r2n2.results.manifest import (
     CONVENTION,
     MANIFEST_NAME,
     InputRecord,
+    RunFacts,
     RunManifest,
     input_sha256,
     run_sha256,
@@ -79,8 +80,8 @@ class ResultWriter:
         ``input_sha256(series)`` where it is known already.
     selection
         Reading options that chose the series, for the record.
-    device, weights_sha256
-        Where it ran, and with which weights.
+    facts
+        What the run uses, taken down when it runs.
     landmarks
         If given, tre.csv and the error columns of metrics.csv are written.
     overwrite
@@ -108,8 +109,7 @@ class ResultWriter:
         *,
         input_hash: str | None = None,
         selection: Mapping[str, Any] | None = None,
-        device: str = "cpu",
-        weights_sha256: str | None = None,
+        facts: RunFacts | None = None,
         landmarks: LandmarkSet | None = None,
         overwrite: bool = False,
         keep_headers: bool = False,
@@ -123,8 +123,7 @@ class ResultWriter:
         self._config = config
         self._input_hash = input_hash
         self._selection = dict(selection or {})
-        self._device = device
-        self._weights_sha256 = weights_sha256
+        self._facts = facts or RunFacts()
         self._landmarks = landmarks
         self._overwrite = overwrite
         self._metrics: dict[int, FrameMetrics] = {}
@@ -251,7 +250,11 @@ class ResultWriter:
 
     def _head(self, batch_size: int) -> JournalHead:
         return JournalHead(
-            run_sha256=self._run_sha256(), versions=versions(), device=self._device, batch_size=batch_size, parts=self._parts()
+            run_sha256=self._run_sha256(),
+            versions=versions(),
+            device=self._facts.device,
+            batch_size=batch_size,
+            parts=self._parts(),
         )
 
     def _run_sha256(self) -> str:
@@ -260,8 +263,9 @@ class ResultWriter:
             self._config,
             self._input_hash,
             self._selection,
-            weights_sha256=self._weights_sha256,
+            weights_sha256=self._facts.weights_sha256,
             landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
+            precision=self._facts.precision,
         )
 
     def _elapsed_s(self) -> float:
@@ -316,7 +320,7 @@ class ResultWriter:
         from r2n2.io import atomic_folder, write_series
 
         if self._keep_headers:
-            from r2n2.io.dicom_write import write_dicom_series
+            from r2n2.io.dicom.write import write_dicom_series
 
             with atomic_folder(self._folder / "registered") as temporary:
                 write_dicom_series(temporary, self._series, enumerate(self._registered_frames()), keep_headers=True)
@@ -356,8 +360,10 @@ class ResultWriter:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             versions=versions(),
             settings=self._config,
-            device=self._device,
-            weights_sha256=self._weights_sha256,
+            device=self._facts.device,
+            precision=self._facts.precision,
+            threads=self._facts.threads,
+            weights_sha256=self._facts.weights_sha256,
             landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
             input=record.model_copy(update={"notes": (*record.notes, *notes)}),
             reference=self._reference(),
@@ -365,7 +371,7 @@ class ResultWriter:
             convention=CONVENTION,
             status_counts=dict(Counter(str(row.status) for row in self._ordered())),
             messages={row.frame: row.message for row in self._ordered() if row.message},
-            wall_time_s=round(self._elapsed_s(), 3),
+            wall_time_s=round(self._elapsed_s() if self._facts.wall_time_s is None else self._facts.wall_time_s, 3),
             peak_memory_mib=self._peak_memory_mib(),
             parts=self._parts(),
             files=tuple(files),

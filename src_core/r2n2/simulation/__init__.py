@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from r2n2.simulation.engine_config import AppearanceConfig, EngineConfig, MotionConfig
     from r2n2.simulation.gaussian_motion import random_gaussian_motion, synthetic_pair
     from r2n2.simulation.material import Label
+    from r2n2.simulation.people import thorax_pairs
     from r2n2.simulation.settings import ThoraxConfig
     from r2n2.simulation.slices import RealPair, RealSlice
     from r2n2.simulation.thorax import SimulatedSeries, thorax_series
-    from r2n2.simulation.thorax_pairs import thorax_pairs
 
 __all__ = [
     "AppearanceConfig",
@@ -46,7 +46,7 @@ _PLACES = {
     "ThoraxConfig": "settings",
     "random_gaussian_motion": "gaussian_motion",
     "synthetic_pair": "gaussian_motion",
-    "thorax_pairs": "stock",
+    "thorax_pairs": "people",
     "thorax_series": "thorax",
 }
 

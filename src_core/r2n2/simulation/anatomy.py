@@ -6,8 +6,9 @@ for an adult; ``thorax`` scales it to the frame.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -35,6 +36,10 @@ class Anatomy:
         Centre (y, x) of the heart.
     brightness
         Factor on every tissue's brightness, by name.
+    position
+        Of the coronal slice, -1 at the back, 0 in the middle, 1 at the front.
+    heart_share
+        How much of the heart's width this slice shows, 1 in the middle; 0: it lies before or behind it.
     """
 
     wall_half_width_mm: float
@@ -43,6 +48,8 @@ class Anatomy:
     outlines: dict[str, FloatArray]
     heart_mm: tuple[float, float]
     brightness: dict[str, float]
+    position: float = 0.0
+    heart_share: float = 1.0
 
 
 def wall_mm(y: FloatArray, half_width_mm: float) -> FloatArray:
@@ -53,8 +60,8 @@ def wall_mm(y: FloatArray, half_width_mm: float) -> FloatArray:
     return np.asarray(half_width_mm * np.sqrt(0.5 * (inside + 0.04 + np.sqrt((inside - 0.04) ** 2 + 0.01))) * 0.995)
 
 
-def draw_anatomy(rng: np.random.Generator, variation: float) -> Anatomy:
-    """Draw a person; ``variation`` 0 gives the average one."""
+def draw_anatomy(rng: np.random.Generator, variation: float, position: float = 0.0) -> Anatomy:
+    """Draw a person; ``variation`` 0 gives the average one. The same generator gives one person at all positions."""
 
     def vary(spread: float) -> float:
         return float(np.clip(rng.normal(), -2, 2) * spread * variation)
@@ -63,7 +70,8 @@ def draw_anatomy(rng: np.random.Generator, variation: float) -> Anatomy:
     fat, muscle = max(12 + vary(4), 4.0), 11 + vary(2)
     heart = (22 + vary(5), 24 + vary(4))
     heart_size = 1 + vary(0.06)
-    right_dome, left_dome = 34 + vary(7), 50 + vary(7)
+    lower = _dome_lower_mm(position)
+    right_dome, left_dome = 34 + vary(7) + lower, 50 + vary(7) + lower
     outlines = {
         name: smooth_outline(corners)
         for name, corners in {
@@ -81,7 +89,44 @@ def draw_anatomy(rng: np.random.Generator, variation: float) -> Anatomy:
     }
     names = ("liver", "muscle", "fat", "lung", "blood", "myocardium", "spleen", "stomach", "bone")
     brightness = {name: float(np.exp(vary(0.09))) for name in names}
-    return Anatomy(half_width, fat, muscle, outlines, heart, brightness)
+    if position == 0:
+        return Anatomy(half_width, fat, muscle, outlines, heart, brightness)
+    return _at_position(Anatomy(half_width, fat, muscle, outlines, heart, brightness, position, _heart_share(position)))
+
+
+def _dome_lower_mm(position: float) -> float:
+    """The domes are highest in the middle; the lungs reach further down at the back than at the front."""
+    return (30.0 if position < 0 else 16.0) * position**2
+
+
+def _heart_share(position: float) -> float:
+    """The heart is a ball that lies nearer to the front, and does not reach the back."""
+    here, middle = (1 - ((p - 0.25) / 0.6) ** 2 for p in (position, 0.0))
+    return math.sqrt(here / middle) if here > 0.15 else 0.0
+
+
+def _at_position(anatomy: Anatomy) -> Anatomy:
+    """The chest is narrower at back and front; where the heart ends the left lung fills its place, and the left liver ends."""
+    breadth = math.sqrt(1 - 0.5 * anatomy.position**2)
+    share = anatomy.heart_share
+    outlines = dict(anatomy.outlines)
+    for name in ("heart", "left_ventricle", "right_atrium", "right_ventricle", "outflow"):
+        outlines[name] = np.asarray(anatomy.heart_mm) + share * (outlines[name] - np.asarray(anatomy.heart_mm))
+    outlines["left_cavity"] = _without_notch(outlines["left_cavity"], min(share, 1.0))
+    left_lobe = float(np.clip(1 + 1.2 * anatomy.position, 0.2, 1.2))
+    liver = outlines["liver"]
+    outlines["liver"] = np.where(liver > [np.inf, 0], liver * [1, left_lobe], liver)
+    outlines = {name: outline * [1, breadth] for name, outline in outlines.items()}
+    heart = (anatomy.heart_mm[0], anatomy.heart_mm[1] * breadth)
+    return replace(anatomy, wall_half_width_mm=anatomy.wall_half_width_mm * breadth, outlines=outlines, heart_mm=heart)
+
+
+def _without_notch(cavity: FloatArray, share: float) -> FloatArray:
+    """The left lung's outline with its notch for the heart as deep as the share of it that is there."""
+    y, x = cavity.T
+    # The edge of the lung beside the heart, which without it runs straight down along the spine.
+    depth = np.interp(y, (-45, 0, 65, 75), (0, 22, 42, 0)) * (x < 92)
+    return np.stack((y, x - (1 - share) * depth), axis=1)
 
 
 def _around(

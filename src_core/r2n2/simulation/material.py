@@ -70,7 +70,8 @@ def draw_material(rng: np.random.Generator, anatomy: Anatomy, raster: Raster, bl
     # Denser where it hangs, towards the diaphragm.
     canvas.paint(lung, water=0.105 * tone["lung"] * grain * (1 + 0.0016 * rows), fat=0.0)
     lung_tissue = lung.copy()
-    trees = [_lung_tree(rng, raster, mask, side) for mask, side in zip(lungs, (-1, 1), strict=True)]
+    vessels = 1 - 0.5 * abs(anatomy.position)
+    trees = [_lung_tree(rng, raster, mask, side, vessels) for mask, side in zip(lungs, (-1, 1), strict=True)]
     canvas.paint_airways()
     blood = draw_heart_and_vessels(canvas, anatomy, rng)
     in_slice = np.clip(0.62 + 0.6 * raster.noise(rng, 30), 0.0, 1)
@@ -78,8 +79,8 @@ def draw_material(rng: np.random.Generator, anatomy: Anatomy, raster: Raster, bl
     lung = (lung_tissue > 0.5).astype(np.float64)
     for tree in trees:
         thick = tree.segments[:, (2, 5)].mean(axis=1)
-        for vessels, brightness in ((thick > 2.0, 0.72), ((thick > 1.0) & (thick <= 2.0), 0.55), (thick <= 1.0, 0.38)):
-            cover = raster.tubes(tree.segments[vessels]) * lung_tissue * in_slice
+        for chosen, brightness in ((thick > 2.0, 0.72), ((thick > 1.0) & (thick <= 2.0), 0.55), (thick <= 1.0, 0.38)):
+            cover = raster.tubes(tree.segments[chosen]) * lung_tissue * in_slice
             canvas.paint(cover, water=brightness * tone["blood"], fat=0.0)
             blood.amount = np.maximum(blood.amount * (1 - cover), cover * brightness)
     cover = raster.tubes(_crossings(rng, raster, lung)) * lung_tissue
@@ -147,7 +148,8 @@ class _Inside:
         return 0 <= row < height and 0 <= column < width and bool(self.mask[row, column] > 0.5)
 
 
-def _lung_tree(rng: np.random.Generator, raster: Raster, lung: FloatArray, side: int) -> Tree:
+def _lung_tree(rng: np.random.Generator, raster: Raster, lung: FloatArray, side: int, thickness: float) -> Tree:
+    """Vessels from the hilum on; ``thickness`` scales them, as the large ones lie in the middle of the chest."""
     hilum_y, hilum_x = (-28.0, -41.0) if side < 0 else (-34.0, 43.0)
     # Directions from the feet (0) outwards to the head (pi), and the radius at the hilum.
     fan = ((0.12, 4.2), (0.5, 3.8), (0.9, 3.2), (1.4, 3.0), (1.95, 2.8), (2.5, 3.2), (2.85, 2.9))
@@ -156,7 +158,7 @@ def _lung_tree(rng: np.random.Generator, raster: Raster, lung: FloatArray, side:
         turned = angle + rng.normal(0, 0.1)
         start = (hilum_y + rng.normal(0, 3) - 9 * (angle - 1.3), hilum_x + side * rng.uniform(0, 4))
         if _Inside(raster, lung)(start[0], start[1] + side * 10):
-            roots.append((*start, side * turned, radius * rng.uniform(0.75, 1.05)))
+            roots.append((*start, side * turned, radius * thickness * rng.uniform(0.75, 1.05)))
     inside = _Inside(raster, lung)
 
     def allowed(y: float, x: float) -> bool:

@@ -12,6 +12,7 @@ from r2n2.simulation.texture import FloatArray, smooth_outline
 
 __all__ = ["draw_abdomen", "draw_bones", "draw_heart_and_vessels", "draw_neck", "draw_wall"]
 
+_BEFORE_SPINE = 0.3  # position from which on the spine lies behind the slice
 _HEIGHTS = (-95.0, -60.0, -20.0, 20.0, 60.0, 100.0, 150.0, 200.0, 260.0, 340.0, 440.0)
 
 
@@ -134,12 +135,14 @@ def draw_abdomen(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> 
         filling = rng.choice((0.06, 0.45, 0.62, 0.8), p=(0.2, 0.35, 0.3, 0.15))
         inner = raster.ellipse((y, x), (rng.uniform(5, 11), rng.uniform(7, 18)), rng.uniform(-50, 50), 0.8)
         canvas.paint(inner * belly * loop, water=float(filling) * chyme, fat=0.0)
-    for side in (-1, 1):
+    for side in (-1, 1) if anatomy.position < _BEFORE_SPINE else ():
         psoas = smooth_outline(
             [(105, 22 * side), (150, 46 * side), (240, 66 * side), (340, 70 * side), (250, 34 * side), (150, 24 * side)]
         )
         canvas.paint(raster.fill(psoas, 1.0), water=0.27 * tone["muscle"], fat=0.0)
-    for y in np.arange(98, 420, 36.0):
+    # The spine bends forward below the chest: the middle shows its lower half, the back all of it.
+    first = 98.0 if anatomy.position > -0.25 else -154.0
+    for y in np.arange(first, 420, 36.0) if anatomy.position < _BEFORE_SPINE else ():
         canvas.paint(raster.ellipse((y + 19, 0), (6.5, 22), 0, 1.0), water=0.50, fat=0.0)
         box = smooth_outline(
             [(y - 12, -20), (y - 13, 0), (y - 12, 20), (y, 18), (y + 12, 21), (y + 12, 0), (y + 12, -21), (y, -18)]
@@ -167,6 +170,8 @@ def draw_abdomen(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> 
 def draw_heart_and_vessels(canvas: Canvas, anatomy: Anatomy, rng: np.random.Generator) -> Blood:
     """Pericardial fat, muscle and chambers of the heart, and the great vessels."""
     raster, tone, outlines = canvas.raster, anatomy.brightness, anatomy.outlines
+    if not anatomy.heart_share:
+        return _draw_aorta(canvas, anatomy)
     heart = raster.fill(outlines["heart"])
     middle = outlines["heart"].mean(axis=0)
     fatty = raster.fill(middle + 1.06 * (outlines["heart"] - middle) + [1.5, 1.0], 1.0)
@@ -201,3 +206,13 @@ def draw_heart_and_vessels(canvas: Canvas, anatomy: Anatomy, rng: np.random.Gene
     lumen = np.maximum(lumen, raster.tubes(inner))
     canvas.paint(raster.blur(lumen, 2.2) * in_slice, water=0.74 * tone["blood"] * swirl, fat=0.0)
     return Blood(np.maximum(chambers, lumen) * 0.9, np.maximum(np.maximum(heart, fatty), wall), heart)
+
+
+def _draw_aorta(canvas: Canvas, anatomy: Anatomy) -> Blood:
+    """Where the slice misses the heart: behind it the descending aorta, before it nothing."""
+    raster = canvas.raster
+    lumen = np.zeros(raster.shape)
+    if anatomy.position < 0:
+        lumen[...] = raster.blur(raster.tubes([(-62, 12, 10, 60, 15, 9.5), (60, 15, 9.5, 400, 10, 8)]), 1.5)
+        canvas.paint(lumen, water=0.78 * anatomy.brightness["blood"], fat=0.0)
+    return Blood(lumen * 0.9, lumen, np.zeros(raster.shape))

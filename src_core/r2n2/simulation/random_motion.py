@@ -12,6 +12,7 @@ from torch import Tensor
 
 from r2n2.simulation.engine_config import MotionConfig
 from r2n2.simulation.lattice import log_uniform, random_field, square_lattice
+from r2n2.transform.matrices import determinant
 
 __all__ = ["KINDS", "central_determinant", "determinants", "draw_motion", "without_folding"]
 
@@ -59,7 +60,7 @@ def central_determinant(displacement: Tensor) -> Tensor:
     """One Jacobian determinant (n, n) a pixel, from central differences."""
     per_unit = (displacement.shape[-1] - 1) / 2
     along_y, along_x = (torch.gradient(displacement, dim=axis)[0] * per_unit for axis in (1, 2))
-    return (1 + along_y[0]) * (1 + along_x[1]) - along_y[1] * along_x[0]
+    return determinant(((1 + along_y[0], along_y[1]), (along_x[0], 1 + along_x[1])))
 
 
 def _slopes(displacement: Tensor) -> tuple[Tensor, Tensor]:
@@ -72,7 +73,7 @@ def _invariants(along_y: Tensor, along_x: Tensor) -> Iterator[tuple[Tensor, Tens
     """Trace and determinant (n-1, n-1) of the displacement's gradient at each corner of every cell."""
     for dy in (along_y[:, :, :-1], along_y[:, :, 1:]):
         for dx in (along_x[:, :-1], along_x[:, 1:]):
-            yield dy[0] + dx[1], dy[0] * dx[1] - dy[1] * dx[0]
+            yield dy[0] + dx[1], determinant((dy.unbind(0), dx.unbind(0)))
 
 
 def _gaussians(rng: np.random.Generator, size: int, config: MotionConfig) -> Tensor:

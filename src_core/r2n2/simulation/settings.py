@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from r2n2.config import Config
 
 __all__ = ["ThoraxConfig"]
 
+_OUTERMOST = 0.8  # position of the first and the last slice
 _Pixels = Annotated[int, Field(ge=16, le=2048)]
 _Millimetres = Annotated[float, Field(gt=0, le=50, allow_inf_nan=False)]
 
@@ -19,6 +20,10 @@ class ThoraxConfig(Config):
 
     seed: int = Field(default=0, ge=0)
     """Chooses the anatomy, the breathing and the noise."""
+    slices: int = Field(default=1, ge=1, le=40)
+    """Coronal slice positions that the person is seen at, evenly from the back to the front; 1: through the middle of the chest."""
+    slice: int = Field(default=0, ge=0)
+    """Which of them this series is of, 0 the rearmost. Positions were acquired one after the other: each has breaths of its own."""
     frames: int = Field(default=20, ge=1, le=10000)
     """Number of frames."""
     shape: tuple[_Pixels, _Pixels] = (256, 256)
@@ -51,3 +56,14 @@ class ThoraxConfig(Config):
     """How far body, organs and tissue brightness depart from the average; 0: only vessels and textures vary."""
     landmarks: int = Field(default=30, ge=0, le=500)
     """Number of landmarks, most of them at branchings of vessels."""
+
+    @property
+    def position(self) -> float:
+        """Where the slice lies: -1 the back of the chest's inside, 0 its middle, 1 its front."""
+        return 0.0 if self.slices == 1 else _OUTERMOST * (2 * self.slice / (self.slices - 1) - 1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.slice >= self.slices:
+            raise ValueError(f"slice must be 0 to {self.slices - 1} of {self.slices} slices, got {self.slice}")
+        return self

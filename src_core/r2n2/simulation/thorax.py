@@ -26,6 +26,8 @@ _SIDE_MM = 384.0
 _MARGIN_MM = 42.0  # tissue that moves into view
 _SMALLEST_JACOBIAN = 0.45  # of the pull-back to end-expiration
 _FROM_WALL_MM = 28.0  # distance that landmarks keep from the chest wall
+_DEEPER_BEHIND = 0.25  # how much longer the diaphragm's way is at position -1 than in the middle, relative to it
+_OF_A_SLICE = frozenset({1, 3, 5})  # parts that are drawn for a slice and not for a person: tissue, breaths, landmarks
 _WHITE = 1000.0  # grey value of blood without coil sensitivity
 
 
@@ -92,7 +94,7 @@ class _SimulatedFrames:
             signal = signal + lung * (_expansion(reference, scene) ** config.density_effect - 1)
         signal = (signal + config.flow_effect * state.flow * blood) * scene.sensitivity
         if config.noise:
-            rng = np.random.default_rng([config.seed, 3, index])
+            rng = np.random.default_rng([config.seed, 3, index, *_slice_key(config)])
             real, imaginary = rng.standard_normal((2, *signal.shape)) * config.noise
             signal = np.hypot(signal + real, imaginary)
         return np.clip(np.rint(_WHITE * signal), 0, 65535).astype(np.uint16)[None]
@@ -167,9 +169,10 @@ def thorax_series(config: ThoraxConfig) -> SimulatedSeries:
     scale = min(1.0, *(e / wanted for e, wanted in zip(extent, _ADULT_MM, strict=True)))
     # One generator a part: adding a landmark or a frame must not change the person.
     anatomy_rng, material_rng, motion_rng, breathing_rng, coil_rng, mark_rng = (
-        np.random.default_rng([config.seed, 1, part]) for part in range(6)
+        np.random.default_rng([config.seed, 1, part, *(_slice_key(config) if part in _OF_A_SLICE else ())]) for part in range(6)
     )
-    anatomy = draw_anatomy(anatomy_rng, config.anatomy_variation)
+    anatomy = draw_anatomy(anatomy_rng, config.anatomy_variation, config.position)
+    asked, config = config, _moved_as_at(config, anatomy)
     step = min(grid.spacing) / scale / 2
     size = [int(np.ceil((e / scale + 2 * _MARGIN_MM) / step)) | 1 for e in extent]
     raster = Raster((size[0], size[1]), step, (-(size[0] // 2) * step, -(size[1] // 2) * step))
@@ -185,9 +188,24 @@ def thorax_series(config: ThoraxConfig) -> SimulatedSeries:
         times,
         name=f"simulated thorax {config.seed}",
         modality="MR",
-        source={"format": "simulation", "path": "", "config": config.model_dump(mode="json")},
+        source={"format": "simulation", "path": "", "config": asked.model_dump(mode="json")},
     )
     return SimulatedSeries(series, _draw_landmarks(mark_rng, scene), scene)
+
+
+def _slice_key(config: ThoraxConfig) -> tuple[int, ...]:
+    """What tells the random numbers of a slice position from those of the others of the same person."""
+    return () if config.slices == 1 else (config.slices, config.slice)
+
+
+def _moved_as_at(config: ThoraxConfig, anatomy: Anatomy) -> ThoraxConfig:
+    """The diaphragm's way is longer at the back, and the heart beats only where there is one."""
+    if config.position == 0:
+        return config
+    depth = config.breathing_depth_mm * (1 - _DEEPER_BEHIND * config.position)
+    return config.model_copy(
+        update={"breathing_depth_mm": depth, "cardiac_amplitude_mm": config.cardiac_amplitude_mm * min(anatomy.heart_share, 1.0)}
+    )
 
 
 def _draw_motion(rng: np.random.Generator, anatomy: Anatomy, config: ThoraxConfig) -> Motion:

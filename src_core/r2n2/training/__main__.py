@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from r2n2.errors import R2N2Error
 from r2n2.runtime.signals import Interrupted, StopRequest, stop_signals
@@ -35,11 +36,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="DIR", help="folder of the run, shared by all machines")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda; several processes take one GPU each")
+    parser.add_argument("--init", metavar="FILE", help="weights to begin with, where DIR holds no checkpoint yet")
+    parser.add_argument("--minutes", type=float, help="stop after this time, and save")
     given = parser.parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with stop_signals() as stop:
-            _train(given.config, given.output, given.resume, given.device, stop)
+            changes = {name: value for name in ("init", "minutes") if (value := getattr(given, name)) is not None}
+            _train(given.config, changes, given.output, given.resume, given.device, stop)
     except Interrupted as end:
         _LOG.info("r2n2.training: %s", end)
         return end.exit_code
@@ -49,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(config_path: Path, folder: Path, resume: bool, device: str, stop: StopRequest) -> None:
+def _train(config_path: Path, changes: dict[str, Any], folder: Path, resume: bool, device: str, stop: StopRequest) -> None:
     from r2n2.errors import ArgumentError
     from r2n2.training.data.reading import load_stock
     from r2n2.training.processes import team_of_environment
@@ -58,7 +62,7 @@ def _train(config_path: Path, folder: Path, resume: bool, device: str, stop: Sto
 
     if not config_path.is_file():
         raise ArgumentError(f"CONFIG {config_path}: no such file; give settings as TOML, which r2n2 train --write-config writes")
-    config = TrainingConfig.from_toml(config_path)
+    config = TrainingConfig.parse(TrainingConfig.from_toml(config_path).model_dump(mode="json") | changes)
     team = team_of_environment(device)
     source = config.stock
     stock = load_stock(source.folders, exclude_patients=source.exclude, masks=source.masks, phases=source.phases, axes=source.axes)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.errors import ArgumentError, R2N2Error
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork
 from r2n2.preprocessing import luminance
 from r2n2.registration import resolve_device, resolve_reference
 from r2n2.registration.base import Method, Pairs
@@ -65,7 +65,7 @@ class Adapting:
     """NaN at the start."""
     start: Score
     best: Score
-    network: R2N2
+    network: RecurrentNetwork
     """The best so far, in evaluation mode; its weights are a copy."""
     checked: bool
     """Whether the held-out frames were registered after this update."""
@@ -91,7 +91,7 @@ class _Frames:
 
 def adapt(
     series: ImageSeries,
-    network: R2N2,
+    network: RecurrentNetwork,
     *,
     seconds: float = 120.0,
     reference: int | str = "auto",
@@ -188,8 +188,8 @@ def _load(series: ImageSeries, index: int) -> tuple[_Frames, _Frames, tuple[str,
 def _score(method: Method, frames: _Frames, series: ImageSeries, device: torch.device) -> Score:
     fields = displacements(method, frames.pairs(series, device)).to(frames.moving.dtype)
     pairs = frames.pairs(series, torch.device("cpu"))
-    warped = warp(pairs.moving, fields, series.grid)
-    alike = correlation(pairs.fixed, warped.image, warped.valid & pairs.fixed_valid & pairs.moving_valid)
+    warped = warp(pairs.moving, fields, series.grid, mask=pairs.moving_valid)
+    alike = correlation(pairs.fixed, warped.image, warped.valid & pairs.fixed_valid)
     folding = folding_percent(jacobian_determinant(fields, series.grid))
     return Score(float(alike.nanmean()), float(folding.mean()))
 
@@ -199,9 +199,8 @@ def _taught(frames: _Frames, series: ImageSeries, device: torch.device) -> list[
     pairs = frames.pairs(series, device)
     fields = displacements(FitMethod(FitConfig()), pairs).to(frames.moving.dtype)
     plain = frames.pairs(series, torch.device("cpu"))
-    after = warp(plain.moving, fields, series.grid)
-    inside = after.valid & plain.fixed_valid & plain.moving_valid
-    alike = correlation(plain.fixed, after.image, inside)
+    after = warp(plain.moving, fields, series.grid, mask=plain.moving_valid)
+    alike = correlation(plain.fixed, after.image, after.valid & plain.fixed_valid)
     before = correlation(plain.fixed, plain.moving, plain.fixed_valid & plain.moving_valid)
     spacing = _spacing(series)
     return [
@@ -232,12 +231,12 @@ def _engine_config() -> EngineConfig:
     )
 
 
-def _config(network: R2N2, seed: int) -> TrainingConfig:
+def _config(network: RecurrentNetwork, seed: int) -> TrainingConfig:
     settings = network.config
-    evidence = bool(settings.evidence_sizes)
+    pursuit = bool(settings.least_squares_sizes)
     objective = ObjectiveConfig(
         supervised=1.0,
-        placement=0.5 if evidence else 0.0,
+        placement=0.5 if pursuit else 0.0,
         similarity=0.5,
         similarity_with_truth=0.2,
         total_variation=0.0,
@@ -257,5 +256,5 @@ def _config(network: R2N2, seed: int) -> TrainingConfig:
         chunk=5,
         groups=5,
         through_images=False,
-        data_size=max(32, *settings.evidence_sizes, settings.working_size),
+        data_size=max(32, *settings.least_squares_sizes, settings.working_size),
     )

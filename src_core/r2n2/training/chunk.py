@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 from r2n2.config import NetworkConfig
 from r2n2.geometry import Grid
-from r2n2.network.least_squares import Evidence
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork
+from r2n2.network.least_squares import LeastSquares
 from r2n2.registration.base import Pairs
 from r2n2.registration.recurrent_steps import Progress, Squares, advance, begin, compare, prepare
 from r2n2.simulation.engine import SimulatedBatch
@@ -44,10 +44,20 @@ class Sequences:
     """Steps taken."""
     length: int
     """Steps to take."""
+    told: bool = True
+    """Whether truth that is known may be used."""
 
     @classmethod
     def start(
-        cls, network: R2N2, batch: SimulatedBatch, config: TrainingConfig, settings: NetworkConfig, *, first: int, length: int
+        cls,
+        network: RecurrentNetwork,
+        batch: SimulatedBatch,
+        config: TrainingConfig,
+        settings: NetworkConfig,
+        *,
+        first: int,
+        length: int,
+        told: bool = True,
     ) -> Sequences:
         """A new batch before its first step, on squares of the sizes in ``settings``."""
         like = network.entry.weight
@@ -56,10 +66,10 @@ class Sequences:
             squares = prepare(settings, pairs, like)
             seen = squares.seen
             exact = resample(batch.displacement.to(like), pairs.grid, seen.grid).image
-            known = batch.has_truth.to(like.device)
+            known = batch.has_truth.to(like.device) & told
             truth = Truth.weigh(exact, known, seen, structure=config.objective.structure)
             progress = begin(network, squares)
-        return cls(first, squares, truth, known, progress, 0, length)
+        return cls(first, squares, truth, known, progress, 0, length, told)
 
     def moved_on(self, progress: Progress, done: int) -> Sequences:
         """The same batch after ``done`` steps."""
@@ -69,7 +79,7 @@ class Sequences:
 class Chunk(nn.Module):
     """``forward`` takes steps and returns their mean loss; wrap it for many processes."""
 
-    def __init__(self, network: R2N2, config: TrainingConfig) -> None:
+    def __init__(self, network: RecurrentNetwork, config: TrainingConfig) -> None:
         super().__init__()
         self.network = network
         self.config = config
@@ -94,11 +104,11 @@ class Chunk(nn.Module):
                 shown = progress.displacements if config.through_images else progress.detached().displacements
                 before = progress.displacements[squares.working].detach()
                 if config.recompute:
-                    progress, scores, evidence = checkpoint(self._step, squares, progress, shown, use_reentrant=False)
+                    progress, scores, least_squares = checkpoint(self._step, squares, progress, shown, use_reentrant=False)
                 else:
-                    progress, scores, evidence = self._step(squares, progress, shown)
+                    progress, scores, least_squares = self._step(squares, progress, shown)
                 with torch.autocast(device, enabled=False):
-                    judged = step_loss(
+                    assessed = step_loss(
                         config.objective,
                         progress.displacements[squares.working],
                         sequences.truth,
@@ -107,15 +117,15 @@ class Chunk(nn.Module):
                         last=sequences.done + step == sequences.length,
                         length=sequences.length,
                     )
-                    total = judged.total
+                    total = assessed.total
                     if scores is not None and config.objective.placement:
-                        assert evidence is not None
+                        assert least_squares is not None
                         assert squares.pooling is not None
-                        wrong = placement_loss(scores, evidence, squares.pooling, sequences.truth, before)
+                        wrong = placement_loss(scores, least_squares, squares.pooling, sequences.truth, before)
                         total = total + config.objective.placement * wrong
                         placement = wrong.detach().mean()
                 losses.append(total)
-                error, similarity = judged.error, judged.similarity
+                error, similarity = assessed.error, assessed.similarity
         loss = torch.stack(losses).mean()
         assert error is not None
         assert similarity is not None
@@ -131,9 +141,9 @@ class Chunk(nn.Module):
 
     def _step(
         self, squares: Squares, progress: Progress, shown: tuple[Tensor, ...]
-    ) -> tuple[Progress, Tensor | None, Evidence | None]:
+    ) -> tuple[Progress, Tensor | None, LeastSquares | None]:
         # Positions, intensities and least squares stay in full precision.
         with torch.autocast(progress.displacements[0].device.type, enabled=False):
             seen = compare(squares, shown)
-        after = advance(self.network, squares, progress, seen)
-        return after.progress, after.scores, seen.evidence
+        step, after = advance(self.network, squares, progress, seen)
+        return after, step.scores, seen.least_squares

@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from r2n2.errors import ArgumentError
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork, create_network
+from r2n2.network.checkpoint import load_network
+from r2n2.network.initialisation import initialise_for_tanh
 from r2n2.simulation.engine import PairEngine
 from r2n2.training.chunk import Chunk, Sequences
 from r2n2.training.settings import OptimiserConfig, Stage, TrainingConfig
@@ -54,29 +56,63 @@ class TrainingStep:
 
 def stage_at(stages: tuple[Stage, ...], update: int) -> Stage:
     """The stage that update number ``update`` (from 0) belongs to; the last from its end on."""
+    return _within(stages, update)[0]
+
+
+def _within(stages: tuple[Stage, ...], update: int) -> tuple[Stage, int]:
+    """The stage of an update, and how many updates of that stage are done before it."""
     for stage in stages:
         if update < stage.updates:
-            return stage
+            return stage, update
         update -= stage.updates
-    return stages[-1]
+    return stages[-1], stages[-1].updates
 
 
-def learning_rate(config: OptimiserConfig, update: int, updates: int) -> float:
-    """Step size of update number ``update`` (from 0) of ``updates``."""
-    rate = config.learning_rate
+def learning_rate(config: OptimiserConfig, stages: tuple[Stage, ...], update: int) -> float:
+    """Step size of update number ``update`` (from 0)."""
+    stage, done = _within(stages, update)
+    rate = stage.learning_rate or config.learning_rate
+    rate *= 1 - (1 - stage.fall) * done / stage.updates
     if config.warmup:
         rate *= min(1.0, (update + 1) / config.warmup)
     if config.decay == "cosine":
-        share = min(1.0, update / max(1, updates))
+        share = min(1.0, update / sum(one.updates for one in stages))
         rate *= 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share))
     return rate
 
 
-def build_network(config: TrainingConfig) -> R2N2:
+def build_network(config: TrainingConfig) -> RecurrentNetwork:
     """The network before training, drawn from the run's seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        return R2N2(config.network)
+        network = create_network(config.network)
+        if config.initialisation == "tanh":
+            initialise_for_tanh(network)
+    return network
+
+
+def network_from(weights: str, config: TrainingConfig) -> RecurrentNetwork:
+    """The network of the settings with the weights of a name or file.
+
+    Raises
+    ------
+    ArgumentError
+        If they are of another network; working size and noise, which no weight depends on, are those of the settings.
+    ReadError
+        If the file is no weights.
+    """
+    given = load_network(weights, ndim=2)
+    free = {"working_size", "keep_probability", "least_squares_sizes"}
+    wanted, found = (part.model_dump(mode="json", exclude=free) for part in (config.network, given.config))
+    wanted["scales compared"], found["scales compared"] = (len(part.least_squares_sizes) for part in (config.network, given.config))
+    differing = [f"{name} {found[name]} where the settings have {wanted[name]}" for name in wanted if wanted[name] != found[name]]
+    if differing:
+        raise ArgumentError(
+            f"--init {weights}: another network, with {', '.join(differing)}; give the settings it was trained with"
+        )
+    network = create_network(config.network)
+    network.load_state_dict(given.state_dict())
+    return network
 
 
 class Trainer:
@@ -100,7 +136,7 @@ class Trainer:
 
     def __init__(
         self,
-        network: R2N2,
+        network: RecurrentNetwork,
         engine: PairEngine,
         config: TrainingConfig,
         *,
@@ -152,7 +188,7 @@ class Trainer:
         number = self.update % config.groups
         sequences = self._under_way(number, stage)
         steps = min(config.chunk or sequences.length, sequences.length - sequences.done)
-        rate = learning_rate(config.optimiser, self.update, self.updates)
+        rate = learning_rate(config.optimiser, config.stages, self.update)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
@@ -194,7 +230,7 @@ class Trainer:
         self.failures = 0
         self.rolled_back += 1
 
-    def averaged(self) -> R2N2:
+    def averaged(self) -> RecurrentNetwork:
         """The network to validate and to save: the running mean of the weights where there is one."""
         # A copy: building another would draw from the random numbers of the training.
         network = copy.deepcopy(self.network)
@@ -214,14 +250,14 @@ class Trainer:
             length = min(length, stage.steps)
         first = self.sample
         self.sample += self.config.batch * self._world
-        return self.begin(first, length, stage.working_size)
+        return self.begin(first, length, stage.working_size, told=stage.truth)
 
-    def begin(self, first: int, length: int, working_size: int) -> Sequences:
-        """The batch whose first sample (of all processes) has number ``first``."""
+    def begin(self, first: int, length: int, working_size: int, *, told: bool = True) -> Sequences:
+        """The batch whose first sample (of all processes) has number ``first``, the truth ``told`` or not."""
         config = self.config
         batch = self._engine.batch(first + self._rank * config.batch, config.batch, config.data_size)
         settings = self.network.config.model_copy(update={"working_size": working_size})
-        return Sequences.start(self.network, batch, config, settings, first=first, length=length)
+        return Sequences.start(self.network, batch, config, settings, first=first, length=length, told=told)
 
     def _follow(self) -> None:
         decay = self.config.optimiser.averaging
@@ -243,6 +279,6 @@ class Trainer:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
-def _all_finite(network: R2N2) -> bool:
+def _all_finite(network: RecurrentNetwork) -> bool:
     norms = torch._foreach_norm([parameter.detach() for parameter in network.parameters()])
     return bool(torch.isfinite(torch.stack(norms)).all())

@@ -1,4 +1,4 @@
-"""What a step of the network is judged by: the truth where it is known, likeness of the images, and smoothness of the field."""
+"""What a step of the network is assessed by: the truth where it is known, likeness of the images, and smoothness of the field."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from r2n2.network.least_squares import Evidence, Pooling
+from r2n2.network.least_squares import LeastSquares, Pooling
 from r2n2.registration.fit.folding import folding_penalty
 from r2n2.registration.recurrent_steps import Scale
 from r2n2.similarity import diffusion, local_correlation_loss, mean_squared_error, total_variation
@@ -18,7 +18,7 @@ __all__ = ["StepLoss", "Truth", "end_point_error", "placement_loss", "step_loss"
 _SMALLEST_JACOBIAN = 0.2  # determinant from which on folding is feared
 _HOPELESS = 1e-7  # squared NORMALISED distance that no place can lower the error by
 _FLOOR = 0.02
-# NORMALISED: displacements below are judged in absolute terms, or pairs that hardly move would outweigh all others.
+# NORMALISED: displacements below are assessed in absolute terms, or pairs that hardly move would outweigh all others.
 
 
 class Truth(NamedTuple):
@@ -76,7 +76,7 @@ class StepLoss(NamedTuple):
 def step_loss(
     config: ObjectiveConfig, displacement: Tensor, truth: Truth, scale: Scale, known: Tensor, *, last: bool, length: int = 1
 ) -> StepLoss:
-    """Judge the displacement (B, ndim, *shape) on the lattice of ``scale`` that a step has reached.
+    """Assess the displacement (B, ndim, *shape) on the lattice of ``scale`` that a step has reached.
 
     Parameters
     ----------
@@ -86,7 +86,7 @@ def step_loss(
         Steps of the sequence, over which the losses are averaged: the regulariser counts so often, as it is added to the mean.
     """
     error = end_point_error(displacement, truth)
-    total = config.supervised * error / truth.scale
+    total = config.supervised * error / truth.scale + config.distance * error
     wanted = torch.where(known, config.similarity_with_truth, config.similarity)
     similarity = torch.zeros_like(total)
     if bool((wanted > 0).any()):
@@ -105,7 +105,7 @@ def step_loss(
     return StepLoss(total + torch.where(known, config.roughness_with_truth * rough, rough), error, similarity)
 
 
-def placement_loss(scores: Tensor, evidence: Evidence, pooling: Pooling, truth: Truth, displacement: Tensor) -> Tensor:
+def placement_loss(scores: Tensor, least_squares: LeastSquares, pooling: Pooling, truth: Truth, displacement: Tensor) -> Tensor:
     """Minus what a place and width drawn by the scores' softmax would be worth, as a share of the best, (B,); 0 without truth.
 
     What a Gaussian w v is worth is by how much it lowers the weighted squared distance to the truth, with e the distance before:
@@ -113,7 +113,7 @@ def placement_loss(scores: Tensor, evidence: Evidence, pooling: Pooling, truth: 
 
     Parameters
     ----------
-    scores, evidence, pooling
+    scores, least_squares, pooling
         Of one step.
     truth
         Exact displacement.
@@ -122,9 +122,9 @@ def placement_loss(scores: Tensor, evidence: Evidence, pooling: Pooling, truth: 
     """
     with torch.no_grad():
         error = (truth.displacement - displacement) * truth.weight
-        toward = pooling.windowed(error)
-        mass = pooling.windowed(truth.weight, squared=True)
-        amplitudes = evidence.amplitudes
+        toward = pooling.windowed(error, 2)
+        mass = pooling.windowed(truth.weight, 2, squared=True)
+        amplitudes = least_squares.amplitudes
         worth = 2 * (amplitudes * toward[:, None]).sum(3) - amplitudes.square().sum(3) * mass[:, None, :, 0]
         largest = worth.flatten(1).amax(1)
         # Where nothing is to be gained there is nothing to learn; harm counts up to as much as the best would help.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork
 from r2n2.registration.base import Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.simulation.engine import SimulatedBatch
@@ -28,7 +28,7 @@ def can_draw() -> bool:
     return importlib.util.find_spec("matplotlib") is not None
 
 
-def show_examples(journal: Journal, update: int, network: R2N2, batch: SimulatedBatch, *, steps: int) -> None:
+def show_examples(journal: Journal, update: int, network: RecurrentNetwork, batch: SimulatedBatch, *, steps: int) -> None:
     """Write figures of the first validation pairs to the journal."""
     whole = square_pairs(batch)
     part = slice(0, min(_EXAMPLES, len(whole)))

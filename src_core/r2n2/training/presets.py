@@ -1,19 +1,63 @@
-"""Settings of training by name: ``paper`` as published, ``general`` for weights that work on anatomy they never saw."""
+"""Settings of training by name: the paper's network as it learns, the same as published, and a network for anatomy it never saw."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError
-from r2n2.simulation.engine_config import EngineConfig, MotionConfig
+from r2n2.simulation.engine_config import AppearanceConfig, EngineConfig, MotionConfig
 from r2n2.training.settings import ObjectiveConfig, OptimiserConfig, Stage, StockConfig, TrainingConfig
 
 __all__ = ["PRESETS", "preset"]
 
 
-def _paper() -> TrainingConfig:
+def _as_published() -> TrainingConfig:
     return TrainingConfig()
+
+
+_AS_ACQUIRED = EngineConfig(
+    real_share=1.0,
+    synthetic_share=0.0,
+    zoom=(1.0, 1.0),
+    rotation_deg=0.0,
+    quarter_turns=0.0,
+    shift=0.0,
+    appearance=AppearanceConfig(
+        invert=0, gamma=0, mapping=0, texture=0, vessels=0, bias=0, density=0, drift=0, pulse=0, blur=0, noise=0
+    ),
+)
+"""Pairs as they were made, but for mirror images."""
+
+
+def _growing(longest: int, updates: int, size: int) -> Iterator[Stage]:
+    """A stage a length of sequence from 2 on."""
+    return (Stage(updates=updates, working_size=size, steps=steps) for steps in range(2, longest + 1))
+
+
+def _paper() -> TrainingConfig:
+    supervised = (
+        *_growing(6, 100, 64),
+        Stage(updates=1200, working_size=64, steps=6, learning_rate=2e-4),
+        *(Stage(updates=100, working_size=64, steps=steps, learning_rate=2e-4) for steps in (9, 13, 18)),
+        Stage(updates=1000, working_size=64, steps=25, learning_rate=2e-4, fall=0.25),
+    )
+    alone = (
+        Stage(updates=1000, working_size=64, steps=25, learning_rate=5e-5, truth=False),
+        Stage(updates=1000, working_size=128, steps=25, learning_rate=5e-5, fall=0.1, truth=False),
+    )
+    return TrainingConfig(
+        name="paper",
+        network=NetworkConfig(working_size=128, sigma_min=0.02, amplitude_scale=0.25),
+        initialisation="tanh",
+        objective=ObjectiveConfig(distance=8.0, structure=0.0),
+        optimiser=OptimiserConfig(learning_rate=3e-4, warmup=50),
+        stock=StockConfig(engine=_AS_ACQUIRED, thorax_seeds=(1000, 1400)),
+        stages=(*supervised, *alone),
+        batch=8,
+        data_size=128,
+        validation_steps=25,
+    )
 
 
 def _general() -> TrainingConfig:
@@ -32,7 +76,7 @@ def _general() -> TrainingConfig:
     )
     return TrainingConfig(
         name="general",
-        network=NetworkConfig(channels=(8, 16, 32, 64), evidence_sizes=(64, 128), working_size=64, keep_probability=1.0),
+        network=NetworkConfig(channels=(8, 16, 32, 64), least_squares_sizes=(64, 128), working_size=64, keep_probability=1.0),
         objective=objective,
         optimiser=OptimiserConfig(learning_rate=6e-4, warmup=100, decay="cosine", amsgrad=False, averaging=0.998),
         stock=StockConfig(engine=EngineConfig(motion=motion, real_share=0.35, zoom=(0.75, 1.8))),
@@ -45,7 +89,7 @@ def _general() -> TrainingConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], TrainingConfig]] = {"paper": _paper, "general": _general}
+PRESETS: dict[str, Callable[[], TrainingConfig]] = {"paper": _paper, "paper-as-published": _as_published, "general": _general}
 """By name."""
 
 
@@ -58,5 +102,5 @@ def preset(name: str) -> TrainingConfig:
         If there are none of that name.
     """
     if name not in PRESETS:
-        raise ArgumentError(f"--preset: no settings are called {name!r}; choose {' or '.join(PRESETS)}, or give a TOML file")
+        raise ArgumentError(f"--preset: no settings are called {name!r}; choose {', '.join(PRESETS)}, or give a TOML file")
     return PRESETS[name]()

@@ -29,7 +29,7 @@ def under_way(trainer: Trainer) -> dict[str, Tensor]:
         if group is None:
             continue
         place = f"group{number}/"
-        sizes = (group.first, group.done, group.length, group.squares.seen.grid.shape[0])
+        sizes = (group.first, group.done, group.length, group.squares.seen.grid.shape[0], int(group.told))
         kept[place + "position"] = torch.tensor(sizes)
         for kind, tensors in (("displacement", group.progress.displacements), ("state", group.progress.state)):
             kept |= {f"{place}{kind}{index}": tensor.detach().cpu().contiguous() for index, tensor in enumerate(tensors)}
@@ -114,12 +114,13 @@ def _begin_again(trainer: Trainer, kept: Mapping[str, Tensor]) -> None:
         place = f"group{number}/"
         if place + "position" not in kept:
             continue
-        first, done, length, size = (int(value) for value in kept[place + "position"])
+        # States from before truth could be kept back end with the size.
+        first, done, length, size, *told = (int(value) for value in kept[place + "position"])
         found: list[tuple[Tensor, ...]] = []
         for kind in ("displacement", "state"):
             count = sum(name.startswith(place + kind) for name in kept)
             found.append(tuple(kept[f"{place}{kind}{index}"].to(device) for index in range(count)))
-        trainer.groups[number] = trainer.begin(first, length, size).moved_on(Progress(*found), done)
+        trainer.groups[number] = trainer.begin(first, length, size, told=all(told)).moved_on(Progress(*found), done)
     torch.set_rng_state(kept["random"])
     if device.type == "cuda" and "random_cuda" in kept:
         torch.cuda.set_rng_state(kept["random_cuda"], device)

@@ -6,21 +6,20 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from r2n2.errors import ArgumentError
 from r2n2.io.atomic import atomic_write, resource_errors
+from r2n2.network import RecurrentNetwork
 from r2n2.network.checkpoint import save_network
-from r2n2.network.r2n2 import R2N2
 from r2n2.registration import resolve_device
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.simulation.engine import PairEngine, SimulatedBatch
-from r2n2.simulation.slices import RealPair
 from r2n2.training.data.contents import Stock, split
 from r2n2.training.journal import Journal
-from r2n2.training.loop import Trainer, TrainingStep, build_network
+from r2n2.training.loop import Trainer, TrainingStep, build_network, network_from
 from r2n2.training.pictures import can_draw, show_examples
 from r2n2.training.processes import Processes
 from r2n2.training.resuming import capture, restore, under_way
@@ -66,7 +65,7 @@ def train(
     device: str = "auto",
     stop: Callable[[], bool] = lambda: False,
     processes: Processes | None = None,
-    start: R2N2 | None = None,
+    start: RecurrentNetwork | None = None,
 ) -> Iterator[Trained]:
     """Train, yielding after every update; the state is saved at the end and, of one process, when the generator is closed.
 
@@ -106,23 +105,30 @@ def train(
 
 
 def _train(
-    config: TrainingConfig, folder: Path, stock: Stock, team: Processes, device: str, stop: Callable[[], bool], start: R2N2 | None
+    config: TrainingConfig,
+    folder: Path,
+    stock: Stock,
+    team: Processes,
+    device: str,
+    stop: Callable[[], bool],
+    start: RecurrentNetwork | None,
 ) -> Iterator[Trained]:
-    training, held = split(stock, held_out=config.stock.held_out, seed=config.seed)
-    pairs: list[RealPair] = list(training.pairs)
     if config.stock.thorax_seeds[0] < config.stock.thorax_seeds[1]:
-        from r2n2.simulation.thorax_pairs import thorax_pairs
+        from r2n2.simulation.people import thorax_pairs
 
-        pairs += thorax_pairs(range(*config.stock.thorax_seeds), config.stock.thorax_frames)
+        drawn = thorax_pairs(range(*config.stock.thorax_seeds), config.stock.thorax_frames, size=config.data_size)
+        stock = replace(stock, pairs=(*stock.pairs, *drawn))
+    training, held = split(stock, held_out=config.stock.held_out, seed=config.seed)
     where = team.device or resolve_device(device)
-    network = build_network(config) if start is None else start
-    engine = PairEngine(training.slices, pairs, config.stock.engine, seed=config.seed)
-    trainer = Trainer(network.to(where), engine, config, rank=team.rank, world=team.world, wrap=team.wrap, agree=team.agree)
+    state = load_state(folder)
+    if start is None:
+        start = build_network(config) if state is not None or config.init is None else network_from(config.init, config)
+    engine = PairEngine(training.slices, training.pairs, config.stock.engine, seed=config.seed)
+    trainer = Trainer(start.to(where), engine, config, rank=team.rank, world=team.world, wrap=team.wrap, agree=team.agree)
     notes: list[str] = []
     if not held.patients:
         notes.append("no patient is held out: weights are validated on drawn pictures alone; name some in stock.held_out")
     before_s, best = 0.0, {}
-    state = load_state(folder)
     if not team.alike(-1 if state is None else state.step):
         raise ArgumentError(f"{folder}: not every process sees the same saved state there; give a folder that all machines share")
     if state is not None:
@@ -223,7 +229,7 @@ class _Run:
 
     def _validate(self, journal: Journal | None, update: int) -> Validation:
         network = self._trainer.averaged()
-        steps = self._config.stages[-1].steps
+        steps = self._config.validation_steps or self._config.stages[-1].steps
         found = validate(network, self._truth, self._held.contoured[:_CONTOURED_PAIRS], steps=steps)
         if journal:
             journal.scalars(update, {f"validation/{name}": value for name, value in found.numbers().items()})
@@ -235,8 +241,10 @@ class _Run:
             self._write_weights(network, update, found.numbers())
         return found
 
-    def _write_weights(self, network: R2N2, update: int, numbers: dict[str, float]) -> None:
+    def _write_weights(self, network: RecurrentNetwork, update: int, numbers: dict[str, float]) -> None:
         info = {"name": self._config.name, "updates": str(update), "minutes": f"{self._elapsed_s / 60:.1f}"}
+        if self._config.init is not None:
+            info["init"] = Path(self._config.init).name
         info |= {name: f"{value:.4f}" for name, value in numbers.items()}
         save_network(self._folder / WEIGHTS_FILE, network, info=info)
 
@@ -270,6 +278,7 @@ def _mean(values: list[float]) -> float:
 
 
 def _validation_batch(config: TrainingConfig, held: Stock) -> SimulatedBatch:
-    """Simulated pairs of the patients held out; of drawn pictures where nobody is."""
-    engine = PairEngine(held.slices, [], config.stock.engine, seed=_VALIDATION_SEED)
+    """Pairs with truth of the patients held out, simulated or given; of drawn pictures where nobody is held out."""
+    known = [pair for pair in held.pairs if pair.displacement is not None]
+    engine = PairEngine(held.slices, known, config.stock.engine, seed=_VALIDATION_SEED)
     return engine.batch(0, _VALIDATION_PAIRS, config.data_size)

@@ -24,10 +24,12 @@ class ObjectiveConfig(Config):
     """Weight of the likeness for pairs whose motion is known."""
     supervised: float = Field(default=0.0, ge=0)
     """Weight of the distance to the true displacement, relative to its mean length."""
+    distance: float = Field(default=0.0, ge=0)
+    """Weight of the distance to the true displacement, NORMALISED: pairs that move much count more."""
     placement: float = Field(default=0.0, ge=0)
-    """Weight of what the chosen places are worth to the error; with evidence and truth only."""
+    """Weight of what the places found are worth to the error; for a matching pursuit and with truth only."""
     structure: float = Field(default=0.6, ge=0, le=1)
-    """Share of the distance's weight that goes to places with structure."""
+    """Share of the weight of both distances that goes to places with structure; the rest is even."""
     total_variation: float = Field(default=0.1, ge=0)
     """Weight of the isotropic total variation of the final field."""
     diffusion: float = Field(default=0.0, ge=0)
@@ -66,6 +68,12 @@ class Stage(Config):
     """Side of the square that the network sees."""
     steps: int = Field(ge=1, le=500)
     """Length of a sequence."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Step size in place of the optimiser's."""
+    fall: float = Field(default=1.0, gt=0, le=1)
+    """Share of the step size that is left at the end of the stage, to which it falls evenly."""
+    truth: bool = True
+    """Whether the true displacement is told where it is known; without it the images alone teach, as in the paper."""
 
 
 class StockConfig(Config):
@@ -94,12 +102,16 @@ class StockConfig(Config):
 class TrainingConfig(Config):
     """A whole training run; the defaults are the paper's."""
 
-    name: str = "paper"
+    name: str = "paper-as-published"
     """Name of the weights."""
     seed: int = Field(default=0, ge=0)
     """Of everything drawn at random."""
     network: NetworkConfig = NetworkConfig()
     """Architecture; ``working_size`` is that of the last stage."""
+    initialisation: Literal["plain", "tanh"] = "plain"
+    """How the first weights are drawn: as torch does, or for an activation of tanh (Xavier)."""
+    init: str | None = None
+    """Name or file of the weights to begin with instead; of the same network but for working size and noise."""
     objective: ObjectiveConfig = ObjectiveConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     stock: StockConfig = StockConfig()
@@ -119,6 +131,8 @@ class TrainingConfig(Config):
     """Arithmetic of the convolutions."""
     recompute: bool = False
     """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    validation_steps: int | None = Field(default=None, ge=1, le=500)
+    """Length of a sequence in validation; None for that of the last stage."""
     validate_minutes: float = Field(default=10.0, gt=0)
     """Time between validations."""
     save_minutes: float = Field(default=5.0, gt=0)

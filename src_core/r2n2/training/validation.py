@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
-from r2n2.network.r2n2 import R2N2
+from r2n2.network import RecurrentNetwork
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.similarity import correlation
@@ -45,7 +45,9 @@ class Validation:
         return asdict(self)
 
 
-def validate(network: R2N2, batch: SimulatedBatch, contoured: Sequence[ContouredPair] = (), *, steps: int = 25) -> Validation:
+def validate(
+    network: RecurrentNetwork, batch: SimulatedBatch, contoured: Sequence[ContouredPair] = (), *, steps: int = 25
+) -> Validation:
     """Register all pairs and compare.
 
     Parameters
@@ -65,9 +67,8 @@ def validate(network: R2N2, batch: SimulatedBatch, contoured: Sequence[Contoured
     truth = batch.displacement
     error = _mean_length(found - truth, weight)[known].mean()
     before = _mean_length(truth, weight)[known].mean()
-    warped = warp(pairs.moving, found, pairs.grid)
-    inside = warped.valid & pairs.fixed_valid
-    alike = correlation(pairs.fixed, warped.image, inside)
+    warped = warp(pairs.moving, found, pairs.grid, mask=pairs.moving_valid)
+    alike = correlation(pairs.fixed, warped.image, warped.valid & pairs.fixed_valid)
     alike_before = correlation(pairs.fixed, pairs.moving, pairs.fixed_valid & pairs.moving_valid)
     folding = [folding_percent(jacobian_determinant(found, pairs.grid))]
     dice, dice_before = [], []

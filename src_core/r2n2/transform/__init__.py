@@ -20,7 +20,7 @@ from r2n2.transform.gaussians import (
     precision_matrix,
     principal_axes,
 )
-from r2n2.transform.warp import Warped, normalised_lattice, resample, sample_normalised, warp
+from r2n2.transform.warp import Warped, mask_of, normalised_lattice, resample, sample_masked, sample_normalised, warp
 
 __all__ = [
     "BSplineField",
@@ -38,12 +38,14 @@ __all__ = [
     "inverse",
     "jacobian_determinant",
     "map_points",
+    "mask_of",
     "normalised_lattice",
     "orientation_of_axes",
     "precision_matrix",
     "principal_axes",
     "refine_control_points",
     "resample",
+    "sample_masked",
     "sample_normalised",
     "warp",
     "warp_image",

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid, GridMismatchError, Space
+from r2n2.transform.matrices import determinant
 from r2n2.transform.warp import normalised_lattice, sample_normalised, warp
 
 __all__ = [
@@ -189,17 +190,18 @@ def jacobian_determinant(displacement: Tensor, grid: Grid) -> Tensor:
     corner = {bits: _cell_corner(mapped, bits) for bits in itertools.product((0, 1), repeat=ndim)}
     determinants = []
     for bits, here in corner.items():
-        edges = []
+        along = []
         for axis in range(ndim):
             across = tuple(1 - b if k == axis else b for k, b in enumerate(bits))
-            edges.append((corner[across] - here) * (1 - 2 * bits[axis]))
-        determinants.append(_determinant(edges) / unit_volume)
+            along.append((corner[across] - here) * (1 - 2 * bits[axis]))
+        determinants.append(determinant([edge.unbind(1) for edge in along]) / unit_volume)
     if ndim == 3:
         for parity in (0, 1):
             a, b, c, d = (corner[bits] for bits in corner if sum(bits) % 2 == parity)
             # These tetrahedra fill a third of the cell; the sign is that of the identity's.
             sign = 1 if parity == 0 else -1
-            determinants.append(sign * _determinant([b - a, c - a, d - a]) / (2 * unit_volume))
+            edges = [(b - a).unbind(1), (c - a).unbind(1), (d - a).unbind(1)]
+            determinants.append(sign * determinant(edges) / (2 * unit_volume))
     return torch.stack(determinants, dim=1)
 
 
@@ -207,14 +209,6 @@ def _cell_corner(mapped: Tensor, bits: tuple[int, ...]) -> Tensor:
     for axis, bit in enumerate(bits):
         mapped = mapped.narrow(axis + 2, bit, mapped.shape[axis + 2] - 1)
     return mapped
-
-
-def _determinant(columns: list[Tensor]) -> Tensor:
-    if len(columns) == 2:
-        a, b = columns
-        return a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-    a, b, c = columns
-    return (a * torch.linalg.cross(b, c, dim=1)).sum(1)
 
 
 def folding_percent(determinants: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from r2n2.transform.displacement import DisplacementField
 from r2n2.transform.warp import normalised_lattice
 
 __all__ = [
+    "FOLDING_STEEPNESS",
     "GaussianSequence",
     "gaussian_displacement",
     "gaussian_on_lattice",
@@ -24,7 +25,11 @@ __all__ = [
     "orientation_of_axes",
     "precision_matrix",
     "principal_axes",
+    "squared_steepness",
 ]
+
+FOLDING_STEEPNESS = math.exp(0.5)
+"""Steepness |S^-1/2 v| from which on a Gaussian folds alone: its smallest Jacobian determinant is 1 - |S^-1/2 v| exp(-1/2)."""
 
 
 def principal_axes(orientation: Tensor) -> Tensor:
@@ -106,6 +111,11 @@ def precision_matrix(sigmas: Tensor, orientation: Tensor) -> Tensor:
     """
     axes = principal_axes(orientation)
     return (axes.mT / sigmas.square().unsqueeze(-2)) @ axes
+
+
+def squared_steepness(amplitudes: Tensor, precision: Tensor) -> Tensor:
+    """V' S^-1 v (...) of amplitudes (..., ndim) and inverse covariances (..., ndim, ndim); its root is the steepness |S^-1/2 v|."""
+    return torch.einsum("...i,...ij,...j->...", amplitudes, precision, amplitudes)
 
 
 def gaussian_weights(positions: Tensor, centres: Tensor, precision: Tensor) -> Tensor:
@@ -281,9 +291,6 @@ class GaussianSequence:
         return torch.rad2deg(torch.atan2(first[:, 0], first[:, 1])) % 180
 
     def single_step_folds(self) -> Tensor:
-        """(T,) whether a step alone folds: |S^-1/2 v| >= exp(1/2).
-
-        Its smallest Jacobian determinant is 1 - |S^-1/2 v| exp(-1/2).
-        """
-        whitened = (principal_axes(self.orientation) @ self.amplitudes.unsqueeze(-1)).squeeze(-1) / self.sigmas
-        return whitened.norm(dim=-1) >= math.exp(0.5)
+        """(T,) whether a step alone folds, its steepness being ``FOLDING_STEEPNESS`` or more."""
+        squared = squared_steepness(self.amplitudes, precision_matrix(self.sigmas, self.orientation))
+        return squared >= FOLDING_STEEPNESS**2

@@ -14,11 +14,13 @@ from torch.nn import functional
 
 from r2n2.geometry import Grid
 
-__all__ = ["Warped", "normalised_lattice", "resample", "sample_normalised", "warp"]
+__all__ = ["Warped", "mask_of", "normalised_lattice", "resample", "sample_masked", "sample_normalised", "warp"]
 
 ALIGN_CORNERS = True
 # A position this far (in pixels) outside the outermost pixel centres still counts as inside: float32 rounding.
 INSIDE_TOLERANCE_PX = 1e-3
+# A value counts as measured where at least this share of its interpolation weight is: what is filled in must not shine through.
+_MEASURED = 0.99
 
 
 class Warped(NamedTuple):
@@ -27,7 +29,8 @@ class Warped(NamedTuple):
     image: Tensor
     """(B, C, *shape)."""
     valid: Tensor
-    """(B, 1, *shape) bool; False where the position lies outside the source, whose nearest edge pixel is shown there."""
+    """(B, 1, *shape) bool; False where the position lies outside the source, whose nearest edge pixel is shown there, or, for
+    a source with a mask, where its pixels are not measured."""
 
 
 def normalised_lattice(grid: Grid, like: Tensor) -> Tensor:
@@ -39,7 +42,14 @@ def normalised_lattice(grid: Grid, like: Tensor) -> Tensor:
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
-def warp(images: Tensor, displacement: Tensor, grid: Grid, *, mode: Literal["linear", "nearest"] = "linear") -> Warped:
+def warp(
+    images: Tensor,
+    displacement: Tensor,
+    grid: Grid,
+    *,
+    mask: Tensor | None = None,
+    mode: Literal["linear", "nearest"] = "linear",
+) -> Warped:
     """Resample moving images on the fixed lattice: warped(x) = M(x + f(x)), the pull-back of the paper's equation (1).
 
     Parameters
@@ -50,6 +60,8 @@ def warp(images: Tensor, displacement: Tensor, grid: Grid, *, mode: Literal["lin
         (B, ndim, *grid.shape) or (1, ndim, *grid.shape), NORMALISED, array order.
     grid
         Lattice of both.
+    mask
+        (B, 1, *grid.shape), where the moving images are measured; it moves with them. None where they are everywhere.
     mode
         "linear" for images, "nearest" for label maps.
 
@@ -65,7 +77,30 @@ def warp(images: Tensor, displacement: Tensor, grid: Grid, *, mode: Literal["lin
             f"(B, C, {', '.join(map(str, grid.shape))}), got {tuple(displacement.shape)} and {tuple(images.shape)}"
         )
     positions = normalised_lattice(grid, displacement) + displacement
-    return sample_normalised(images, positions, grid, mode=mode)
+    return sample_masked(images, mask, positions, grid, mode=mode)
+
+
+def mask_of(valid: Tensor, like: Tensor) -> Tensor | None:
+    """A mask as ``sample_masked`` takes it, in the dtype of ``like``; None where it would hide nothing."""
+    return None if bool(valid.all()) else valid.to(like.dtype)
+
+
+def sample_masked(
+    images: Tensor, mask: Tensor | None, positions: Tensor, grid: Grid, *, mode: Literal["linear", "nearest"] = "linear"
+) -> Warped:
+    """Values of images at any positions, and whether those are measured: the one place where a mask moves with its images.
+
+    Parameters
+    ----------
+    images, positions, grid, mode
+        As of ``sample_normalised``.
+    mask
+        (B, 1, *grid.shape), bool or 0 and 1: False where a pixel holds no measurement. None where all do.
+    """
+    if mask is None:
+        return sample_normalised(images, positions, grid, mode=mode)
+    both, inside = sample_normalised(torch.cat((images, mask.to(images.dtype)), 1), positions, grid, mode=mode)
+    return Warped(both[:, :-1], inside & (both[:, -1:] > _MEASURED))
 
 
 def sample_normalised(images: Tensor, positions: Tensor, grid: Grid, *, mode: Literal["linear", "nearest"] = "linear") -> Warped:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from r2n2.geometry import Grid
 from r2n2.registration.fit.whitened import WhitenedGaussians
+from r2n2.transform.matrices import cofactors, determinant, rows_of
 
 __all__ = ["folding_equations", "folding_penalty"]
 
@@ -45,7 +46,7 @@ def folding_equations(
         corner = corner.narrow(axis + 1, 0, corner.shape[axis + 1] - 1)
     chosen = corner.flatten(1)[:, place].movedim(0, 1)
     rises, jacobian = _rises(model, chosen, grid)
-    cofactor = _cofactor(jacobian)
+    cofactor = torch.stack([torch.stack(list(row), -1) for row in cofactors(rows_of(jacobian))], -2)
     # d det = sum over i, j of cofactor_ij d(df_j / dx_i)
     weighted = torch.stack(rises, 1)[:, :, None] * cofactor.permute(0, 2, 3, 1)[:, :, :, None, None]
     along = weighted.sum(1)
@@ -66,7 +67,7 @@ def _shortfall(displacement: Tensor, grid: Grid, margin: float) -> Tensor:
                 slope = slope.narrow(other + 2, 0, slope.shape[other + 2] - 1)
         columns.append(slope)
     jacobian = torch.stack(columns, 1).movedim((1, 2), (-2, -1))
-    return (margin - _determinant(jacobian + torch.eye(grid.ndim).to(jacobian))).clamp_min(0)
+    return (margin - determinant(rows_of(jacobian + torch.eye(grid.ndim).to(jacobian)))).clamp_min(0)
 
 
 def _rises(model: WhitenedGaussians, places: Tensor, grid: Grid) -> tuple[list[Tensor], Tensor]:
@@ -82,17 +83,3 @@ def _rises(model: WhitenedGaussians, places: Tensor, grid: Grid) -> tuple[list[T
     rises = [(parts[1 + axis] - parts[0]) / steps[axis] for axis in range(ndim)]
     jacobian = torch.stack([model.amplitudes.mT @ rise[:, :, 0] for rise in rises], 1).permute(0, 3, 1, 2)
     return rises, jacobian + torch.eye(ndim).to(jacobian)
-
-
-def _determinant(matrix: Tensor) -> Tensor:
-    """Of (..., 2, 2) or (..., 3, 3), written out: torch.linalg.det is slow on many small matrices."""
-    return (matrix[..., 0, :] * _cofactor(matrix)[..., 0, :]).sum(-1)
-
-
-def _cofactor(matrix: Tensor) -> Tensor:
-    """Cofactors of (..., 2, 2) or (..., 3, 3)."""
-    if matrix.shape[-1] == 2:
-        a, b, c, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 0], matrix[..., 1, 1]
-        return torch.stack((torch.stack((d, -c), -1), torch.stack((-b, a), -1)), -2)
-    x, y, z = matrix.unbind(-2)
-    return torch.stack((torch.linalg.cross(y, z), torch.linalg.cross(z, x), torch.linalg.cross(x, y)), -2)

@@ -28,7 +28,7 @@ from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equa
 from r2n2.registration.fit.proposal import propose
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.similarity import diffusion
-from r2n2.transform import GaussianSequence, Transform, normalised_lattice, sample_normalised
+from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, sample_masked
 
 __all__ = ["FitMethod", "Round", "plan_rounds"]
 
@@ -123,7 +123,7 @@ class FitMethod:
             with torch.inference_mode():
                 if level is None or level.size != plan.size:
                     level = _Level.build(pairs, plan.size, self._config)
-                current = level.judge(model)
+                current = level.assess(model)
                 moved = current.objective > self._config.far if plan.far_only else None
                 if moved is not None and not bool(moved.any()):
                     continue
@@ -149,7 +149,7 @@ class FitMethod:
 
 
 def _sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
-    model = model.told_by_importance(normalised_lattice(pairs.grid.enclosing_cube(_ORDER_SIZE), pairs.moving).flatten(1))
+    model = model.ordered_by_importance(normalised_lattice(pairs.grid.enclosing_cube(_ORDER_SIZE), pairs.moving).flatten(1))
     return tuple(
         GaussianSequence(s.centres.cpu(), s.sigmas.cpu(), s.orientation.cpu(), s.amplitudes.cpu(), s.grid)
         for s in model.sequences(pairs.grid)
@@ -169,7 +169,7 @@ def _starting_model(pairs: Pairs, start: Sequence[Transform] | None) -> Whitened
 
 
 @dataclass(frozen=True, eq=False)
-class _Judged:
+class _Assessed:
     """A model with what it makes of the moving images."""
 
     objective: Tensor
@@ -218,7 +218,6 @@ class _Level:
         grid = fixed.grid
         fixed_image = normalise(fixed.images, fixed.valid, clamp=config.clamp)
         moving_image = normalise(moving.images, moving.valid, clamp=config.clamp)
-        whole = bool(pairs.moving_valid.all()) and len(set(grid.shape)) == 1 and bool(moving.valid.all())
         coarse = grid.resized((config.regulariser_size,) * grid.ndim)
         fine = grid.resized((config.folding_size,) * grid.ndim)
         # A fixed shuffle, the same in every run: neighbours along it lie anywhere in the image.
@@ -232,7 +231,7 @@ class _Level:
             _image_gradient(fixed_image, grid).flatten(2),
             fixed.valid,
             torch.cat((moving_image, _image_gradient(moving_image, grid)), 1),
-            None if whole else moving.valid.to(moving_image.dtype),
+            mask_of(moving.valid, moving_image),
             positions,
             positions if grid.shape == summed.shape else normalised_lattice(summed, fixed_image).flatten(1),
             None if grid.shape == summed.shape else _interpolation(summed.shape[0], size, fixed_image, cubic=grid.ndim == 2),
@@ -243,13 +242,11 @@ class _Level:
             normalised_lattice(fine, fixed_image).flatten(1),
         )
 
-    def judge(self, model: WhitenedGaussians) -> _Judged:
+    def assess(self, model: WhitenedGaussians) -> _Assessed:
         displacement = self._displacement(model)
         places = self.positions.unflatten(1, self.grid.shape) + displacement
-        warped, valid = sample_normalised(self.moving, places, self.grid)
+        warped, valid = sample_masked(self.moving, self.moving_valid, places, self.grid)
         valid = valid & self.fixed_valid
-        if self.moving_valid is not None:
-            valid = valid & (sample_normalised(self.moving_valid, places, self.grid).image > 0.99)
         warped, counted = warped.flatten(2), valid.flatten(2)
         residual = (warped[:, :1] - self.fixed) * counted
         weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
@@ -260,7 +257,7 @@ class _Level:
         objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
-        return _Judged(objective, residual, warped[:, 1:], weight / doubt.square(), fine_field)
+        return _Assessed(objective, residual, warped[:, 1:], weight / doubt.square(), fine_field)
 
     def _displacement(self, model: WhitenedGaussians) -> Tensor:
         """On the working square, (B, ndim, *shape); on a large one interpolated from a smaller lattice, to 1 % of an amplitude.
@@ -276,13 +273,13 @@ class _Level:
             field = torch.tensordot(field, self.enlarging, dims=([2], [1]))
         return field
 
-    def force_gradient(self, current: _Judged) -> Tensor:
+    def force_gradient(self, current: _Assessed) -> Tensor:
         """Mean of both images' gradients: the linear model then holds over twice the distance (efficient second order)."""
         return 0.5 * (current.gradient + self.fixed_gradient)
 
     def improve(
-        self, model: WhitenedGaussians, current: _Judged, damping: Tensor, step: int, moved: Tensor | None
-    ) -> tuple[WhitenedGaussians, _Judged, Tensor]:
+        self, model: WhitenedGaussians, current: _Assessed, damping: Tensor, step: int, moved: Tensor | None
+    ) -> tuple[WhitenedGaussians, _Assessed, Tensor]:
         """One damped step, taken by the pairs whose objective it lowers, and of those that are ``moved`` (B,) if that is given."""
         slope = self.force_gradient(current)
         vector = model.pulled_back(self.lattice, self._on_lattice(slope * current.residual * current.weight)).flatten(1)
@@ -306,12 +303,12 @@ class _Level:
         longest = change[..., : model.ndim].norm(dim=-1).amax(1) / pixel
         change = change / longest.clamp_min(1)[:, None, None]
         tried = model.changed(change, self.config.sigma_range, _REACH)
-        judged = self.judge(tried)
-        better = judged.objective < current.objective
+        assessed = self.assess(tried)
+        better = assessed.objective < current.objective
         if moved is not None:
             better = better & moved
         damping = torch.where(better, damping * 0.3, damping * 5).clamp(_SMALLEST_DAMPING, _LARGEST_DAMPING)
-        return tried.where(better, model), _choose(better, judged, current), damping
+        return tried.where(better, model), _choose(better, assessed, current), damping
 
     def _on_lattice(self, values: Tensor) -> Tensor:
         """Values (B, ndim, P) on the working square, summed where displacements are: the transpose of their interpolation."""
@@ -323,9 +320,9 @@ class _Level:
         return values.flatten(2)
 
 
-def _choose(better: Tensor, new: _Judged, old: _Judged) -> _Judged:
+def _choose(better: Tensor, new: _Assessed, old: _Assessed) -> _Assessed:
     chosen = better[:, None, None]
-    return _Judged(
+    return _Assessed(
         torch.where(better, new.objective, old.objective),
         torch.where(chosen, new.residual, old.residual),
         torch.where(chosen, new.gradient, old.gradient),

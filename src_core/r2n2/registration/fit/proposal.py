@@ -1,7 +1,7 @@
 """Where to put the next Gaussians: the places and widths at which one alone would lower the objective most.
 
-For a round Gaussian of standard deviation s at c the linearised objective is lowered by (1/2) N' D^-1 N, with N = sum w r g and
-D = sum w^2 g g' + regularisation * pi / 2^ndim s^(ndim-2): both sums over all c at once are blurred images.
+What one is worth at each place is the least-squares problem of ``r2n2.network.least_squares``; its sums over all places at once are
+blurred images.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
+from r2n2.network.least_squares import moments, roughness, solve
 from r2n2.preprocessing import blur
 from r2n2.registration.fit.whitened import WhitenedGaussians
 
@@ -45,35 +46,17 @@ def propose(
     """
     ndim, size = grid.ndim, grid.shape[0]
     pixel = 2 / (size - 1)
-    force = (slope * residual * weight).unflatten(2, grid.shape)
-    pairs = [(i, j) for i in range(ndim) for j in range(i, ndim)]
-    stiffness = torch.stack([(slope[:, i] * slope[:, j] * weight[:, 0]) for i, j in pairs], 1).unflatten(2, grid.shape)
+    gathered = moments(residual, slope, weight).unflatten(2, grid.shape)
+    force, stiffness = gathered[:, :ndim], gathered[:, ndim:]
     scores = []
     for sigma in sigmas:
         width = sigma / pixel
         volume = (2 * math.pi) ** (ndim / 2) * width**ndim
         numerator = blur(force, (width,) * ndim).flatten(2) * volume
         squared = blur(stiffness, (width / math.sqrt(2),) * ndim).flatten(2) * (volume / 2 ** (ndim / 2))
-        # Mean over the square of |grad w|^2, whose integral is pi^(ndim/2) (ndim/2) sigma^(ndim-2).
-        rough = regularisation * math.pi ** (ndim / 2) * ndim / 2 * sigma ** (ndim - 2) / 2**ndim
-        scores.append(_gain(numerator, squared, pairs, rough))
+        rough = regularisation * roughness(force.new_full((ndim,), sigma))
+        scores.append(solve(numerator, squared, rough, dim=1).gains)
     return _choose_places(torch.stack(scores, 1), grid, count, sigmas)
-
-
-def _gain(numerator: Tensor, squared: Tensor, pairs: list[tuple[int, int]], rough: float) -> Tensor:
-    """(1/2) N' D^-1 N at every place, (B, P)."""
-    ndim = numerator.shape[1]
-    matrix = numerator.new_empty(numerator.shape[0], numerator.shape[2], ndim, ndim)
-    for k, (i, j) in enumerate(pairs):
-        matrix[..., i, j] = matrix[..., j, i] = squared[:, k]
-    matrix.diagonal(dim1=-2, dim2=-1).add_(rough + torch.finfo(matrix.dtype).tiny)
-    if ndim == 2:
-        a, b, d = matrix[..., 0, 0], matrix[..., 0, 1], matrix[..., 1, 1]
-        y, x = numerator[:, 0], numerator[:, 1]
-        determinant = (a * d - b * b).clamp_min(torch.finfo(matrix.dtype).tiny)
-        return 0.5 * (d * y * y - 2 * b * x * y + a * x * x) / determinant
-    solved = torch.linalg.solve(matrix, numerator.mT.unsqueeze(-1)).squeeze(-1)
-    return 0.5 * (solved * numerator.mT).sum(-1)
 
 
 def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: tuple[float, ...]) -> WhitenedGaussians:

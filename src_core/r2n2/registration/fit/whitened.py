@@ -14,6 +14,7 @@ from torch import Tensor
 
 from r2n2.geometry import Grid
 from r2n2.transform import GaussianSequence, orientation_of_axes, principal_axes
+from r2n2.transform.matrices import symmetric, upper
 
 __all__ = ["WhitenedGaussians"]
 
@@ -124,11 +125,11 @@ class WhitenedGaussians:
         whole, first, second = (self.amplitudes.unsqueeze(2) @ moments).squeeze(2).split((1, ndim, powers.shape[0] - ndim), 2)
         # About the centre instead of the origin, then in whitened coordinates.
         crossed = self.centres.unsqueeze(3) * first.unsqueeze(2)
-        square = _symmetric(second, ndim) - crossed - crossed.mT
+        square = symmetric(second, ndim) - crossed - crossed.mT
         square = square + whole.unsqueeze(3) * self.centres.unsqueeze(3) * self.centres.unsqueeze(2)
         move = (self.factors @ (first - whole * self.centres).unsqueeze(-1)).squeeze(-1)
         shape = self.factors @ square @ self.factors.mT
-        turned = torch.stack([shape[..., i, j] * (-1 if i == j else -2) for i, j in _upper(ndim)], -1)
+        turned = torch.stack([shape[..., i, j] * (-1 if i == j else -2) for i, j in upper(ndim)], -1)
         return torch.cat((amplitude, move, turned), 2)
 
     def derivatives(self, positions: Tensor) -> Tensor:
@@ -145,13 +146,13 @@ class WhitenedGaussians:
             (B, K, 1 + ndim + ndim (ndim + 1) / 2, P): w; w u_i; -w u_i u_i for i = j and -2 w u_i u_j for i < j.
         """
         whitened, weights = self._weights(positions)
-        upper = _upper(self.ndim)
+        places = upper(self.ndim)
         batch, count = self.centres.shape[:2]
-        result = weights.new_empty(batch, count, 1 + self.ndim + len(upper), positions.shape[-1])
+        result = weights.new_empty(batch, count, 1 + self.ndim + len(places), positions.shape[-1])
         result[:, :, 0] = weights
         for i in range(self.ndim):
             torch.mul(weights, whitened[i], out=result[:, :, 1 + i])
-        for k, (i, j) in enumerate(upper, start=1 + self.ndim):
+        for k, (i, j) in enumerate(places, start=1 + self.ndim):
             torch.mul(result[:, :, 1 + i], whitened[j], out=result[:, :, k]).mul_(-1 if i == j else -2)
         return result
 
@@ -177,7 +178,7 @@ class WhitenedGaussians:
         along = weights.mul_(self.amplitudes @ slope)
         for i in range(ndim):
             torch.mul(along, whitened[i], out=result[:, :, ndim + i])
-        for k, (i, j) in enumerate(_upper(ndim), start=2 * ndim):
+        for k, (i, j) in enumerate(upper(ndim), start=2 * ndim):
             torch.mul(result[:, :, ndim + i], whitened[j] if i == j else 2 * whitened[j], out=result[:, :, k]).neg_()
         return result
 
@@ -195,15 +196,15 @@ class WhitenedGaussians:
         amplitude, move, shape = change.split((ndim, ndim, self.freedom - 2 * ndim), dim=-1)
         move = move.clamp(-_LARGEST_MOVE, _LARGEST_MOVE).unsqueeze(-1)
         centres = self.centres + torch.linalg.solve(self.factors, move).squeeze(-1)
-        symmetric = _symmetric(shape.clamp(-_LARGEST_SHAPE_CHANGE, _LARGEST_SHAPE_CHANGE), ndim)
-        turned = torch.linalg.matrix_exp(symmetric) @ self.factors
+        strain = symmetric(shape.clamp(-_LARGEST_SHAPE_CHANGE, _LARGEST_SHAPE_CHANGE), ndim)
+        turned = torch.linalg.matrix_exp(strain) @ self.factors
         # Only A'A matters: the left rotation of the decomposition is dropped.
         _, precision, axes = torch.linalg.svd(turned)
         factors = precision.clamp(1 / sigma_range[1], 1 / sigma_range[0]).unsqueeze(-1) * axes
         return WhitenedGaussians(centres.clamp(-reach, reach), factors, self.amplitudes + amplitude)
 
-    def told_by_importance(self, positions: Tensor) -> WhitenedGaussians:
-        """The same sums in the order in which they are best told: each next Gaussian brings the partial sum nearest the whole.
+    def ordered_by_importance(self, positions: Tensor) -> WhitenedGaussians:
+        """The same sums, the Gaussians in the order in which each next one brings the partial sum nearest the whole.
 
         Parameters
         ----------
@@ -215,11 +216,11 @@ class WhitenedGaussians:
         # |f - s - g|^2 = |f - s|^2 - 2 <f - s, g> + <g, g>, with f the whole, s the sum so far and g the next.
         own, missing = inner.diagonal(dim1=1, dim2=2), inner.sum(2)
         rows = torch.arange(len(own), device=own.device)
-        told = torch.zeros_like(own, dtype=torch.bool)
+        placed = torch.zeros_like(own, dtype=torch.bool)
         order = []
         for _ in range(len(self)):
-            best = (2 * missing - own).masked_fill(told, -torch.inf).argmax(1)
-            told = told.index_put((rows, best), torch.ones_like(best, dtype=torch.bool))
+            best = (2 * missing - own).masked_fill(placed, -torch.inf).argmax(1)
+            placed = placed.index_put((rows, best), torch.ones_like(best, dtype=torch.bool))
             missing = missing - inner[rows, :, best]
             order.append(best)
         if not order:
@@ -245,7 +246,7 @@ class WhitenedGaussians:
         """
         precision = self.factors.mT @ self.factors
         linear = (precision @ self.centres.unsqueeze(-1)).squeeze(-1)
-        square = torch.stack([precision[..., i, j] * (-0.5 if i == j else -1) for i, j in _upper(self.ndim)], -1)
+        square = torch.stack([precision[..., i, j] * (-0.5 if i == j else -1) for i, j in upper(self.ndim)], -1)
         constant = -0.5 * (linear * self.centres).sum(-1, keepdim=True)
         return (torch.cat((linear, square), -1) @ powers).add_(constant).clamp_max_(0).exp_()
 
@@ -264,20 +265,6 @@ class WhitenedGaussians:
         return whitened, squared.mul_(-0.5).exp_()
 
 
-def _upper(ndim: int) -> list[tuple[int, int]]:
-    """Places on and above the diagonal, row by row."""
-    return [(i, j) for i in range(ndim) for j in range(i, ndim)]
-
-
 def _powers(positions: Tensor) -> Tensor:
     """(ndim + ndim (ndim + 1) / 2, P): the positions and their products in pairs."""
-    return torch.cat((positions, torch.stack([positions[i] * positions[j] for i, j in _upper(len(positions))])))
-
-
-def _symmetric(entries: Tensor, ndim: int) -> Tensor:
-    """(..., ndim, ndim) from the entries on and above the diagonal, row by row."""
-    result = entries.new_zeros(*entries.shape[:-1], ndim, ndim)
-    for k, (i, j) in enumerate(_upper(ndim)):
-        result[..., i, j] = entries[..., k]
-        result[..., j, i] = entries[..., k]
-    return result
+    return torch.cat((positions, torch.stack([positions[i] * positions[j] for i, j in upper(len(positions))])))

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.io.atomic import atomic_write, resource_errors
-from r2n2.io.dicom_file import BoundedFile, quiet
+from r2n2.io.dicom.file import BoundedFile, quiet
 from r2n2.series import ImageSeries
 
 __all__ = ["write_dicom_series"]

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from r2n2.io.dicom_file import DamagedDicomError, RawHeader, clean_uid, read_raw_header
+from r2n2.io.dicom.file import DamagedDicomError, RawHeader, clean_uid, read_raw_header
 
 __all__ = ["CLOCK_TAGS", "FrameHeader", "read_frame_headers"]
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.errors import MissingExtraError, ReadError, ResourceError
-from r2n2.io.dicom_file import PIXEL_TAGS, BoundedFile, DamagedDicomError, quiet
-from r2n2.io.dicom_header import FrameHeader
+from r2n2.io.dicom.file import PIXEL_TAGS, BoundedFile, DamagedDicomError, quiet
+from r2n2.io.dicom.header import FrameHeader
 
 __all__ = ["DecodedFrames", "decode_frames"]
 

@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 
 from r2n2.errors import ReadError
-from r2n2.io.dicom_header import CLOCK_TAGS, FrameHeader
+from r2n2.io.dicom.header import CLOCK_TAGS, FrameHeader
 
 __all__ = ["FrameGroup", "group_frames", "order_in_time"]
 

@@ -9,11 +9,11 @@ from typing import Any
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.io.checks import DEFAULT_MAX_BYTES, check_spacing, existing
-from r2n2.io.dicom_file import quiet
-from r2n2.io.dicom_frames import DecodedFrames, decode_frames
-from r2n2.io.dicom_geometry import place_frame
-from r2n2.io.dicom_group import FrameGroup, group_frames, order_in_time
-from r2n2.io.dicom_scan import DamagedFile, Scan, scan_dicom
+from r2n2.io.dicom.decode import DecodedFrames, decode_frames
+from r2n2.io.dicom.file import quiet
+from r2n2.io.dicom.geometry import place_frame
+from r2n2.io.dicom.group import FrameGroup, group_frames, order_in_time
+from r2n2.io.dicom.scan import DamagedFile, Scan, scan_dicom
 from r2n2.series import ImageSeries
 
 __all__ = ["DicomGroup", "DicomListing", "list_dicom", "read_dicom"]

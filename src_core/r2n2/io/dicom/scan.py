@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2n2.errors import ReadError, ResourceError
-from r2n2.io.dicom_file import DamagedDicomError, NotAnImageError, quiet
-from r2n2.io.dicom_header import FrameHeader, read_frame_headers
+from r2n2.io.dicom.file import DamagedDicomError, NotAnImageError, quiet
+from r2n2.io.dicom.header import FrameHeader, read_frame_headers
 
 __all__ = ["DamagedFile", "Scan", "scan_dicom"]
 
@@ -142,7 +142,7 @@ def _dicomdir_files(dicomdir: Path, scan: Scan) -> list[Path]:
     """The files that a DICOMDIR names, refusing whatever lies outside its folder."""
     from pydicom.filereader import read_partial
 
-    from r2n2.io.dicom_file import BoundedFile
+    from r2n2.io.dicom.file import BoundedFile
 
     try:
         with dicomdir.open("rb") as stream:

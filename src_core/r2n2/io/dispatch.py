@@ -222,7 +222,7 @@ def _content(found: _Found, options: ReadOptions) -> FileContent:
     if not found.files:
         return read_content(found.kind, found.path, options)
     if found.kind == "pictures":
-        from r2n2.io.pictures import read_picture_stack
+        from r2n2.io.pictures.stack import read_picture_stack
 
         if options.name is not None:
             raise ArgumentError(f"{found.path}: --series picks a DICOM series, these are pictures; leave it out")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent, assemble
 from r2n2.io.checks import check_memory, check_same_shape
-from r2n2.io.pictures import natural_order
+from r2n2.io.pictures.stack import natural_order
 from r2n2.io.placement import Placement
 from r2n2.io.readers import ReadOptions, read_content
 from r2n2.io.stored_pixels import StackedArrays

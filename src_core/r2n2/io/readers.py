@@ -13,18 +13,18 @@ from r2n2.io.checks import DEFAULT_MAX_BYTES, read_errors
 __all__ = ["ReadOptions", "has_own_axes", "read_content"]
 
 _READERS = {
-    "nifti": "r2n2.io.nifti:read_nifti",
-    "mha": "r2n2.io.mha:read_mha",
-    "nrrd": "r2n2.io.nrrd:read_nrrd",
-    "tiff": "r2n2.io.tiff:read_tiff",
-    "npy": "r2n2.io.arrays:read_npy",
-    "npz": "r2n2.io.arrays:read_npz",
-    "mat": "r2n2.io.matlab:read_mat",
-    "hdf5": "r2n2.io.hdf5:read_hdf5",
-    "zarr": "r2n2.io.omezarr:read_zarr",
-    "gif": "r2n2.io.animations:read_gif",
-    "apng": "r2n2.io.animations:read_apng",
-    "video": "r2n2.io.video:read_video",
+    "nifti": "r2n2.io.nifti.reader:read_nifti",
+    "mha": "r2n2.io.metaimage.reader:read_mha",
+    "nrrd": "r2n2.io.nrrd.reader:read_nrrd",
+    "tiff": "r2n2.io.tiff.reader:read_tiff",
+    "npy": "r2n2.io.arrays.npy:read_npy",
+    "npz": "r2n2.io.arrays.npy:read_npz",
+    "mat": "r2n2.io.arrays.matlab:read_mat",
+    "hdf5": "r2n2.io.arrays.hdf5:read_hdf5",
+    "zarr": "r2n2.io.omezarr.reader:read_zarr",
+    "gif": "r2n2.io.pictures.animations:read_gif",
+    "apng": "r2n2.io.pictures.animations:read_apng",
+    "video": "r2n2.io.pictures.video:read_video",
 }
 _NAMED = frozenset({"npz", "mat", "hdf5", "zarr", "tiff"})  # may hold several images, of which one is chosen by its name
 _OWN_AXES = frozenset({"mha", "nifti", "nrrd"})  # these readers apply the caller's axes themselves

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ArgumentError
 from r2n2.io.atomic import atomic_folder, check_output_name
-from r2n2.io.pictures import PICTURE_KINDS
+from r2n2.io.pictures.stack import PICTURE_KINDS
 from r2n2.series import ImageSeries
 
 __all__ = ["output_name", "write_series"]
@@ -64,23 +64,23 @@ def write_series(folder: Path, stem: str, series: ImageSeries, frames: Iterator[
     suffix = _suffix(series)
     # Imported when needed: each loads its own library.
     if suffix.endswith((".nii", ".nii.gz")):
-        from r2n2.io.nifti import write_nifti as write
+        from r2n2.io.nifti.writing import write_nifti as write
     elif suffix == ".mha":
-        from r2n2.io.mha_writing import write_mha as write
+        from r2n2.io.metaimage.writing import write_mha as write
     elif suffix == ".nrrd":
-        from r2n2.io.nrrd_writing import write_nrrd as write
+        from r2n2.io.nrrd.writing import write_nrrd as write
     elif suffix.endswith(".tif"):
-        from r2n2.io.tiff import write_tiff as write
+        from r2n2.io.tiff.writing import write_tiff as write
     elif suffix == ".zarr":
-        from r2n2.io.omezarr import write_zarr as write
+        from r2n2.io.omezarr.writing import write_zarr as write
     elif suffix == ".npy":
-        from r2n2.io.arrays import write_npy as write
+        from r2n2.io.arrays.npy import write_npy as write
     elif suffix == ".npz":
-        from r2n2.io.arrays import write_npz as write
+        from r2n2.io.arrays.npy import write_npz as write
     elif series.source["format"] == "dicom":
         write = _write_dicom
     else:
-        from r2n2.io.pictures import write_picture_stack as write
+        from r2n2.io.pictures.stack import write_picture_stack as write
     write(target, series, checked)
     return target
 

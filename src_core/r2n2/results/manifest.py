@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import ValidationError, model_validator
 
 from r2n2.config import Config, Precision, RegistrationConfig
 from r2n2.errors import ReadError
@@ -51,6 +51,11 @@ class GridRecord(Config):
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[tuple[float, ...], ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> GridRecord:
+        self.grid()  # a grid says itself what it cannot be
+        return self
 
     @classmethod
     def of(cls, grid: Grid) -> GridRecord:
@@ -209,7 +214,17 @@ def load_manifest(folder: Path) -> RunManifest | AcquisitionManifest:
         return kind.model_validate_json(json.dumps(values))
     except FileNotFoundError:
         raise ReadError(f"{folder}: holds no {MANIFEST_NAME}, so its run did not finish; run r2n2 register again") from None
-    except (ValueError, TypeError, KeyError, ValidationError) as error:
+    except RecursionError:
+        raise ReadError(
+            f"{path}: its entries are nested deeper than any manifest; run r2n2 register again with --overwrite"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        entry = ".".join(str(part) for part in first["loc"])
+        raise ReadError(
+            f"{path}: entry {entry}: {first['msg']}; it is damaged or of another version, run r2n2 register again with --overwrite"
+        ) from None
+    except (ValueError, TypeError, KeyError) as error:
         reason = str(error).splitlines()[0]
         raise ReadError(f"{path}: damaged or of another version ({reason}); run r2n2 register again with --overwrite") from None
 

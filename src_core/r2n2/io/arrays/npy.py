@@ -14,7 +14,7 @@ from numpy.lib import format as npy_format
 from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
-from r2n2.io.array_keys import BESIDE, KEY_BYTES, array_content, image_names
+from r2n2.io.arrays.beside import BESIDE, KEY_BYTES, array_content, image_names
 from r2n2.io.assemble import FileContent
 from r2n2.io.atomic import atomic_write
 from r2n2.io.checks import check_declared_bytes, check_dtype, check_memory, choose_named, read_errors
@@ -24,7 +24,7 @@ from r2n2.series import ImageSeries
 __all__ = ["PIXEL_KEYS", "read_npy", "read_npz", "write_npy", "write_npz"]
 
 PIXEL_KEYS = ("frames", "array")
-"""Keys of an .npz that hold the pixels, where it has one of them; beside them those of ``array_keys.BESIDE``."""
+"""Keys of an .npz that hold the pixels, where it has one of them; beside them those of ``beside.BESIDE``."""
 
 
 def read_npy(path: Path, axes: str | None, max_bytes: int) -> FileContent:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.io.atomic import atomic_write
-from r2n2.io.mha_header import TYPES
+from r2n2.io.metaimage.header import TYPES
 from r2n2.series import ImageSeries
 
 __all__ = ["header_bytes", "write_mha"]

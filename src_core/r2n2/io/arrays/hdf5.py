@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.errors import MissingExtraError, ReadError
-from r2n2.io.array_keys import BESIDE, KEY_BYTES, array_content, image_names
+from r2n2.io.arrays.beside import BESIDE, KEY_BYTES, array_content, image_names
 from r2n2.io.assemble import FileContent
 from r2n2.io.checks import check_dtype, check_memory, choose_named, import_package, read_errors
 

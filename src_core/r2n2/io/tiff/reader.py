@@ -18,12 +18,11 @@ from r2n2.io.assemble import FileContent
 from r2n2.io.axes import axes_question
 from r2n2.io.checks import DEFAULT_MAX_BYTES, check_dtype, check_memory, choose_named, import_package, read_errors, wrapped_note
 from r2n2.io.mapped import MappedArray
-from r2n2.io.tiff_metadata import Calibration, read_calibration
-from r2n2.io.tiff_ome_files import find_ome_files
-from r2n2.io.tiff_pages import PagedArray, check_chain, check_pages, decode_first
-from r2n2.io.tiff_writing import write_tiff
+from r2n2.io.tiff.metadata import Calibration, read_calibration
+from r2n2.io.tiff.ome_files import find_ome_files
+from r2n2.io.tiff.pages import PagedArray, check_chain, check_pages, decode_first
 
-__all__ = ["read_tiff", "write_tiff"]
+__all__ = ["read_tiff"]
 
 _PRIVATE_TAGS = 32768
 _METADATA = ("micromanager_metadata", "uic1tag", "fluoview", "GDAL_NODATA", "GeoKey", "eer_xml", "invalid ASCII", "get_resolution")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from r2n2.errors import MissingExtraError, ReadError
 from r2n2.io.assemble import FileContent
 from r2n2.io.checks import check_memory, import_package, read_errors
-from r2n2.io.pictures import grey_or_colour
+from r2n2.io.pictures.stack import grey_or_colour
 
 __all__ = ["read_video"]
 

@@ -12,8 +12,8 @@ from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent
 from r2n2.io.axes import axes_question, check_axes
 from r2n2.io.checks import check_times, wrapped_note
-from r2n2.io.mha_header import MetaImage, header_numbers, open_mha
-from r2n2.io.mha_sequence import is_sequence, sequence_notes, sequence_times
+from r2n2.io.metaimage.header import MetaImage, header_numbers, open_mha
+from r2n2.io.metaimage.sequence import is_sequence, sequence_notes, sequence_times
 from r2n2.io.placement import Placement, orthonormal
 
 __all__ = ["read_mha"]

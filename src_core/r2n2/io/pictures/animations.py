@@ -9,8 +9,8 @@ import numpy as np
 from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent
 from r2n2.io.checks import check_memory, check_same_shape, import_package, read_errors
-from r2n2.io.picture_checks import count_apng_frames, count_gif_frames
-from r2n2.io.pictures import grey_or_colour, opened, pixels_of
+from r2n2.io.pictures.stack import grey_or_colour, opened, pixels_of
+from r2n2.io.pictures.whole import count_apng_frames, count_gif_frames
 
 __all__ = ["read_animation", "read_apng", "read_gif"]
 

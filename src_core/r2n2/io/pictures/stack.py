@@ -16,7 +16,7 @@ from r2n2.errors import ReadError, ResourceError
 from r2n2.io.assemble import FileContent
 from r2n2.io.atomic import atomic_folder
 from r2n2.io.checks import check_memory, check_same_shape, import_package, read_errors
-from r2n2.io.picture_checks import check_whole
+from r2n2.io.pictures.whole import check_whole
 from r2n2.series import ImageSeries
 
 __all__ = ["PICTURE_KINDS", "grey_or_colour", "natural_order", "opened", "pixels_of", "read_picture_stack", "write_picture_stack"]

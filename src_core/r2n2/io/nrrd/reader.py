@@ -14,7 +14,7 @@ from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent
 from r2n2.io.axes import axes_question, check_axes
 from r2n2.io.checks import check_times, wrapped_note
-from r2n2.io.nrrd_header import Nrrd, open_nrrd
+from r2n2.io.nrrd.header import Nrrd, open_nrrd
 from r2n2.io.placement import Placement, orthonormal
 
 __all__ = ["read_nrrd"]

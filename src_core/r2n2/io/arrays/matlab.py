@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from r2n2.errors import ReadError
-from r2n2.io.array_keys import BESIDE, KEY_BYTES, array_content, image_names
+from r2n2.io.arrays.beside import BESIDE, KEY_BYTES, array_content, image_names
 from r2n2.io.assemble import FileContent
 from r2n2.io.checks import check_declared_bytes, check_dtype, check_memory, choose_named, import_package, read_errors
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from r2n2.io.checks import check_times
-from r2n2.io.mha_header import header_numbers
+from r2n2.io.metaimage.header import header_numbers
 
 __all__ = ["is_sequence", "sequence_notes", "sequence_times"]
 

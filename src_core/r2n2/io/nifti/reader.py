@@ -18,11 +18,11 @@ from r2n2.errors import ReadError
 from r2n2.io.assemble import Convert, FileContent
 from r2n2.io.axes import axes_question, check_axes
 from r2n2.io.checks import check_times, read_errors, wrapped_note
-from r2n2.io.nifti_file import open_nifti
-from r2n2.io.nifti_writing import COMMENT_CODE, RAS_TO_LPS, write_nifti
+from r2n2.io.nifti.file import open_nifti
+from r2n2.io.nifti.writing import COMMENT_CODE, RAS_TO_LPS
 from r2n2.io.placement import Placement, orthonormal
 
-__all__ = ["read_nifti", "write_nifti"]
+__all__ = ["read_nifti"]
 
 _MM_PER_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}
 _SECONDS_PER_UNIT = {8: 1.0, 16: 1e-3, 24: 1e-6}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from r2n2.io.tiff_ome_files import check_ome_text
+from r2n2.io.tiff.ome_files import check_ome_text
 
 __all__ = ["Calibration", "read_calibration"]
 

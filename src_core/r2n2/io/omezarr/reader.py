@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent
 from r2n2.io.checks import check_dtype, check_memory, check_times, import_package, read_errors
-from r2n2.io.omezarr_chunks import ChunkRuns
-from r2n2.io.omezarr_images import find_image
-from r2n2.io.omezarr_writing import OWN_KEY, write_zarr
+from r2n2.io.omezarr.chunks import ChunkRuns
+from r2n2.io.omezarr.images import find_image
+from r2n2.io.omezarr.writing import OWN_KEY
 from r2n2.io.placement import Placement, orthonormal
 
-__all__ = ["read_zarr", "write_zarr"]
+__all__ = ["read_zarr"]
 
 _Plane = tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]
 

@@ -263,3 +263,26 @@ def test_mosaic_of_unknown_make_is_refused_by_name(tmp_path, private):
     with pytest.raises(ReadError, match=r"Siemens MOSAIC.*convert the files first"):
         read_dicom(tmp_path)
     assert "MOSAIC" in list_dicom(tmp_path).groups[0].problems[0]
+
+
+def test_register_records_that_contrasts_were_joined(tmp_path, capsys):
+    from r2n2.cli import main
+    from r2n2.io import read_series
+    from r2n2.results.manifest import input_sha256
+    from r2n2.results.reader import read_result
+
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(1).integers(0, 900, (3, 24, 30)).astype(np.int16)
+    for k, echo in enumerate(("1", "5", "9")):
+        make.save(make.dataset_of(k, pixels[k], EchoTime=echo), tmp_path / "in" / f"{k}.dcm")
+    (tmp_path / "quick.toml").write_text('method = "bspline"\n[bspline]\niterations = 1\n')
+    command = ["register", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--config", str(tmp_path / "quick.toml")]
+    assert main(command) == 3
+    assert "EchoTime (1 ms, 5 ms, 9 ms); pass --contrast-series" in capsys.readouterr().err
+    assert main(["info", str(tmp_path / "in")]) == 3
+    assert main(["info", str(tmp_path / "in"), "--contrast-series"]) == 0
+    assert main([*command, "--contrast-series"]) == 0
+    record = read_result(tmp_path / "out").manifest.input
+    assert record.selection == {"contrast_series": True}
+    (again,) = read_series(record.path, **record.selection)
+    assert input_sha256(again) == record.sha256

@@ -110,7 +110,7 @@ def _check_size(frames: Sequence[FrameHeader], max_bytes: int) -> None:
     scaled = any((frame.slope, frame.intercept) != (1, 0) for frame in frames)
     item = max(first.bits_allocated // 8, 4 if scaled else 1)
     # two copies live at once: the stored frames and the series made of them
-    need = 2 * len(frames) * first.shape[0] * first.shape[1] * max(first.samples, 3 if "PALETTE" in first.photometric else 1) * item
+    need = 2 * len(frames) * first.shape[0] * first.shape[1] * first.channels * item
     if need > max_bytes:
         raise ResourceError(
             f"{first.path}: {len(frames)} frames of {first.shape[0]} x {first.shape[1]} pixels need {need / 2**20:.0f} MiB, "
@@ -160,6 +160,8 @@ def _decode(dataset: Any, frame: FrameHeader) -> NDArray[Any] | str:
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         return "a pixel is not a finite number"
     channels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    if len(channels) != frame.channels:
+        return f"the pixels decode to {len(channels)} channels, the header says {frame.channels}"
     if frame.photometric == "MONOCHROME1" and channels.dtype.kind in "iu":
         low = -(2 ** (frame.bits_stored - 1)) if frame.signed else 0
         high = low + 2**frame.bits_stored - 1

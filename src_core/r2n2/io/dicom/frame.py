@@ -86,3 +86,8 @@ class FrameHeader:
         """How messages call the frame: InstanceNumber, and frame number for multi-frame files."""
         instance = "without InstanceNumber" if self.instance is None else f"InstanceNumber {self.instance}"
         return f"{instance}, frame {self.index}" if self.multiframe else instance
+
+    @property
+    def channels(self) -> int:
+        """Channels after decoding: a palette makes three of one sample."""
+        return 3 if "PALETTE" in self.photometric else self.samples

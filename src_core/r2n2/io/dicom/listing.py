@@ -121,7 +121,7 @@ def _summary(group: FrameGroup) -> DicomGroup:
         slice_index=group.slice_index,
         position_mm=None if first.position_mm is None else first.position_mm[::-1],
         frames=len(group.frames),
-        channels=3 if "PALETTE" in first.photometric else first.samples,
+        channels=first.channels,
         shape=first.shape,
         spacing_mm=first.spacing,
         modality=first.modality,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from r2n2.io.dicom.values import FunctionalGroups, clean_uid, integer, number, numbers, private_value, text, words
 
-__all__ = ["ATTRIBUTES", "Attribute", "Value", "acquisition_number", "frame_attributes"]
+__all__ = ["ATTRIBUTES", "Attribute", "Value", "acquisition_number", "frame_attributes", "other_dimensions"]
 
 Value = float | tuple[float, ...] | frozenset[str] | str
 """A number, a direction, the words of an image type, or a name that is compared but never shown."""
@@ -50,9 +50,19 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "FlipAngle": Attribute(unit=" degrees", relative=0.02, absolute=0.1),
     "RepetitionTime": Attribute(unit=" ms", relative=0.1, absolute=0.5),
     "ContrastBolusAgentPhase": Attribute(),
+    "ASLContext": Attribute(),
+    "MagnetizationTransfer": Attribute(),
+    "ScanOptions": Attribute(),
+    "ScanningSequence": Attribute(),
+    "SequenceVariant": Attribute(),
+    "VelocityEncodingMaximumValue": Attribute(unit=" cm/s", relative=0.01),
     "VelocityEncodingDirection": Attribute(absolute=0.02),
+    "TagAngleFirstAxis": Attribute(unit=" degrees", absolute=1),
     "DiffusionGradientOrientation": Attribute(absolute=0.02),
     "EchoNumbers": Attribute(),
+    "EchoTrainLength": Attribute(),
+    "NumberOfAverages": Attribute(),
+    "PixelBandwidth": Attribute(unit=" Hz", relative=0.02),
     "KVP": Attribute(unit=" kV", relative=0.02, absolute=1),
     "StageNumber": Attribute(),
     "ViewNumber": Attribute(),
@@ -69,22 +79,35 @@ ATTRIBUTES: Mapping[str, Attribute] = {
 }
 
 _KEYWORDS = {"EchoTime": ("EffectiveEchoTime", "EchoTime"), "InversionTime": ("InversionTimes", "InversionTime")}
-_NUMBERS = ("InversionTime", "EchoTime", "FlipAngle", "RepetitionTime", "EchoNumbers", "KVP", "StageNumber", "ViewNumber")
+_NUMBERS = (
+    *("InversionTime", "EchoTime", "FlipAngle", "RepetitionTime", "EchoNumbers", "KVP", "StageNumber", "ViewNumber"),
+    *("VelocityEncodingMaximumValue", "TagAngleFirstAxis", "EchoTrainLength", "NumberOfAverages", "PixelBandwidth"),
+)
+_WORDS = ("ContrastBolusAgentPhase", "ASLContext", "MagnetizationTransfer", "ScanOptions", "ScanningSequence", "SequenceVariant")
+_GE_COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")
+_KNOWN_KEYWORDS = {*ATTRIBUTES, "EffectiveEchoTime", "InversionTimes", "FrameType"}
 _DIRECTIONS = ("VelocityEncodingDirection", "DiffusionGradientOrientation")
 _NAMES = ("SequenceName", "ReceiveCoilName", "TransmitCoilName", "ConvolutionKernel")
 _B_VALUE_BLOCKS = {(0x0019, 0x0C), (0x0043, 0x39), (0x2001, 0x03), (0x0065, 0x09)}
+_DIMENSIONS_OF_PLACE_OR_TIME = (
+    *("StackID", "InStackPositionNumber", "ImagePositionPatient", "ImageOrientationPatient", "PlanePositionSequence"),
+    *("TemporalPositionIndex", "TemporalPositionTimeOffset", "FrameAcquisitionDateTime", "FrameReferenceDateTime", "TriggerTime"),
+    *("NominalCardiacTriggerDelayTime", "ActualCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase", "CardiacCyclePosition"),
+    *("NominalRespiratoryTriggerDelayTime", "ActualRespiratoryTriggerDelayTime", "NominalPercentageOfRespiratoryPhase"),
+    *("RespiratoryCyclePosition", "FrameAcquisitionNumber", "FrameAcquisitionDuration", "ReferencedSegmentNumber"),
+)
 _GE_SCALE = 1_000_000_000
 
 
 def frame_attributes(groups: FunctionalGroups, index: int) -> dict[str, Value]:
     """The attributes that the header of frame ``index`` holds, from its functional groups or the data set."""
     found: dict[str, Value | None] = {
-        "ComplexImageComponent": frozenset(words(groups.any_holder("ComplexImageComponent"), "ComplexImageComponent")) or None,
+        "ComplexImageComponent": _component(groups),
         "ImageType": _image_type(groups),
-        "ContrastBolusAgentPhase": frozenset(words(groups.any_holder("ContrastBolusAgentPhase"), "ContrastBolusAgentPhase"))
-        or None,
         "DiffusionBValue": _b_value(groups),
     }
+    for name in _WORDS:
+        found[name] = frozenset(words(groups.any_holder(name), name)) or None
     for name in _NUMBERS:
         keywords = _KEYWORDS.get(name, (name,))
         values = (numbers(groups.any_holder(keyword), keyword) for keyword in keywords)
@@ -106,6 +129,32 @@ def acquisition_number(groups: FunctionalGroups) -> int | None:
     """Number of the acquisition that a frame belongs to."""
     own = integer(groups.holder("FrameContentSequence", "FrameAcquisitionNumber"), "FrameAcquisitionNumber")
     return integer(groups.dataset, "AcquisitionNumber") if own is None else own
+
+
+def other_dimensions(groups: FunctionalGroups) -> dict[str, int]:
+    """Index in every dimension of an enhanced file that is none of place, time or a known attribute."""
+    from pydicom.datadict import keyword_for_tag
+
+    values = numbers(groups.holder("FrameContentSequence", "DimensionIndexValues"), "DimensionIndexValues")
+    items = groups.dataset.get("DimensionIndexSequence") or []
+    if values is None or len(values) != len(items):
+        return {}
+    found = {}
+    for item, value in zip(items, values, strict=True):
+        pointer = item.get("DimensionIndexPointer")
+        name = keyword_for_tag(pointer) if isinstance(pointer, int) else ""
+        if name not in _DIMENSIONS_OF_PLACE_OR_TIME and name not in _KNOWN_KEYWORDS and isinstance(pointer, int):
+            found[name or f"({pointer >> 16:04x},{pointer & 0xFFFF:04x})"] = int(value)
+    return found
+
+
+def _component(groups: FunctionalGroups) -> frozenset[str] | None:
+    """Magnitude, phase, real or imaginary part, from the standard's element or GE's own."""
+    told = frozenset(words(groups.any_holder("ComplexImageComponent"), "ComplexImageComponent"))
+    own = number({"n": private_value(groups.dataset, 0x0043, 0x2F)}, "n")
+    if not told and own is not None and own in range(len(_GE_COMPONENTS)):
+        return frozenset({_GE_COMPONENTS[int(own)]})
+    return told or None
 
 
 def _image_type(groups: FunctionalGroups) -> frozenset[str] | None:

@@ -35,6 +35,8 @@ class FrameHeader:
         What kind of image it is, by name: frames that differ in one are not of one series in time.
     acquisition
         Number of the acquisition, or None.
+    dimensions
+        Index of the frame in every dimension of an enhanced file that is none of place, time or a known attribute.
     grouped
         Whether the file describes each of its frames on its own, so that frames of several files may make one series.
     tile
@@ -73,6 +75,7 @@ class FrameHeader:
     attributes: Mapping[str, Value] = field(default_factory=dict)
     acquisition: int | None = None
     series_number: int | None = None
+    dimensions: Mapping[str, int] = field(default_factory=dict)
     multiframe: bool = False
     grouped: bool = False
     tile: tuple[int, int] | None = None

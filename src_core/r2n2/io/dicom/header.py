@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from r2n2.io.dicom.attributes import acquisition_number, frame_attributes
+from r2n2.io.dicom.attributes import acquisition_number, frame_attributes, other_dimensions
 from r2n2.io.dicom.bounded import DamagedDicomError, NotAnImageError
 from r2n2.io.dicom.file import RawHeader, read_raw_header
 from r2n2.io.dicom.frame import FrameHeader
@@ -18,6 +18,7 @@ from r2n2.io.dicom.values import FunctionalGroups, clean_uid, code, integer, is_
 __all__ = ["SEGMENTATIONS", "describe_frames", "read_frame_headers"]
 
 _MOST_FRAMES = 100_000
+_VIDEO = "1.2.840.10008.1.2.4.10"  # MPEG-2, MPEG-4 and HEVC: one stream for all frames
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """SOP classes of label objects."""
 
@@ -99,6 +100,8 @@ def _check_sizes(raw: RawHeader, count: int, frame_bits: int, *, damaged: bool) 
     """Compare declared sizes before anything is allocated; a remark where there are more bytes than frames need."""
     if count > _MOST_FRAMES:
         raise DamagedDicomError(f"{count} frames are declared, more than {_MOST_FRAMES} are not believed")
+    if raw.transfer_syntax.startswith(_VIDEO):
+        return ()
     if raw.pixel_bytes is None:
         if raw.fragments < count and not damaged:
             raise DamagedDicomError(f"{count} frames are declared, {raw.fragments} compressed fragments are there")
@@ -148,6 +151,7 @@ def _frame_values(
         "temporal_resolution_s": resolution / 1000 if resolution and 0 < resolution < math.inf else None,
         "attributes": frame_attributes(groups, index),
         "acquisition": acquisition_number(groups),
+        "dimensions": other_dimensions(groups),
         "remarks": (*remarks, *spacing.remarks),
     }
 

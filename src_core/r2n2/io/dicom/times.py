@@ -11,7 +11,7 @@ from r2n2.io.dicom.values import FunctionalGroups, integer, microseconds, number
 
 __all__ = ["CLOCK_TAGS", "cine_times", "frame_times"]
 
-CLOCK_TAGS = ("AcquisitionTime", "ContentTime", "FrameReferenceDateTime")
+CLOCK_TAGS = ("AcquisitionTime", "AcquisitionDateTime", "ContentTime", "FrameReferenceDateTime")
 """Times of day; kept in whole microseconds because a date in float seconds loses them."""
 
 _CONTENT = "FrameContentSequence"
@@ -40,13 +40,14 @@ def frame_times(groups: FunctionalGroups, cine_s: float | None, index: int) -> d
 def _clocks(groups: FunctionalGroups) -> dict[str, float | None]:
     dataset = groups.dataset
     moment = text(groups.holder(_CONTENT, "FrameAcquisitionDateTime"), "FrameAcquisitionDateTime")
-    moment = moment or text(dataset, "AcquisitionDateTime")
     acquired = microseconds(moment[:8], moment[8:])
     if acquired is None:
         acquired = microseconds(text(dataset, "AcquisitionDate"), text(dataset, "AcquisitionTime"))
+    whole = text(dataset, "AcquisitionDateTime")
     moment = text(groups.holder(_CONTENT, "FrameReferenceDateTime"), "FrameReferenceDateTime")
     return {
         "AcquisitionTime": acquired,
+        "AcquisitionDateTime": microseconds(whole[:8], whole[8:]),
         "FrameReferenceDateTime": microseconds(moment[:8], moment[8:]),
         "ContentTime": microseconds(text(dataset, "ContentDate"), text(dataset, "ContentTime")),
     }

@@ -107,15 +107,15 @@ def frame_attributes(groups: FunctionalGroups, index: int) -> dict[str, Value]:
         "DiffusionBValue": _b_value(groups),
     }
     for name in _WORDS:
-        found[name] = frozenset(words(groups.any_holder(name), name)) or None
+        found[name] = frozenset(words(groups.holder(name), name)) or None
     for name in _NUMBERS:
         keywords = _KEYWORDS.get(name, (name,))
-        values = (numbers(groups.any_holder(keyword), keyword) for keyword in keywords)
+        values = (numbers(groups.holder(keyword), keyword) for keyword in keywords)
         found[name] = next((v[0] if len(v) == 1 else v for v in values if v is not None and math.isfinite(v[0])), None)
     for name in _DIRECTIONS:
-        found[name] = numbers(groups.any_holder(name), name, 3)
+        found[name] = numbers(groups.holder(name), name, 3)
     for name in _NAMES:
-        found[name] = _hidden(text(groups.any_holder(name), name))
+        found[name] = _hidden(text(groups.holder(name), name))
     coil = private_value(groups.dataset, 0x0051, 0x0F)
     if coil:
         found["ReceiveCoilName"] = _hidden(f"{found['ReceiveCoilName'] or ''} {coil}")
@@ -127,7 +127,7 @@ def frame_attributes(groups: FunctionalGroups, index: int) -> dict[str, Value]:
 
 def acquisition_number(groups: FunctionalGroups) -> int | None:
     """Number of the acquisition that a frame belongs to."""
-    own = integer(groups.holder("FrameContentSequence", "FrameAcquisitionNumber"), "FrameAcquisitionNumber")
+    own = integer(groups.holder("FrameAcquisitionNumber"), "FrameAcquisitionNumber")
     return integer(groups.dataset, "AcquisitionNumber") if own is None else own
 
 
@@ -135,7 +135,7 @@ def other_dimensions(groups: FunctionalGroups) -> dict[str, int]:
     """Index in every dimension of an enhanced file that is none of place, time or a known attribute."""
     from pydicom.datadict import keyword_for_tag
 
-    values = numbers(groups.holder("FrameContentSequence", "DimensionIndexValues"), "DimensionIndexValues")
+    values = numbers(groups.holder("DimensionIndexValues"), "DimensionIndexValues")
     items = groups.dataset.get("DimensionIndexSequence") or []
     if values is None or len(values) != len(items):
         return {}
@@ -150,7 +150,7 @@ def other_dimensions(groups: FunctionalGroups) -> dict[str, int]:
 
 def _component(groups: FunctionalGroups) -> frozenset[str] | None:
     """Magnitude, phase, real or imaginary part, from the standard's element or GE's own."""
-    told = frozenset(words(groups.any_holder("ComplexImageComponent"), "ComplexImageComponent"))
+    told = frozenset(words(groups.holder("ComplexImageComponent"), "ComplexImageComponent"))
     own = number({"n": private_value(groups.dataset, 0x0043, 0x2F)}, "n")
     if not told and own is not None and own in range(len(_GE_COMPONENTS)):
         return frozenset({_GE_COMPONENTS[int(own)]})
@@ -158,14 +158,14 @@ def _component(groups: FunctionalGroups) -> frozenset[str] | None:
 
 
 def _image_type(groups: FunctionalGroups) -> frozenset[str] | None:
-    frame_type = words(groups.any_holder("FrameType"), "FrameType")
+    frame_type = words(groups.holder("FrameType"), "FrameType")
     kinds = frame_type or words(groups.dataset, "ImageType")
     return frozenset(word for word in kinds if word) or None
 
 
 def _b_value(groups: FunctionalGroups) -> float | None:
     """The b-value in s/mm2, from the standard's element or the vendor's own."""
-    value = number(groups.any_holder("DiffusionBValue"), "DiffusionBValue")
+    value = number(groups.holder("DiffusionBValue"), "DiffusionBValue")
     if value is not None and math.isfinite(value):
         return value
     for group, element in _B_VALUE_BLOCKS:
@@ -178,7 +178,7 @@ def _b_value(groups: FunctionalGroups) -> float | None:
         if math.isfinite(first) and first >= 0:
             return first % _GE_SCALE if group == 0x0043 else first  # GE adds 1e9 to tell its kinds apart
     # Siemens writes it into the name of the sequence, such as *ep_b1000#3
-    match = re.search(r"ep_b(\d+)", text(groups.any_holder("SequenceName"), "SequenceName"))
+    match = re.search(r"ep_b(\d+)", text(groups.holder("SequenceName"), "SequenceName"))
     return float(match[1]) if match and len(match[1]) < 7 else None
 
 

@@ -13,7 +13,7 @@ from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.mosaic import split_mosaic
 from r2n2.io.dicom.spacing import read_spacing
 from r2n2.io.dicom.times import cine_times, frame_times
-from r2n2.io.dicom.values import FunctionalGroups, clean_uid, code, integer, is_filled, number, numbers, text
+from r2n2.io.dicom.values import FunctionalGroups, clean_uid, code, frame_groups, integer, is_filled, number, numbers, text
 
 __all__ = ["SEGMENTATIONS", "describe_frames", "read_frame_headers"]
 
@@ -63,13 +63,12 @@ def describe_frames(path: Path, raw: RawHeader) -> tuple[FrameHeader, ...]:
     extra = _check_sizes(raw, count, rows * columns * samples * allocated, damaged=bool(raw.damage))
     cine, cine_remarks = cine_times(dataset, count)
     remarks = (*raw.remarks, *extra, *_file_remarks(dataset), *cine_remarks)
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
-    common = {**_file_values(path, raw, allocated), "samples": samples, "multiframe": count > 1, "grouped": len(per_frame) > 0}
+    grouped = bool(dataset.get("PerFrameFunctionalGroupsSequence"))
+    common = {**_file_values(path, raw, allocated), "samples": samples, "multiframe": count > 1, "grouped": grouped}
+    groups_of = frame_groups(dataset)
     frames = []
     for k in range(count):
-        groups = FunctionalGroups(dataset, per_frame[k] if k < len(per_frame) else None, shared)
-        own = _frame_values(groups, (rows, columns), cine[k] if cine else None, k, remarks)
+        own = _frame_values(groups_of(k), (rows, columns), cine[k] if cine else None, k, remarks)
         frames.append(FrameHeader(index=k, shape=(rows, columns), **common, **own))
     return tuple(frames)
 
@@ -131,7 +130,7 @@ def _file_remarks(dataset: Any) -> list[str]:
 def _frame_values(
     groups: FunctionalGroups, shape: tuple[int, int], cine_s: float | None, index: int, remarks: tuple[str, ...]
 ) -> dict[str, Any]:
-    transform = groups.holder("PixelValueTransformationSequence", "RescaleSlope")
+    transform = groups.holder("RescaleSlope")
     slope, intercept = number(transform, "RescaleSlope"), number(transform, "RescaleIntercept")
     slope, intercept = (1.0 if slope is None else slope), (0.0 if intercept is None else intercept)
     if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
@@ -143,8 +142,8 @@ def _frame_values(
         "intercept": intercept,
         "spacing": spacing.mm,
         "spacing_problem": spacing.problem,
-        "position_mm": numbers(groups.any_holder("ImagePositionPatient"), "ImagePositionPatient", 3),
-        "orientation": numbers(groups.any_holder("ImageOrientationPatient"), "ImageOrientationPatient", 6),
+        "position_mm": numbers(groups.holder("ImagePositionPatient"), "ImagePositionPatient", 3),
+        "orientation": numbers(groups.holder("ImageOrientationPatient"), "ImageOrientationPatient", 6),
         "slice_location": _slice_location(groups.dataset, index),
         "thickness_mm": _thickness(groups),
         "times": frame_times(groups, cine_s, index),
@@ -166,7 +165,7 @@ def _slice_location(dataset: Any, index: int) -> float | None:
 
 def _thickness(groups: FunctionalGroups) -> float | None:
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        value = number(groups.any_holder(keyword), keyword)
+        value = number(groups.holder(keyword), keyword)
         if value and math.isfinite(value):
             return abs(value)
     return None

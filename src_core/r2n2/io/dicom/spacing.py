@@ -39,7 +39,7 @@ class Spacing:
 def read_spacing(groups: FunctionalGroups, shape: tuple[int, int]) -> Spacing:
     """Spacing of a frame of ``shape`` (rows, columns)."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        holder = groups.any_holder(keyword)
+        holder = groups.holder(keyword)
         if not is_filled(holder, keyword):
             continue
         values = numbers(holder, keyword, 2)

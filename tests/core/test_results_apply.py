@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import dicom_factory
 import nibabel
 import numpy as np
 import pytest
@@ -79,6 +80,24 @@ def test_a_label_map_of_one_slice_needs_no_question(result: Path, tmp_path: Path
     moved = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out.mha"))).squeeze()
     np.testing.assert_array_equal(moved, warp_labels(drawn(), shift(ROWS[2], GRID)))
     np.testing.assert_allclose(moved_centre(tmp_path / "out.mha"), expected_centre(drawn()), atol=1e-4)
+
+
+def test_a_dicom_segmentation_is_a_label_map_of_its_segments(tmp_path: Path, capsys) -> None:
+    row, column, height = 1.2, 2.5, 30 + 7.5  # of the second slice that the factory makes
+    shape = (21, 26)
+    stack = np.stack([scene(rows)[: shape[0], : shape[1]] for rows in ROWS])[:, None].astype(np.float32)
+    grid = Grid(shape, (row, column), (20.0, 10.0))
+    place = Grid((1, *shape), (THICKNESS, row, column), (height, 20.0, 10.0))
+    series = ImageSeries(stack, grid, patient_grid=place, source={"format": "nifti", "path": "movie.nii"})
+    movie = write_series(tmp_path, "movie", series, iter(stack))
+    assert run("register", movie, "-o", tmp_path / "result", "--quiet") == 0
+    masks = {7: np.zeros((3, *shape), bool), 2: np.zeros((3, *shape), bool)}
+    masks[7][1, 8:15, 10:20], masks[2][:, 2:5, 1:4] = True, True
+    source = dicom_factory.save(dicom_factory.segmentation(masks, {7: "lesion", 2: "liver"}), tmp_path / "seg.dcm")
+    capsys.readouterr()
+    assert run("apply", tmp_path / "result", "--to", source, "-o", tmp_path / "out.nii.gz", "--frame", 2) == 0
+    assert "labels are numbered by segment: 2 liver, 7 lesion" in capsys.readouterr().err
+    np.testing.assert_allclose(moved_centre(tmp_path / "out.nii.gz", 7), [10 + column * 14.5, 20 + row * (11 - 3)], atol=1e-3)
 
 
 def test_rows_stored_the_other_way_round_land_where_they_were_drawn(result: Path, tmp_path: Path, capsys) -> None:

@@ -112,7 +112,9 @@ def _apply_to_images(
             f"--output {output}: cannot hold {series.dtype} with {series.channels} channels; use {output_name(stem, target)}"
         )
     notes = [f"{to.name}: {note}" for note in placed.notes]
-    if labels is None and looks_like_labels(series):
+    if labels is None and placed.labels:
+        labels = True
+    elif labels is None and looks_like_labels(series):
         labels = True
         notes.append(f"{to.name}: few whole numbers in patches are taken for labels: nearest neighbour (--image interpolates)")
     _say(notes)

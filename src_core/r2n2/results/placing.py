@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.geometry import Grid, Space
-from r2n2.io import read_series
+from r2n2.io import read_segmentation, read_series
+from r2n2.io.dicom import is_segmentation
 from r2n2.quantities import length_text, spacing_text
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
@@ -42,11 +43,14 @@ class Placed:
         What was decided, one sentence each.
     to_index
         (ndim, ndim + 1) from its INDEX coordinates to those of the registered series; None where both are the same.
+    labels
+        The file's format says that it holds labels.
     """
 
     series: ImageSeries
     notes: tuple[str, ...] = ()
     to_index: NDArray[np.float64] | None = None
+    labels: bool = False
 
     def transform(self, transform: Transform) -> Transform:
         """A transform of the registered series on the lattice of this image."""
@@ -107,6 +111,15 @@ def read_placed(registered: RegisteredSeries, path: Path, *, axes: str | None = 
     ArgumentError
         If no image of it lies where the registered series does.
     """
+    if path.is_file() and is_segmentation(path):
+        found = read_segmentation(path)
+        names = ", ".join(f"{number} {label}" for number, label in sorted(found.names.items()))
+        placed = place(registered, found.slices, path.name)
+        return replace(placed, labels=True, notes=(*found.notes, f"labels are numbered by segment: {names}", *placed.notes))
+    return replace(_read_image(registered, path, axes, frames), labels=path.name.lower().endswith(".seg.nrrd"))
+
+
+def _read_image(registered: RegisteredSeries, path: Path, axes: str | None, frames: int) -> Placed:
     try:
         return place(registered, read_series(path, axes=axes), path.name)
     except ReadError as question:

@@ -31,7 +31,7 @@ CONTRASTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"SequenceName": "fl2d_v150in"}, {"SequenceName": "fl2d_v150ap"}, "SequenceName no. 2"),
     ({"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}, "AcquisitionNumber 2"),
     ({"ScanOptions": "PFP"}, {"ScanOptions": ["PFP", "FS"]}, "ScanOptions FS"),
-    ({"VelocityEncodingMaximumValue": 100.0}, {"VelocityEncodingMaximumValue": 150.0}, "VelocityEncodingMaximumValue 150 cm/s"),
+    ({"VelocityEncodingMaximumValue": 100.0}, {"VelocityEncodingMaximumValue": 150.0}, "VelocityEncodingMaximumValue 150 cm per s"),
     ({"PixelBandwidth": "500"}, {"PixelBandwidth": "1000"}, "PixelBandwidth 1000 Hz"),
 ]
 KINDS: list[tuple[dict[str, Any], dict[str, Any], str]] = [

@@ -55,7 +55,7 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "ScanOptions": Attribute(),
     "ScanningSequence": Attribute(),
     "SequenceVariant": Attribute(),
-    "VelocityEncodingMaximumValue": Attribute(unit=" cm/s", relative=0.01),
+    "VelocityEncodingMaximumValue": Attribute(unit=" cm per s", relative=0.01),
     "VelocityEncodingDirection": Attribute(absolute=0.02),
     "TagAngleFirstAxis": Attribute(unit=" degrees", absolute=1),
     "DiffusionGradientOrientation": Attribute(absolute=0.02),

@@ -22,10 +22,12 @@ from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.tags import PIXEL_TAGS
 from r2n2.io.dicom.values import shown
 
-__all__ = ["DecodedFrames", "decode_frames"]
+__all__ = ["DecodedFrames", "decode_frames", "stream_problem"]
 
 _EXACT_IN_FLOAT32 = 2**24
 _LONGEST_REASON = 160
+_LARGEST_LOOKED_INTO = 2**26
+"""Bytes of a file that is looked into where its pixels are not asked for."""
 _UNPACKED = "_r2n2_unpacked_bits"
 _RLE = "1.2.840.10008.1.2.5"
 _REMEDY = "restore the file, or pass --drop-damaged to leave the frame out"
@@ -103,6 +105,14 @@ def decode_frames(frames: Sequence[FrameHeader], *, drop_damaged: bool, max_byte
     pixels = [stored.pop(k) for k in kept]
     stored_dtype = np.result_type(*{array.dtype for array in pixels})
     return DecodedFrames(_rescale(pixels, headers, stored_dtype), headers, stored_dtype, tuple(dropped))
+
+
+def stream_problem(frame: FrameHeader) -> str:
+    """What the compressed stream of a frame declares against its header, "" if nothing or if the frame is not compressed."""
+    if not frame.compressed or frame.damage or frame.path.stat().st_size > _LARGEST_LOOKED_INTO:
+        return ""
+    with quiet():
+        return _wrong_stream(_load(frame.path, frame), frame)
 
 
 def _check_size(frames: Sequence[FrameHeader], max_bytes: int) -> None:

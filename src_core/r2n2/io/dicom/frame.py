@@ -25,6 +25,8 @@ class FrameHeader:
         (row, column) distance = (y, x) in mm, or None where unknown or unusable.
     position_mm, orientation
         ImagePositionPatient and ImageOrientationPatient as in the file: LPS, x first; None where missing.
+    compressed
+        Whether the pixels lie in fragments.
     thickness_mm
         Distance to the next slice, or None.
     times
@@ -62,6 +64,7 @@ class FrameHeader:
     signed: bool
     pixel_keyword: str
     transfer_syntax: str
+    compressed: bool
     slope: float
     intercept: float
     modality: str

@@ -90,6 +90,7 @@ def _file_values(path: Path, raw: RawHeader, allocated: int) -> dict[str, Any]:
         "signed": integer(dataset, "PixelRepresentation") == 1,
         "pixel_keyword": raw.pixel_keyword,
         "transfer_syntax": raw.transfer_syntax,
+        "compressed": raw.pixel_bytes is None,
         "modality": code(dataset, "Modality"),
         "damage": raw.damage,
     }

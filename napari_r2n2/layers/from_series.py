@@ -11,17 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_r2n2.layers.place import METADATA_KEY
+from napari_r2n2.layers.place import METADATA_KEY, shown_labels
 from napari_r2n2.layers.stacks import LazyStack
 from napari_r2n2.models.fields import COLOUR
 from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
 
-__all__ = ["LayerData", "landmarks_to_layer", "series_to_layers"]
+__all__ = ["LayerData", "landmarks_to_layer", "name_layer", "series_to_layers"]
 
 LayerData = tuple[Any, dict[str, Any], str]
 LARGE_BYTES = 2**30
 """Series of more bytes are not read whole when they are opened."""
+
+_FRAMES_LOOKED_AT = 9
+_USUAL_PERCENT = (0.5, 99.5)
 
 
 def series_to_layers(series: Sequence[ImageSeries]) -> list[LayerData]:
@@ -38,6 +41,13 @@ def series_to_layers(series: Sequence[ImageSeries]) -> list[LayerData]:
     return [_image_layer([item], _options(item, [item])) for item in series]
 
 
+def name_layer(options: dict[str, Any], name: str) -> None:
+    """Give a layer another name before it is shown; a name given later is a person's and becomes that of its series."""
+    options["name"] = name
+    for known in options["metadata"][METADATA_KEY]["series"]:
+        known["layer_name"] = name
+
+
 def _image_layer(series: Sequence[ImageSeries], options: dict[str, Any]) -> LayerData:
     """All slice positions as one array, read frame by frame as they are looked at where that would fill the memory."""
     first = series[0]
@@ -50,10 +60,6 @@ def _image_layer(series: Sequence[ImageSeries], options: dict[str, Any]) -> Laye
     stack = LazyStack(lead, item, first.dtype, image)
     if stack.size * stack.dtype.itemsize <= LARGE_BYTES:
         return stack[...], options, "image"
-    if not options["rgb"]:
-        # napari would read every frame to find them.
-        some = [_image(first, index) for index in (0, len(first) // 2, len(first) - 1)]
-        options["contrast_limits"] = (float(np.nanmin(some)), float(np.nanmax(some)))
     return stack, options, "image"
 
 
@@ -69,7 +75,7 @@ def landmarks_to_layer(landmarks: LandmarkSet, series: ImageSeries) -> LayerData
         "face_color": "transparent",
         "border_color": "yellow",
         "border_width": 0.15,
-        "axis_labels": labels,
+        "axis_labels": shown_labels(labels),
         "units": units,
         "scale": scale,
     }
@@ -91,11 +97,34 @@ def _options(series: ImageSeries, everyone: Sequence[ImageSeries]) -> dict[str, 
     return {
         "name": series.name or "series",
         "rgb": series.channels in COLOUR,
-        "axis_labels": labels,
+        "axis_labels": shown_labels(labels),
         "units": units,
         "scale": scale,
-        "metadata": {METADATA_KEY: {"series": [_remember(item) for item in everyone]}},
+        **_limits(everyone),
+        "metadata": {METADATA_KEY: {"series": [_remember(item, series.name or "series") for item in everyone]}},
     }
+
+
+def _limits(everyone: Sequence[ImageSeries]) -> dict[str, Any]:
+    """Contrast limits between which nearly all pixels of some frames lie: one bright vessel must not darken all the rest.
+
+    Without them napari would read every frame of a lazy layer, and show a series by its brightest pixel.
+    """
+    first = everyone[0]
+    if first.channels in COLOUR:
+        return {}
+    if first.dtype == np.bool_:
+        return {"contrast_limits": (0.0, 1.0)}
+    some = {(item, index) for item in range(len(everyone)) for index in (0, len(first) // 2, len(first) - 1)}
+    chosen = sorted(some)[:: max(1, len(some) // _FRAMES_LOOKED_AT)]
+    values = np.concatenate([everyone[item].frame(index).ravel() for item, index in chosen]).astype(np.float64)
+    values = values[np.isfinite(values)]
+    if not values.size:
+        return {}
+    low, high = np.percentile(values, _USUAL_PERCENT)
+    if low == high:
+        low, high = values.min(), values.max()
+    return {"contrast_limits": (float(low), float(high if high > low else low + 1))}
 
 
 def _axes(series: ImageSeries) -> tuple[tuple[str, ...], tuple[str, ...], tuple[float, ...]]:
@@ -109,10 +138,11 @@ def _axes(series: ImageSeries) -> tuple[tuple[str, ...], tuple[str, ...], tuple[
     return ("frame", *space), units, (step if timed else 1.0, *series.grid.spacing)
 
 
-def _remember(series: ImageSeries) -> dict[str, Any]:
+def _remember(series: ImageSeries, layer_name: str) -> dict[str, Any]:
     placed = series.patient_grid
     return {
         "name": series.name,
+        "layer_name": layer_name,
         "spacing": list(series.grid.spacing),
         **_pose(series.grid),
         "patient_grid": None if placed is None else {"shape": list(placed.shape), "spacing": list(placed.spacing), **_pose(placed)},

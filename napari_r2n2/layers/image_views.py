@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from napari_r2n2.layers.place import METADATA_KEY, Place
 from napari_r2n2.layers.stacks import LazyStack
+from napari_r2n2.models.lengths import Lengths
 from napari_r2n2.models.registration import FrameKey
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ class View(StrEnum):
     GAUSSIANS = "Gaussians"
     ARROWS = "displacement"
     GRID = "deformed grid"
-    MAGNITUDE = "magnitude (mm)"
+    MAGNITUDE = "magnitude"
     JACOBIAN = "Jacobian"
     RESIDUAL = "residual"
     CHECKERBOARD = "checkerboard"
@@ -60,15 +61,18 @@ def image_view(view: View, fields: FrameFields, place: Place, squares: Callable[
     def key(indices: tuple[int, ...]) -> FrameKey:
         return FrameKey(*indices) if several else FrameKey(0, *indices)
 
-    options = place.stack_options(view.value, steps=view is not View.REFERENCE)
+    lengths = Lengths.of(registration.series)
+    name = f"{view.value} ({lengths.name})" if view is View.MAGNITUDE else view.value
+    options = place.stack_options(name, steps=view is not View.REFERENCE)
     options["metadata"] = {METADATA_KEY: {"registration": _provenance(registration)}}
     if view in MEASURES:
         compute = {View.MAGNITUDE: fields.magnitude, View.JACOBIAN: fields.jacobian, View.RESIDUAL: fields.residual}[view]
+        per_mm = np.float32(lengths.value(1.0) if view is View.MAGNITUDE else 1.0)
         plane = series.grid.shape if view is not View.JACOBIAN else tuple(n - 1 for n in series.grid.shape)
         item = (series.channels, *plane) if "channel" in place.axis_labels else plane
 
         def measured(step: int, *rest: int) -> NDArray[Any]:
-            return np.broadcast_to(compute(key(rest), step), item)
+            return np.broadcast_to(compute(key(rest), step) * per_mm, item)
 
         if view is View.JACOBIAN:
             # It lies between the pixels.
@@ -102,7 +106,8 @@ def _display(view: View, registration: Registration, place: Place) -> dict[str, 
     """Colours and limits of a measured image: limits symmetric about what is neutral."""
     if view is View.MAGNITUDE:
         longest = max((result.max_displacement_mm for result in registration.results.values()), default=0.0)
-        return {"colormap": "inferno", "contrast_limits": (0.0, max(longest, 1e-3))}
+        most = Lengths.of(registration.series).value(max(longest, 1e-6))
+        return {"colormap": "inferno", "contrast_limits": (0.0, most)}
     if view is View.JACOBIAN:
         return {"colormap": "PiYG", "contrast_limits": (0.5, 1.5)}
     low, high = place.display.get("contrast_limits", (0.0, 255.0))

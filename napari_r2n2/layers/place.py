@@ -5,10 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["METADATA_KEY", "Place"]
+__all__ = ["METADATA_KEY", "Place", "shown_labels"]
 
 METADATA_KEY = "napari-r2n2"
 """Key in a layer's metadata of what the layer itself cannot say; a plain dictionary that fits JSON."""
+
+
+def shown_labels(axes: tuple[str, ...]) -> tuple[str, ...]:
+    """Labels of napari's sliders for the axes of a series: what counts frames here runs along time there."""
+    return tuple("time" if axis == "frame" else axis for axis in axes)
 
 
 @dataclass(frozen=True)
@@ -55,7 +60,7 @@ class Place:
         lead: tuple[str, ...] = ("step",) if steps else ()
         return {
             "name": f"{self.name} {what}",
-            "axis_labels": (*lead, *self.axis_labels),
+            "axis_labels": (*lead, *shown_labels(self.axis_labels)),
             "units": (*("pixel" for _ in lead), *self.units),
             "scale": (*(1.0 for _ in lead), *self.scale),
             "translate": (*(0.0 for _ in lead), *self.translate),

@@ -16,13 +16,16 @@ from psygnal import Signal
 from napari_r2n2.layers import overlays
 from napari_r2n2.layers.image_views import IMAGES, INTENSITIES, MEASURES, View, image_view
 from napari_r2n2.layers.place import Place
-from napari_r2n2.models.session import FrameKey, session_of
+from napari_r2n2.layers.shown_frame import CanvasNote, LandmarkLayers
+from napari_r2n2.models.registration import FrameKey, Registration
+from napari_r2n2.models.session import session_of
 from napari_r2n2.preferences import read_preferences
 
 __all__ = ["ResultLayers", "View", "results_of", "step_colours"]
 
 
-_FAINT, _CLEAR = 0.12, 0.95
+# Of the Gaussians: the one of the present step, those before it, those to come. The image below has to be seen.
+_CURRENT, _PAST, _FAINT = 0.95, 0.4, 0.1
 _OFF_COLOUR = (0.6, 0.6, 0.6, 0.35)
 _COLOURS = {View.GAUSSIANS: "white", View.ARROWS: "#ffd166", View.GRID: "#7bdff2"}
 # Lines of the deformed grid along the longer side.
@@ -49,6 +52,11 @@ class ResultLayers:
         self.session = session_of(viewer)
         self.place: Place | None = None
         self._source: Any = None
+        self._leftovers: list[Any] = []
+        self._notes = CanvasNote(viewer)
+        self._landmarks = LandmarkLayers(viewer)
+        # Series layer -> its registration, for as long as the layer is there.
+        self._runs: WeakKeyDictionary[Any, Registration] = WeakKeyDictionary()
         preferred = read_preferences()
         self.colormap = preferred.colormap
         self.arrow_spacing_px = preferred.arrow_spacing_px
@@ -58,6 +66,7 @@ class ResultLayers:
         self._following = False
         self.session.added.connect(self._frame_changed)
         self.session.edited.connect(self._frame_changed)
+        self.session.ended.connect(self._note_what_is_seen)
         self.session.selected.connect(self._selected)
         viewer.dims.events.current_step.connect(self._sliders_moved)
         viewer.layers.events.removed.connect(self._layer_removed)
@@ -83,12 +92,20 @@ class ResultLayers:
             That layer, whose contrast the new layers share.
         """
         self._source = None if source is None else ref(source)
+        if source is not None:
+            self._runs[source] = self.session.registration
         for view in [view for view in self._layers if view is not View.ALIGNED]:
             self.show(view, False)
         if View.ALIGNED in self._layers:
-            self._layers.pop(View.ALIGNED).visible = False
+            earlier = self._layers.pop(View.ALIGNED)
+            earlier.visible = False
+            earlier.name = f"{earlier.name}, earlier run"
         self.place, self._seen = place, None
         self.show(View.ALIGNED)
+
+    def run_of(self, source: Any) -> Registration | None:
+        """The last registration of the series that an image layer shows; None before there is one."""
+        return self._runs.get(source)
 
     def shown(self, view: View) -> bool:
         """Whether the layer of a view is there."""
@@ -176,6 +193,10 @@ class ResultLayers:
             self.viewer.dims.set_point(self._axis(layer.ndim), float(registration.step_count))
         self._below_drawings(layer)
         self._link(view, layer)
+        if view is View.ALIGNED:
+            layer.events.visible.connect(self._draw)
+        if view in MEASURES:
+            layer.colorbar.visible = True
         return layer
 
     def _link(self, view: View, layer: Any) -> None:
@@ -246,7 +267,22 @@ class ResultLayers:
         if View.CHECKERBOARD in self._layers:
             self._layers[View.CHECKERBOARD].refresh(thumbnail=False)
 
+    def _note_what_is_seen(self) -> None:
+        """Say on the canvas that a frame is shown as it came because it is not aligned, and hide what does not lie on it."""
+        key, aligned = self.key, self._layers.get(View.ALIGNED)
+        registration = self.session.registration
+        seen = key is not None and aligned is not None and aligned.visible
+        if key is None or not seen or key in registration.results or self.step == 0:
+            self._notes.show("")
+        else:
+            where = f"slice {key.slice_index}, frame {key.frame}" if self.session.several_slices else f"frame {key.frame}"
+            self._notes.show(f"{where} is not aligned: shown as it came")
+        moved = seen and key in registration.results and self.step > 0
+        own_frame = key is not None and registration.references.get(key.slice_index) == key.frame
+        self._landmarks.hide(moved and not own_frame)
+
     def _draw(self, _event: object = None) -> None:
+        self._note_what_is_seen()
         self._draw_gaussians()
         key, place = self.key, self.place
         if key is None or place is None:
@@ -294,14 +330,38 @@ class ResultLayers:
         on = self.session.enabled(key)
         count = len(on)
         colours = step_colours(self.colormap, count)
-        colours[:, 3] = np.where(np.arange(count) < self.step, _CLEAR, _FAINT)
+        colours[:, 3] = np.where(np.arange(count) < self.step, _PAST, _FAINT)
+        if self.session.selection is not None and self.session.selection <= count:
+            colours[self.session.selection - 1, 3] = _CURRENT
         colours[~on] = _OFF_COLOUR
         return colours
+
+    def _forget_what_is_gone(self) -> None:
+        """Where both the series and its aligned layer were deleted, nothing of the registration is left to be looked at."""
+        source = None if self._source is None else self._source()
+        if self.place is None or self.shown(View.ALIGNED) or (source is not None and source in self.viewer.layers):
+            return
+        # Not removed here: napari may be in the midst of removing several, these among them.
+        self._leftovers += self._layers.values()
+        for layer in self._layers.values():
+            layer.visible = False
+        self._layers.clear()
+        self.place, self._source, self._seen = None, None, None
+        self._notes.show("")
+        self.session.show(Registration())
+
+    def remove_leftovers(self) -> None:
+        """Remove what was drawn on layers that are gone; to be called once napari has come to rest."""
+        while self._leftovers:
+            layer = self._leftovers.pop()
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
 
     def _layer_removed(self, event: Any) -> None:
         for view in [view for view, layer in self._layers.items() if layer is event.value]:
             del self._layers[view]
             self.views_changed.emit()
+        self._forget_what_is_gone()
 
     def _click(self, viewer: Any, event: Any) -> Iterator[None]:
         """A click, not a drag, selects the ellipse under the mouse, unless a layer is being drawn on."""

@@ -37,7 +37,7 @@ class LazyStack:
         self.ndim = len(self.shape)
         self.size = math.prod(self.shape)
         self.dtype = np.dtype(dtype)
-        self._leading = leading
+        self.leading = leading
         self._compute = compute
 
     def __len__(self) -> int:
@@ -49,8 +49,8 @@ class LazyStack:
         for place in [place for place, part in enumerate(index) if part is Ellipsis]:
             index = (*index[:place], *(slice(None),) * (self.ndim - len(index) + 1), *index[place + 1 :])
         index = (*index, *(slice(None),) * (self.ndim - len(index)))
-        count = len(self._leading)
-        chosen = [np.arange(length)[part] for length, part in zip(self._leading, index[:count], strict=True)]
+        count = len(self.leading)
+        chosen = [np.arange(length)[part] for length, part in zip(self.leading, index[:count], strict=True)]
         places = itertools.product(*(np.atleast_1d(part).tolist() for part in chosen))
         items = [self._compute(*place)[index[count:]] for place in places]
         lengths = tuple(len(part) for part in chosen if part.ndim)

@@ -12,10 +12,16 @@ from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
 from r2n2.series import ImageSeries
 
-__all__ = ["AXES_CHOICES", "axes_of", "layer_to_series"]
+__all__ = ["AXES_CHOICES", "TIME_FIRST", "axes_of", "layer_to_series", "slices_first"]
 
 AXES_CHOICES = (("slice", "frame", "y", "x"), ("frame", "channel", "y", "x"))
 """What four axes without names may mean; a person has to say it."""
+
+TIME_FIRST = ("frame", "slice", "y", "x")
+"""Another meaning of four axes: such a layer is shown anew with the slices first before it is used."""
+
+_TIME = ("frame", "time", "t")
+_SLICE = ("slice", "z")
 
 
 def axes_of(layer: Any) -> tuple[str, ...]:
@@ -32,12 +38,12 @@ def axes_of(layer: Any) -> tuple[str, ...]:
         raise ArgumentError(f"layer {layer.name!r}: an image series needs axes (frame, y, x), this has {axes}; choose a stack")
     if axes == 3:
         return ("frame", "y", "x")
-    if axes == 4 and "z" in labels:
-        raise ArgumentError(f"layer {layer.name!r}: has axes {labels}; volumes are not aligned yet, choose one slice (2D+t)")
-    if axes == 4 and labels[0] == "slice":
+    if axes == 4 and labels[0] in _SLICE:
         return AXES_CHOICES[0]
-    if axes == 4 and not layer.rgb:
-        return AXES_CHOICES[1] if labels[0] == "frame" else ()
+    if axes == 4 and labels[1] not in _SLICE and labels[0] in _TIME and not layer.rgb:
+        return AXES_CHOICES[1]
+    if axes == 4 and not (layer.rgb and labels[0] in _TIME and labels[1] not in _SLICE):
+        return ()
     raise ArgumentError(
         f"layer {layer.name!r}: expected axes (frame, y, x) or (slice, frame, y, x), got {axes} axes {labels}; split the layer"
     )
@@ -59,13 +65,26 @@ def layer_to_series(layer: Any, axes: tuple[str, ...] = ()) -> tuple[ImageSeries
         If the layer has no time axis, its axes have no meaning, it is turned or sheared, or its scale is no pixel size.
     """
     axes = axes_of(layer) or axes
-    if not axes:
-        raise ArgumentError(f"layer {layer.name!r}: has 4 axes without names; say what they mean under 'Axes'")
+    if not axes or axes == TIME_FIRST:
+        raise ArgumentError(f"layer {layer.name!r}: has 4 axes whose names do not say what they are; say it under 'Axes'")
     if not _is_upright(layer):
         raise ArgumentError(f"layer {layer.name!r}: is turned, sheared or has an affine; reset that, or resample the images first")
     if axes[0] != "slice":
         return (_series(layer, (), 0),)
     return tuple(_series(layer, (index,), index) for index in range(_level(layer).shape[0]))
+
+
+def slices_first(layer: Any) -> tuple[Any, dict[str, Any]]:
+    """Data and options of the image layer that shows a layer (frame, slice, y, x) with its slices first; no pixel is copied."""
+    data = _level(layer)
+    order = (1, 0, *range(2, data.ndim))
+    options: dict[str, Any] = {"name": f"{layer.name} by slice", "rgb": layer.rgb, "axis_labels": ("slice", "time", "y", "x")}
+    for what in ("scale", "translate", "units"):
+        values = list(getattr(layer, what))
+        options[what] = (values[1], values[0], *values[2:])
+    if not layer.rgb:
+        options |= {"colormap": layer.colormap.name, "contrast_limits": tuple(layer.contrast_limits), "gamma": layer.gamma}
+    return data.transpose(order), options
 
 
 def _level(layer: Any) -> Any:
@@ -102,13 +121,27 @@ def _series(layer: Any, place: tuple[int, ...], index: int) -> ImageSeries:
         frames=frames,
         grid=Grid(frames.shape[2:], spacing, tuple(known.get("origin", ())), tuple(map(tuple, known.get("direction", ())))),
         times_s=tuple(times) if times is not None and len(times) == frames.shape[0] else None,
-        name=known.get("name", layer.name),
+        name=_name(layer, known),
         modality=known.get("modality", ""),
         patient_grid=_patient_grid(known.get("patient_grid")),
         spacing_known=in_mm,
         notes=tuple(known.get("notes", ())),
-        source=dict(known.get("source", {})),
+        source=_source(layer, known),
     )
+
+
+def _name(layer: Any, known: dict[str, Any]) -> str:
+    """The series' own name, or that of the layer if a person gave it another."""
+    renamed = layer.name != known.get("layer_name", layer.name)
+    return str(layer.name if renamed else known.get("name") or layer.name)
+
+
+def _source(layer: Any, known: dict[str, Any]) -> dict[str, Any]:
+    """How the series was read; of a layer that napari read itself, only from where."""
+    if known.get("source"):
+        return dict(known["source"])
+    path = None if layer.source.path is None or layer.source.parent is not None else str(layer.source.path)
+    return {} if path is None else {"path": path}
 
 
 def _patient_grid(known: dict[str, Any] | None) -> Grid | None:

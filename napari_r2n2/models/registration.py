@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.registration import FrameResult
+    from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries
     from r2n2.transform import GaussianSequence, Transform
 
@@ -45,7 +46,25 @@ class Registration:
         """Slice position -> reference frame, as far as known."""
         self.switched_off: dict[FrameKey, frozenset[int]] = {}
         """Frame -> steps (from 1) that take no part; frames without any are not listed."""
+        self.facts: dict[int, RunFacts] = {}
+        """Slice position -> what the run used, with the time it took there; taken down at the run, not when it is exported."""
         self._revisions: dict[FrameKey, int] = {}
+
+    @property
+    def name(self) -> str:
+        """Of the series."""
+        return self.series[0].name if self.series else ""
+
+    def note_run(self, slice_index: int, facts: RunFacts, settings: RegistrationConfig) -> None:
+        """What the run uses, as far as it has come; the settings name the reference frame once it is found."""
+        self.facts[slice_index], self.config = facts, settings
+
+    def edited(self, slice_index: int) -> tuple[int, ...]:
+        """Frames of a slice position from which Gaussians were left out by hand, now or before they were written."""
+        from r2n2.registration import FrameStatus
+
+        written = {key for key, result in self.results.items() if result.status is FrameStatus.EDITED}
+        return tuple(sorted(key.frame for key in {*self.switched_off, *written} if key.slice_index == slice_index))
 
     def frames(self) -> Iterator[FrameKey]:
         """Every frame, ready or not."""

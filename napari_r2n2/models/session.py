@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.evaluation import TRETable
     from r2n2.registration import FrameResult
+    from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries, LandmarkSet
     from r2n2.transform import GaussianSequence, Transform
 
@@ -64,6 +65,10 @@ class Session:
     def add(self, slice_index: int, reference: int, result: FrameResult) -> None:
         """A frame is ready."""
         self.added.emit(self.registration.add(slice_index, reference, result))
+
+    def note_run(self, slice_index: int, facts: RunFacts, settings: RegistrationConfig) -> None:
+        """What the run uses, as far as it has come."""
+        self.registration.note_run(slice_index, facts, settings)
 
     def end(self) -> None:
         """The run is over, complete or not."""

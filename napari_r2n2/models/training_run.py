@@ -203,15 +203,15 @@ class TrainingRun:
             return f"Stopped before anything was learnt: {self._kept}"
         start, best, updates = self.last.start, self.last.best, self.last.update
         if updates == 0:
-            return f"Stopped before anything was learnt (held-out similarity {start.similarity:.4f}): {self._kept}"
+            return f"Stopped before anything was learnt (held-out correlation {start.similarity:.4f}): {self._kept}"
         after = f"after {updates} update{'s' if updates != 1 else ''}"
         if not self.better:
             return (
-                f"No better weights were found {after}: held-out similarity stays {start.similarity:.4f}, "
+                f"No better weights were found {after}: held-out correlation stays {start.similarity:.4f}, "
                 f"folding {start.folding_percent:.2f} %. {self._kept}"
             )
         return (
-            f"Held-out similarity {start.similarity:.4f} → {best.similarity:.4f}, "
+            f"Held-out correlation {start.similarity:.4f} → {best.similarity:.4f}, "
             f"folding {best.folding_percent:.2f} % (was {start.folding_percent:.2f} %) {after}: better weights kept."
         )
 

@@ -13,14 +13,14 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from r2n2.series import ImageSeries
 
-__all__ = ["get_reader"]
+__all__ = ["get_reader", "reason_first"]
 
 Reader = Callable[[str | Sequence[str]], list[Any]]
 
@@ -62,13 +62,13 @@ def _read(path: str | Sequence[str]) -> list[Any]:
     if _LAST.holds(place):
         return _NO_LAYER
     try:
-        opened = _open(place)
+        opened = _open_asking(place)
     except (R2N2Error, OSError, MemoryError) as error:
         if not _in_window():
             raise
         from napari.utils.notifications import show_error
 
-        show_error(_plain(str(error) or f"{place}: not enough memory; close other layers or crop the series"))
+        show_error(reason_first(str(error) or f"{place}: not enough memory; close other layers or crop the series", place))
         return _NO_LAYER
     for text in opened.warnings[:_TOLD_AT_MOST]:
         _warn(text)
@@ -84,13 +84,15 @@ class _Opened:
     layers: list[Any] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
-    def add(self, found: Sequence[ImageSeries], name: str) -> None:
-        from napari_r2n2.layers.from_series import series_to_layers
+    def add(self, found: Sequence[ImageSeries], name: str, **asked: Any) -> None:
+        """Layers of what was read with the options ``asked``, which are needed to read it again."""
+        from napari_r2n2.layers.from_series import name_layer, series_to_layers
 
+        found = [replace(item, source={**item.source, "asked": asked}) for item in found] if asked else found
         layers = series_to_layers(found)
         for index, (_data, options, _kind) in enumerate(layers):
             position = found[index].source.get("slice_index", found[index].source.get("slice", index))
-            options["name"] = name if len(layers) == 1 else f"{name} slice {position}"
+            name_layer(options, name if len(layers) == 1 else f"{name} slice {position}")
         self.layers += layers
         self.warnings += dict.fromkeys(note for item in found for note in item.notes if "left out as damaged" in note)
         if all(len(item) == 1 for item in found):
@@ -100,18 +102,38 @@ class _Opened:
             )
 
 
-def _open(place: Path) -> _Opened:
+def _open_asking(place: Path) -> _Opened:
+    """What a path holds; in a window a person is asked what the axes of an array mean that does not say so."""
+    from r2n2.errors import ReadError
+
+    try:
+        return _open(place)
+    except ReadError as error:
+        if not _in_window():
+            raise
+        from napari_r2n2.widgets.axes_question import ask_axes, axes_in_question
+
+        shape = axes_in_question(str(error))
+        axes = None if shape is None else ask_axes(place, shape)
+        if shape is not None and axes is None:
+            raise ReadError(f"{place}: not opened, as what its axes mean is not known; open it again and say so") from error
+        if axes is None:
+            raise
+        return _open(place, axes=axes)
+
+
+def _open(place: Path, **asked: Any) -> _Opened:
     from r2n2.io import read_series
     from r2n2.io.dispatch import detect_format
 
     opened = _Opened()
     if detect_format(place) != "dicom":
-        opened.add(read_series(place), _stem(place))
+        opened.add(read_series(place, **asked), _stem(place), **asked)
     elif place.is_dir():
         _open_dicom_folder(place, opened)
     else:
         found = read_series(place, drop_damaged=True)
-        opened.add(found, found[0].name if len(found) == 1 else _stem(place))
+        opened.add(found, found[0].name if len(found) == 1 else _stem(place), drop_damaged=True)
         _LAST.remember(place, (str(file) for item in found for file in item.source.get("files", ())))
     return opened
 
@@ -127,7 +149,7 @@ def _open_dicom_folder(folder: Path, opened: _Opened) -> None:
     groups = list_dicom(folder).groups
     series = list(dict.fromkeys(group.series_key for group in groups))
     if len(series) <= 1:
-        opened.add(read_series(folder, drop_damaged=True), name)
+        opened.add(read_series(folder, drop_damaged=True), name, drop_damaged=True)
         return
     moving = [key for key in series if any(group.frames > 1 for group in groups if group.series_key == key)]
     needed = sum(2 * g.frames * g.channels * g.shape[0] * g.shape[1] for g in groups if g.series_key in moving)
@@ -141,12 +163,13 @@ def _open_dicom_folder(folder: Path, opened: _Opened) -> None:
         if key in moving or not moving:
             try:
                 title = f"{name} series {number}" + (f", {labels[key]}" if labels[key] else "")
-                opened.add(read_series(folder, series=key, drop_damaged=True), title)
+                found = read_series(folder, series=key, drop_damaged=True)
+                opened.add(found, title, series=key, drop_damaged=True)
             except R2N2Error as error:
                 problems.append(f"series {number} of {len(series)} is not shown: {error}")
     if not opened.layers:
         raise ReadError(f"{folder}: none of its {len(series)} series can be shown. {problems[0]}")
-    opened.warnings += [f"{name}: {_plain(problem)}" for problem in problems]
+    opened.warnings += [reason_first(problem, folder) for problem in problems]
     if moving and len(moving) < len(series):
         still = len(series) - len(moving)
         opened.warnings.append(f"{name}: {still} of {len(series)} series hold single images only and are not shown")
@@ -254,5 +277,9 @@ def _warn(text: str) -> None:
         _LOG.warning(text)
 
 
-def _plain(text: str) -> str:
-    return f"{text}. (Options such as --axes are those of the command r2n2 in a terminal.)" if " --" in text else text
+def reason_first(text: str, place: Path) -> str:
+    """A message that begins with its reason and ends with the file's name: of a long path a notification shows nothing else."""
+    reason = text.removeprefix(f"{place}: ")
+    reason = reason[:1].upper() + reason[1:]
+    named = reason if place.name in reason else f"{reason} ({place.name})"
+    return f"{named} Options such as --axes are those of the command r2n2 in a terminal." if " --" in named else named

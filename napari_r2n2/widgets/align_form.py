@@ -8,8 +8,9 @@ from qtpy.QtCore import Qt, Signal
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QSpinBox, QVBoxLayout, QWidget
 from superqt import QCollapsible, QLabeledSlider
 
+from napari_r2n2.models.alignment import Choice
 from napari_r2n2.preferences import read_preferences
-from napari_r2n2.widgets.choosers import SeriesChooser, WeightsChooser, combo, device_combo, row
+from napari_r2n2.widgets.choosers import SeriesChooser, SliceChooser, WeightsChooser, combo, device_combo, row
 from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
 from r2n2.errors import R2N2Error
 
@@ -34,6 +35,7 @@ class AlignForm(QWidget):
         super().__init__()
         self._viewer = viewer
         self.problem = ""
+        self.not_numbers = 0.0
         self._build()
         self.chooser.update()
 
@@ -60,6 +62,24 @@ class AlignForm(QWidget):
             }
         )
 
+    @property
+    def remark(self) -> str:
+        """What to know before running, although it will work; or ""."""
+        if not self.not_numbers or self.problem:
+            return ""
+        share = f"{100 * self.not_numbers:.2g} %"
+        return f"{share} of the pixels are not numbers (NaN or infinite): they take no part and are left so."
+
+    def choice(self) -> Choice:
+        """Which slice positions are aligned, the one on the screen first.
+
+        Raises
+        ------
+        ArgumentError
+            If no series is chosen.
+        """
+        return Choice(self.slices.chosen(self.chooser.shown.slice_index), self.chooser.shown, self._one_reference.isChecked())
+
     # Making it
 
     def _build(self) -> None:
@@ -70,6 +90,13 @@ class AlignForm(QWidget):
         self._auto = QCheckBox("automatic")
         self._auto.setChecked(True)
         self._auto.setToolTip("Take the frame whose mean intensity is nearest the mean of the series.")
+        self.slices = SliceChooser()
+        self._one_reference = QCheckBox("the same in all slices")
+        self._one_reference.setChecked(True)
+        self._one_reference.setToolTip(
+            "One phase is the reference of every slice position, so that they fit together; automatic: the one whose mean\n"
+            "intensity over all of them is nearest the usual. Otherwise each slice position has its own."
+        )
         self._reference = QLabeledSlider(Qt.Orientation.Horizontal)
         self._reference.setToolTip("The frame that all others are aligned to; moving the slider shows it.")
         self._method = combo(
@@ -95,8 +122,11 @@ class AlignForm(QWidget):
 
     def _lay_out(self) -> None:
         reference = QVBoxLayout()
+        reference.setSpacing(2)
         reference.addWidget(self._auto)
         reference.addWidget(self._reference)
+        reference.addWidget(self._one_reference)
+        self._rows.addRow("Slices", self.slices)
         self._rows.addRow("Reference", reference)
         self._rows.addRow("Method", row(self._method, self._refine))
         self._rows.addRow("Weights", self.weights)
@@ -121,11 +151,22 @@ class AlignForm(QWidget):
         self._auto.toggled.connect(self._update_enabled)
         self._reference.valueChanged.connect(self._reference_moved)
         self._method.currentIndexChanged.connect(self._update_enabled)
-        for changed in (self._refine.toggled, self._warm.toggled, self.weights.box.currentIndexChanged, self._steps.valueChanged):
+        self.slices.changed.connect(self.changed)
+        for changed in (
+            self._one_reference.toggled,
+            self._refine.toggled,
+            self._warm.toggled,
+            self.weights.box.currentIndexChanged,
+            self._steps.valueChanged,
+        ):
             changed.connect(lambda _value: self.changed.emit())
 
     def _series_changed(self) -> None:
         self.problem = self._find_problem()
+        several = self.chooser.slice_count > 1
+        self._rows.setRowVisible(self.slices, several)
+        self.slices.set_count(max(self.chooser.slice_count, 1))
+        self._one_reference.setVisible(several)
         self._update_enabled()
 
     def _find_problem(self) -> str:
@@ -136,12 +177,13 @@ class AlignForm(QWidget):
         name, frames, shape = self.chooser.layer.name, len(series[0]), series[0].grid.shape
         self._reference.setRange(0, frames - 1)
         if frames < _SMALLEST_SERIES:
-            return (
-                f"layer {self.chooser.layer.name!r}: has one frame, so there is nothing to align; choose a series of at least two"
-            )
+            return f"layer {name!r}: has one frame, so there is nothing to align; choose a series of at least two"
         if min(shape) < SMALLEST_SIDE_PX:
             size = f"{shape[0]} x {shape[1]}"
             return f"layer {name!r}: frames of {size} pixels are too small, {SMALLEST_SIDE_PX} are needed"
+        self.not_numbers = self.chooser.not_numbers()
+        if self.not_numbers == 1:
+            return f"layer {name!r}: no pixel is a number, so there is nothing to align; check how it was computed"
         return ""
 
     def _update_enabled(self, _value: object = None) -> None:

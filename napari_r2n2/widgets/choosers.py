@@ -6,12 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from napari.layers import Image
 from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QToolButton, QWidget
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QSpinBox, QToolButton, QWidget
 
-from napari_r2n2.layers.place import METADATA_KEY
-from napari_r2n2.layers.to_series import AXES_CHOICES, axes_of, layer_to_series
+from napari_r2n2.layers.place import METADATA_KEY, shown_labels
+from napari_r2n2.layers.to_series import AXES_CHOICES, TIME_FIRST, axes_of, layer_to_series, slices_first
+from napari_r2n2.models.registration import FrameKey
 from napari_r2n2.models.training_run import SUFFIX, adapted_weights
 from napari_r2n2.widgets.connections import connect_while_alive
 from r2n2.errors import ArgumentError, R2N2Error
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
     from r2n2.series import ImageSeries
 
-__all__ = ["SeriesChooser", "WeightsChooser", "button", "combo", "device_combo", "row"]
+__all__ = ["SeriesChooser", "SliceChooser", "WeightsChooser", "button", "combo", "device_combo", "row"]
 
 _NO_LAYER = "Drop an image series onto the window, or try File > Open Sample > Breathing thorax."
 
@@ -43,15 +45,15 @@ class SeriesChooser(QObject):
         super().__init__(owner)
         self._viewer, self._form = viewer, form
         self._named: list[Any] = []
-        self.layers = combo("The image series: axes (frame, y, x) or (slice, frame, y, x).")
+        self.layers = combo("The image series: axes (time, y, x) or (slice, time, y, x).")
         self.axes_box = combo("What the four axes of this layer mean; it does not say so itself.")
         self.axes_box.addItem("choose ...", ())
-        for axes in AXES_CHOICES:
-            self.axes_box.addItem(", ".join(axes), axes)
+        for axes in (*AXES_CHOICES, TIME_FIRST):
+            self.axes_box.addItem(", ".join(shown_labels(axes)), axes)
         form.addRow("Series", self.layers)
         form.addRow("Axes", self.axes_box)
         self.layers.currentIndexChanged.connect(self._changed)
-        self.axes_box.currentIndexChanged.connect(self._changed)
+        self.axes_box.currentIndexChanged.connect(self._axes_said)
         named, rename = self._named, self._update_names
         events = viewer.layers.events
         connect_while_alive(
@@ -69,6 +71,43 @@ class SeriesChooser(QObject):
     def axes(self) -> tuple[str, ...]:
         """Names of the layer's axes, asked for where it has none; empty while unknown."""
         return axes_of(self.layer) or self.axes_box.currentData() or ()
+
+    @property
+    def slice_count(self) -> int:
+        """Number of slice positions of the chosen layer; 0 while it is no series."""
+        try:
+            return len(self.series())
+        except ArgumentError:
+            return 0
+
+    @property
+    def shown(self) -> FrameKey:
+        """The frame of the chosen layer that is on the screen."""
+        layer, axes = self.layer, self.axes
+        if layer is None or not axes or self._viewer.dims.ndim < len(axes):
+            return FrameKey(0, 0)
+        point = self._viewer.dims.point[-len(axes) :]
+        where = {
+            axis: min(max(round((p - t) / s), 0), n - 1)
+            for axis, p, t, s, n in zip(axes, point, layer.translate, layer.scale, layer.data.shape, strict=False)
+        }
+        return FrameKey(where.get("slice", 0), where["frame"])
+
+    def not_numbers(self) -> float:
+        """Share of the pixels that are no numbers, of a layer that lies in memory; the others are looked at when they are read."""
+        layer = self.layer
+        data = None if layer is None else layer.data[0] if layer.multiscale else layer.data
+        if not isinstance(data, np.ndarray) or not np.issubdtype(data.dtype, np.floating):
+            return 0.0
+        return float(1 - np.isfinite(data).mean())
+
+    def candidates(self) -> list[Any]:
+        """The layers that are offered."""
+        return [self.layers.itemData(index) for index in range(self.layers.count())]
+
+    def choose(self, layer: Any) -> None:
+        """Choose a layer that is offered."""
+        self.layers.setCurrentIndex(self.layers.findData(layer))
 
     def series(self) -> tuple[ImageSeries, ...]:
         """The chosen series, one a slice position.
@@ -104,12 +143,68 @@ class SeriesChooser(QObject):
         for index in range(self.layers.count()):
             self.layers.setItemText(index, self.layers.itemData(index).name)
 
+    def _axes_said(self, _index: int = 0) -> None:
+        """Slices that lie behind the time are shown anew with the slices first, as every layer of ours has them."""
+        layer = self.layer
+        if layer is not None and not axes_of(layer) and self.axes_box.currentData() == TIME_FIRST:
+            data, options = slices_first(layer)
+            self.axes_box.setCurrentIndex(0)
+            layer.visible = False
+            self.choose(self._viewer.add_image(data, **options))
+            return
+        self._changed()
+
     def _changed(self, _index: int = 0) -> None:
         try:
             ambiguous = self.layer is not None and not axes_of(self.layer)
         except R2N2Error:
             ambiguous = False
         self._form.setRowVisible(self.axes_box, ambiguous)
+        self.changed.emit()
+
+
+class SliceChooser(QWidget):
+    """Which slice positions are meant: all, the one on the screen, or a range."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.which = combo("Slice positions that are aligned; the one on the screen comes first.")
+        for text in ("all", "the one shown", "from ... to"):
+            self.which.addItem(text)
+        self.first, self.last = QSpinBox(), QSpinBox()
+        line = QHBoxLayout(self)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.addWidget(self.which, 1)
+        for box, tip in (
+            (self.first, "First slice position, counted from 0."),
+            (self.last, "Last slice position, itself included."),
+        ):
+            box.setToolTip(tip)
+            box.valueChanged.connect(lambda _value: self.changed.emit())
+            line.addWidget(box)
+        self.which.currentIndexChanged.connect(self._chosen)
+        self._chosen()
+
+    def set_count(self, count: int) -> None:
+        """So many there are."""
+        if self.last.maximum() == count - 1:
+            return
+        for box, value in ((self.first, 0), (self.last, count - 1)):
+            box.setRange(0, count - 1)
+            box.setValue(value)
+
+    def chosen(self, shown: int) -> tuple[int, ...]:
+        """The slice positions meant, while ``shown`` is on the screen."""
+        if self.which.currentIndex() == 1:
+            return (shown,)
+        first, last = (self.first.value(), self.last.value()) if self.which.currentIndex() else (0, self.last.maximum())
+        return tuple(range(min(first, last), max(first, last) + 1))
+
+    def _chosen(self, _index: int = 0) -> None:
+        for box in (self.first, self.last):
+            box.setVisible(self.which.currentIndex() == 2)
         self.changed.emit()
 
 

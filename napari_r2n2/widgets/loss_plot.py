@@ -46,7 +46,7 @@ class LossPlot(Plot):
             marker="o",
             markersize=3.5,
             drawstyle="steps-post",
-            label="held-out similarity (right)",
+            label="held-out correlation (right)",
         )
         self.axes.set_xlabel("update")
         for axes in (self.axes, self.similarity_axes):

@@ -22,6 +22,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_r2n2.layers.result_layers import View, results_of, step_colours
+from napari_r2n2.models.lengths import Lengths
 from napari_r2n2.widgets.connections import connect_while_alive
 from napari_r2n2.widgets.docks import Dock
 from r2n2.errors import ReadError
@@ -37,7 +38,7 @@ _VIEWS = {
     View.GAUSSIANS: ("Gaussians", "One ellipse (1 sigma) a Gaussian, coloured by its step; the selected one bold, its arrow is v."),
     View.ARROWS: ("Arrows", "The displacement, true to scale: from a point of the reference to where it lies in the frame."),
     View.GRID: ("Grid", "A regular grid of the reference as the displacement deforms it."),
-    View.MAGNITUDE: ("Magnitude", "Length of the displacement in mm."),
+    View.MAGNITUDE: ("Magnitude", "Length of the displacement."),
     View.JACOBIAN: ("Jacobian", "Local change of area: green grows, pink shrinks, 0 or less folds."),
     View.RESIDUAL: ("Residual", "Aligned frame minus reference: white where they agree."),
     View.CHECKERBOARD: ("Checkerboard", "Reference and aligned frame in turn."),
@@ -46,13 +47,13 @@ _COLUMNS = ("", "step", "y", "x", "σ1", "σ2", "angle°", "vy", "vx")
 _TIPS = (
     "Switch this Gaussian on or off",
     "Place in the sequence",
-    "Centre, mm",
-    "Centre, mm",
-    "Standard deviation along the first axis, mm",
-    "Standard deviation along the second axis, mm",
+    "Centre",
+    "Centre",
+    "Standard deviation along the first axis",
+    "Standard deviation along the second axis",
     "Angle of the first axis from x towards y, degrees",
-    "Displacement at the centre along y, mm",
-    "Displacement at the centre along x, mm",
+    "Displacement at the centre along y",
+    "Displacement at the centre along x",
 )
 _STEP = 1
 _MOVIE_MS, _FLICKER_MS = 250, 400
@@ -170,6 +171,11 @@ class SequenceWidget(Dock):
     def _key(self) -> FrameKey | None:
         return self.results.key
 
+    @property
+    def _lengths(self) -> Lengths:
+        """How lengths are shown: as of the registered series."""
+        return Lengths.of(self.session.series)
+
     def _update(self) -> None:
         key = self._key
         registration = self.session.registration
@@ -202,9 +208,9 @@ class SequenceWidget(Dock):
         if sequence is not None and key is not None:
             import torch
 
-            values = torch.cat(
-                (sequence.centres_mm(), sequence.sigmas_mm(), sequence.angles_deg()[:, None], sequence.amplitudes_mm()), dim=1
-            )
+            per_mm = self._lengths.value(1.0)
+            lengths = (sequence.centres_mm() * per_mm, sequence.sigmas_mm() * per_mm)
+            values = torch.cat((*lengths, sequence.angles_deg()[:, None], sequence.amplitudes_mm() * per_mm), dim=1)
             on = self.session.enabled(key)
             colours = step_colours(self.results.colormap, len(sequence))
             for row, numbers in enumerate(values.tolist()):
@@ -235,9 +241,11 @@ class SequenceWidget(Dock):
             vy, vx = sequence.amplitudes_mm()[step - 1].tolist()
             angle = float(sequence.angles_deg()[step - 1])
             off = "" if self.session.enabled(key)[step - 1] else " (off)"
+            number, unit = self._lengths.number, self._lengths.name
             self._numbers.setText(
-                f"<b>Gaussian {step}{off}</b>: centre y {y:.2f}, x {x:.2f} mm; σ {first:.2f}, {second:.2f} mm; "
-                f"angle {angle:.1f}°; v y {vy:.2f}, x {vx:.2f} mm ({math.hypot(vy, vx):.2f} mm)"
+                f"<b>Gaussian {step}{off}</b>: centre y {number(y)}, x {number(x)} {unit}; "
+                f"σ {number(first)}, {number(second)} {unit}; angle {angle:.1f}°; "
+                f"v y {number(vy)}, x {number(vx)} {unit} ({number(math.hypot(vy, vx))} {unit})"
             )
         self._filling = False
 
@@ -247,8 +255,8 @@ class SequenceWidget(Dock):
             return
         result = self.session.registration.result(key)
         lines = [
-            f"Similarity {result.similarity_before:.4f} → <b>{result.similarity_after:.4f}</b>, "
-            f"folding {result.folding_percent:.2f} %, largest displacement {result.max_displacement_mm:.2f} mm"
+            f"Correlation {result.similarity_before:.4f} → <b>{result.similarity_after:.4f}</b>, "
+            f"folding {result.folding_percent:.2f} %, largest displacement {self._lengths.text(result.max_displacement_mm)}"
         ]
         try:
             table = self.session.errors(key.slice_index, key.frame)
@@ -256,8 +264,10 @@ class SequenceWidget(Dock):
             table = None
         if table is not None:
             before, after = table.before(), table.after()
+            number = self._lengths.number
             lines.append(
-                f"TRE of {after.count} landmarks {before.mean_mm:.2f} → <b>{after.mean_mm:.2f} mm</b> (max {after.max_mm:.2f})"
+                f"TRE of {after.count} landmarks {number(before.mean_mm)} → "
+                f"<b>{self._lengths.text(after.mean_mm)}</b> (max {number(after.max_mm)})"
             )
         if result.message:
             lines.append(result.message)
@@ -360,5 +370,7 @@ def _table() -> QTableWidget:
     header.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
     header.setMinimumSectionSize(24)
     table.setMinimumHeight(180)
-    table.setToolTip("The sequence of this frame, lengths in mm; click a row to see its ellipse, untick it to leave it out.")
+    table.setToolTip(
+        "The sequence of this frame, lengths in the unit of its image; click a row to see its ellipse, untick it to leave it out."
+    )
     return table

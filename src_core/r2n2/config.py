@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from r2n2.errors import ArgumentError
+from r2n2.errors import ArgumentError, ReadError
 
 __all__ = [
     "SMALLEST_SIDE_PX",
@@ -57,11 +57,15 @@ class Config(BaseModel):
         ------
         ArgumentError
             If the file is no TOML or a value is wrong.
+        ReadError
+            If its values are nested deeper than any settings.
         """
         try:
             return cls.parse(tomllib.loads(path.read_text(encoding="utf-8")))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ArgumentError(f"{path}: not a TOML file ({error}); correct it and try again") from None
+        except RecursionError:
+            raise ReadError(f"{path}: its values are nested deeper than any settings; correct it and try again") from None
 
     def to_toml(self) -> str:
         """The settings as TOML, from which ``from_toml`` gives an equal model; what is None is left out."""

@@ -153,14 +153,11 @@ def register_to_folder(
     check_space(folder, series)
     yield FolderProgress(Stage.REGISTERING, 0.0, notes=tuple(series.notes))
     input_hash = input_sha256(series)
-    run_hash = run_sha256(
-        config,
-        input_hash,
-        selection or {},
-        precision=facts.precision,
-        weights_sha256=facts.weights_sha256,
-        landmarks_sha256=None if landmarks is None else landmarks_sha256(landmarks),
-    )
+    hashes = {
+        "weights_sha256": facts.weights_sha256,
+        "landmarks_sha256": None if landmarks is None else landmarks_sha256(landmarks),
+    }
+    run_hash = run_sha256(config, input_hash, selection or {}, precision=facts.precision, **hashes)
     if not overwrite and is_same_run(folder, run_hash):
         yield FolderProgress(Stage.DONE, 1.0, result=read_result(folder), was_there=True)
         return
@@ -176,16 +173,27 @@ def register_to_folder(
         keep_headers=keep_headers,
         batch_size=resolve_batch_size(config, series.grid, resolve_device(facts.device)),
     )
+    yield from _run(writer, series, facts.held_to(config), folder)
+
+
+def _run(
+    writer: ResultWriter, series: ImageSeries, config: RegistrationConfig, folder: Path
+) -> Generator[FolderProgress, None, None]:
+    """Register what the writer does not have yet, and write it."""
     with writer:
         if writer.note:
             yield FolderProgress(Stage.REGISTERING, 0.0, notes=(f"{folder}: {writer.note}",))
-        settings = facts.held_to(config).model_copy(update={"batch_size": writer.batch_size})
+        settings = config.model_copy(update={"batch_size": writer.batch_size})
         for progress in register_series(series, settings, done=writer.done):
             writer.add(*progress.finished)
             yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished)
         yield FolderProgress(Stage.WRITING, 0.0)
         result = writer.finish(render_report)
-    yield FolderProgress(Stage.DONE, 1.0, warnings=tuple(f"landmarks: {doubt}" for doubt in writer.doubts), result=result)
+    yield _done(writer, result)
+
+
+def _done(writer: ResultWriter, result: RegisteredSeries) -> FolderProgress:
+    return FolderProgress(Stage.DONE, 1.0, warnings=tuple(f"landmarks: {doubt}" for doubt in writer.doubts), result=result)
 
 
 def save_to_folder(
@@ -223,7 +231,7 @@ def save_to_folder(
             writer.add(results[frame] if frame in results else _not_reached(series, frame))
             yield FolderProgress(Stage.WRITING, (frame + 1) / len(series))
         result = writer.finish(render_report)
-    yield FolderProgress(Stage.DONE, 1.0, warnings=tuple(f"landmarks: {doubt}" for doubt in writer.doubts), result=result)
+    yield _done(writer, result)
 
 
 def register_slices_to_folder(

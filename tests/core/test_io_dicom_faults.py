@@ -483,3 +483,13 @@ def test_damage_in_another_series_does_not_matter(tmp_path):
     assert len(read_dicom(tmp_path, series=".100")[0]) == 2
     with pytest.raises(ReadError, match="truncated"):
         read_dicom(tmp_path)
+
+
+def test_of_several_copies_the_undamaged_one_is_kept(tmp_path):
+    paths = make.write_series(tmp_path, 2)
+    whole = paths[0].read_bytes()
+    for name in ("0a", "0b", "z"):
+        (tmp_path / f"{name}.dcm").write_bytes(whole)
+    _cut(paths[0], len(whole) - 9)
+    _cut(tmp_path / "0a.dcm", len(whole) - 7)
+    assert_array_equal(read_dicom(tmp_path)[0].frames[:, 0, 0, 0], [0, 100])

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-from types import ModuleType
-
+import dicom_factory as make
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose, assert_array_equal
@@ -15,15 +12,6 @@ from r2n2.io.dicom.listing import list_dicom
 from r2n2.io.dicom.reader import read_dicom
 from r2n2.io.dicom.segmentation import is_segmentation, read_segmentation
 
-
-def _load_factory() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("dicom_factory", Path(__file__).with_name("dicom_factory.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-make = _load_factory()
 SHAPE = (3, 5, 7)
 
 

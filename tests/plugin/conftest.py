@@ -18,9 +18,11 @@ from qtpy.QtCore import QEvent, QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
+import r2n2.registration
 from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Grid
-from r2n2.registration import FrameResult, register_series
+from r2n2.registration import FrameResult, FrameStatus, register_series, unregistered
+from r2n2.registration.results import SeriesProgress
 from r2n2.series import ImageSeries
 
 _SIZE = (1000, 640)
@@ -222,3 +224,46 @@ def aligned(viewer: Any, in_layer: Any, disc_config: RegistrationConfig, disc_re
         results.session.add(0, 0, result)
     results.session.end()
     return results
+
+
+@pytest.fixture
+def widget(viewer: Any, canvas_mouse: Any) -> Any:
+    """The Align widget as the entry of the Plugins menu opens it; files of other widgets have their own."""
+    _dock, widget = viewer.window.add_plugin_dock_widget("napari-r2n2", "Align")
+    return widget
+
+
+@pytest.fixture
+def finished(qtbot: Any) -> Callable[..., None]:
+    """Wait until what an Align widget does in the background is over."""
+
+    def wait(widget: Any, timeout: int = 120_000) -> None:
+        qtbot.waitUntil(lambda: widget.job is None, timeout=timeout)
+        assert gc.isenabled(), "what the run took it gives back"
+
+    return wait
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, disc_results: tuple[FrameResult, ...]) -> None:
+    """Registration gives the disc's known results."""
+
+    def register(item: ImageSeries, _config: Any, **_done: Any) -> Iterator[SeriesProgress]:
+        for count, result in enumerate(disc_results, start=1):
+            yield SeriesProgress(0, count, len(item), count / len(item), (result,))
+
+    monkeypatch.setattr(r2n2.registration, "register_series", register)
+
+
+def _endless(item: ImageSeries, _config: Any, **_done: Any) -> Iterator[SeriesProgress]:
+    """Gives the reference at once, then only progress, until somebody stops it."""
+    yield SeriesProgress(0, 1, len(item), 0.25, (unregistered(0, item.grid, FrameStatus.REFERENCE, ""),))
+    for _ in range(10_000):
+        time.sleep(0.01)  # in the worker's thread: the pace of real steps
+        yield SeriesProgress(0, 1, len(item), 0.5, ())
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registration never ends by itself."""
+    monkeypatch.setattr(r2n2.registration, "register_series", _endless)

@@ -579,7 +579,7 @@ def test_a_second_observer_is_shown_and_measured(
     assert "1 in frame 1: 6.00" in text
     layer = viewer.layers["disc observer 2"]
     assert not layer.editable
-    assert (layer.units, layer.axis_labels) == (widget._model.image.units, ("frame", "y", "x"))
+    assert (layer.units, layer.axis_labels) == (widget._model.image.units, ("time", "y", "x"))
     fill(widget, {(1, "1"): (12, 14)})
     settle(widget, qtbot)
     assert "max 0.00 mm" in widget.files.observer.text()

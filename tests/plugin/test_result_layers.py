@@ -24,7 +24,7 @@ def _canvas(viewer: Any, qtbot: Any) -> Any:
 def test_the_aligned_layer_leads_with_the_step(viewer: Any, aligned: Any, in_layer: Any) -> None:
     layer = aligned.layer(View.ALIGNED)
     assert layer.data.shape == (7, 4, 27, 35)
-    assert viewer.dims.axis_labels == ("step", "frame", "y", "x")
+    assert viewer.dims.axis_labels == ("step", "time", "y", "x")
     assert viewer.dims.current_step[0] == 6, "the aligned frame is what is seen first"
     series, session = aligned.session.series[0], aligned.session
     for frame in range(4):
@@ -39,7 +39,7 @@ def test_every_view_has_units_and_lies_on_the_image(viewer: Any, aligned: Any, i
     aligned.begin(aligned.place.of(in_layer, ("frame", "y", "x")))
     aligned.show(view)
     layer = aligned.layer(view)
-    labels = ("step", "frame", "y", "x")
+    labels = ("step", "time", "y", "x")
     assert layer.axis_labels == labels[-layer.ndim :]
     units = [str(unit) for unit in layer.units]
     assert units == ["pixel", "second", "millimeter", "millimeter"][-layer.ndim :]
@@ -228,7 +228,7 @@ def test_an_acquisition_of_several_slices_has_a_slider_more(viewer: Any, series:
     results.session.begin(layer_to_series(layer), RegistrationConfig(method="fit", steps=2))
     results.begin(Place.of(layer, axes_of(layer)))
     results.session.add(1, 3, unregistered(3, series.grid, FrameStatus.REFERENCE, ""))
-    assert viewer.dims.axis_labels == ("step", "slice", "frame", "y", "x")
+    assert viewer.dims.axis_labels == ("step", "slice", "time", "y", "x")
     results.go_to(key=FrameKey(1, 3), step=1)
     assert viewer.dims.current_step[:3] == (1, 1, 3)
     assert results.key == FrameKey(1, 3)

@@ -23,7 +23,7 @@ def test_image_and_landmarks_share_their_world(layers: Any) -> None:
     np.testing.assert_allclose(points.scale, image.scale)
     assert points.units == image.units
     assert tuple(str(unit) for unit in image.units) == ("second", "millimeter", "millimeter")
-    assert points.axis_labels == image.axis_labels == ("frame", "y", "x")
+    assert points.axis_labels == image.axis_labels == ("time", "y", "x")
     assert image.name == "breathing thorax"
     assert points.name == "breathing thorax landmarks"
 

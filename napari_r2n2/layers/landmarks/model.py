@@ -205,7 +205,8 @@ class LandmarkModel(LandmarkBinding):
         marks = self.editor.live() if live else self.marks
         self._tell_session(marks)
         at = self.frame.slice_index
-        return report(marks, self.series, at, self.reference(at), self.predictions if self.registered else None)
+        edited = self.session.registration.edited(at) if self.registered else ()
+        return report(marks, self.series, at, self.reference(at), self.predictions if self.registered else None, edited)
 
     # Helpers
 

@@ -49,6 +49,8 @@ class ErrorReport:
     reference: int
     frame_count: int
     rows: tuple[ErrorRow, ...]
+    edited: tuple[int, ...] = ()
+    """Frames from which Gaussians were left out by hand: their errors are not those of the run."""
 
     def before(self, frame: int | None = None) -> Figures:
         """Distances without registration, of one frame or of all."""
@@ -76,6 +78,10 @@ class ErrorReport:
         ):
             if remark in remarks:
                 notes.append(f"{remarks.count(remark)} not counted: {what}.")
+        measured = [frame for frame in self.edited if frame in self._by_frame]
+        if measured:
+            which = ", ".join(map(str, measured[:5])) + (" ..." if len(measured) > 5 else "")
+            notes.append(f"TRE after editing by hand: Gaussians were left out in frame {which}.")
         before, after = self.before().number, self.after().number
         if 0 < after < before:
             notes.append(f"{before - after} of {before} lie in frames without a registration: they count before, not after.")
@@ -95,7 +101,12 @@ class ErrorReport:
 
 
 def report(
-    marks: Marks, series: tuple[ImageSeries, ...], slice_index: int, reference: int, predictions: Predictions | None
+    marks: Marks,
+    series: tuple[ImageSeries, ...],
+    slice_index: int,
+    reference: int,
+    predictions: Predictions | None,
+    edited: tuple[int, ...] = (),
 ) -> ErrorReport:
     """Errors of a slice position; ``predictions`` are those of this series' registration, None before there is one.
 
@@ -121,7 +132,7 @@ def report(
                     after = math.dist(scaled[k], expected[name])
             remark = marks.drafts[k] or ("no partner" if partner is None else "" if inside[k] and inside[partner] else "outside")
             rows.append(ErrorRow(k, frame, name, before, after, remark))
-    return ErrorReport(reference, len(place), tuple(rows))
+    return ErrorReport(reference, len(place), tuple(rows), edited)
 
 
 def natural(name: str) -> tuple[int, int, str]:

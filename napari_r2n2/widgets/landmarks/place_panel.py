@@ -87,8 +87,8 @@ class PlacePanel(QWidget):
         return box
 
     def _build_tools(self) -> QGridLayout:
-        self.place = _button("Place", "Each click in the image places a landmark.", checkable=True)
-        self.move_ = _button("Move", "Drag a landmark to move it; click it to select it.", checkable=True)
+        self.place = _button("Place", "Each click in the image places a landmark. Press again to stop.", checkable=True)
+        self.move_ = _button("Move", "Drag a landmark to move it; click it to select it. Press again to stop.", checkable=True)
         self.ids = QComboBox()
         self.ids.setEditable(True)
         self.ids.setMinimumWidth(_NARROW)
@@ -188,8 +188,12 @@ class PlacePanel(QWidget):
     def _set_mode(self, mode: str) -> None:
         layer = self._model.layer
         if layer is not None:
-            self._model.viewer.layers.selection.active = layer
-            layer.mode = mode
+            if str(layer.mode) == mode and self._model.viewer.layers.selection.active is layer:
+                layer.mode = "pan_zoom"
+            else:
+                layer.visible = True
+                self._model.viewer.layers.selection.active = layer
+                layer.mode = mode
         self.show_state()
 
     # Showing

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QFrame, QLabel, QVBoxLayout
 
+from napari_r2n2.layers.landmarks.binding import HINT
 from napari_r2n2.layers.landmarks.hints import HintLayer, prediction_marks
 from napari_r2n2.layers.landmarks.model import LandmarkModel
+from napari_r2n2.layers.place import METADATA_KEY
 from napari_r2n2.layers.result_layers import View, results_of
 from napari_r2n2.models.lengths import Lengths
 from napari_r2n2.widgets.connections import connect_while_alive
@@ -37,7 +39,7 @@ class LandmarksWidget(Dock):
         self._keys = _Keys(model, self._do, self._go_on)
         self._build()
         self._hint = HintLayer(model.viewer, "predicted landmarks", colour="cyan", symbol="cross", anchor="lower_left")
-        self._live = False
+        self._live = self._was_drawing = False
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_PAUSE_MS)
@@ -76,7 +78,6 @@ class LandmarksWidget(Dock):
         self.message.setToolTip("What was done, or why not.")
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         whole = QVBoxLayout()
-        whole.setContentsMargins(6, 6, 6, 6)
         for part in (self.place, self.message, _line(), self.errors, _line(), self.files):
             whole.addWidget(part)
         whole.setStretchFactor(self.errors, 1)
@@ -84,12 +85,6 @@ class LandmarksWidget(Dock):
         self.errors.table.chosen.connect(lambda row: self._do(lambda: self._model.select(row)))
         self.errors.plot.frame_chosen.connect(lambda t: self._model.go_to(self._model.frame._replace(frame=t)))
         self.place.show_prediction.toggled.connect(lambda _on: self._show_prediction())
-
-    def minimumSizeHint(self) -> QSize:  # noqa: N802
-        """Qt: never so narrow that something is cut off, whatever the fonts of the theme."""
-        inside, bar = self.widget(), self.verticalScrollBar()
-        width = 0 if inside is None or bar is None else inside.minimumSizeHint().width() + bar.sizeHint().width()
-        return QSize(width, 200)
 
     # Acting
 
@@ -151,14 +146,35 @@ class LandmarksWidget(Dock):
         self.place.show_layers()
 
     def _show_state(self, _event: object = None) -> None:
+        active = self._model.viewer.layers.selection.active
+        shown_only = active is not None and active.metadata.get(METADATA_KEY, {}).get(HINT)
+        if self._drawing and active is not None and active is not self._model.layer and not shown_only:
+            self._leave_mode(f"layer {active.name!r} was chosen")
         self.place.show_state()
         self._show_frame_as_it_came()
+        self._was_drawing = self._drawing
+
+    @property
+    def _drawing(self) -> bool:
+        """Whether a click in the image places or moves landmarks."""
+        return self._model.layer is not None and str(self._model.layer.mode) in ("add", "select")
+
+    def _leave_mode(self, why: str) -> None:
+        layer = self._model.layer
+        assert layer is not None
+        name = "Place" if str(layer.mode) == "add" else "Move"
+        self._was_drawing = False
+        layer.mode = "pan_zoom"
+        self._say(f"{name} is off: {why}. Press it again to go on.")
 
     def _show_frame_as_it_came(self) -> None:
         """A landmark placed in the aligned image would measure nothing: while one places or moves them, step 0 is shown."""
-        layer = self._model.layer
-        drawing = layer is not None and str(layer.mode) in ("add", "select")
-        if drawing and self._results.shown(View.ALIGNED) and self._results.step > 0:
+        if not self._drawing or not self._results.shown(View.ALIGNED) or self._results.step == 0:
+            return
+        if self._was_drawing:
+            # The mode was on and a step is asked for: it is shown, and no click there can place anything.
+            self._leave_mode(f"step {self._results.step} is asked for, and landmarks are placed at step 0, in frames as they came")
+        else:
             self._results.go_to(step=0)
             self._say("Step 0 is shown: landmarks are placed in the frames as they came, not in the aligned ones.")
 

@@ -73,13 +73,16 @@ def print_registration(registered: RegisteredSeries) -> None:
         if with_errors:
             cells += [length_number(value, unit) for value in (row.tre_before_mm, row.tre_mm, row.tre_max_mm)]
         good = row.status in (FrameStatus.OK, FrameStatus.REFERENCE)
-        status = str(row.status) if good else f"{row.status}: {row.message}"
+        status = f"{row.status}: {row.message}" if row.message else str(row.status)
         table.add_row(*cells, escape(status), style=None if good else "yellow")
     console = _console()
     console.print(table)
     flagged = [row for row in registered.metrics if row.status not in (FrameStatus.OK, FrameStatus.REFERENCE)]
     total = len(registered.metrics)
     console.print(f"{total - len(flagged)} of {total} frames ok; reference {registered.reference}; result in {registered.folder}")
+    doubtful = [str(row.frame) for row in flagged if row.status is FrameStatus.DOUBTFUL]
+    if doubtful:
+        console.print(f"doubtful frames, to be looked at before use: {', '.join(doubtful)}", style="yellow")
     failed = [str(row.frame) for row in flagged if row.status is FrameStatus.FAILED]
     if failed:
         console.print(f"failed frames: {', '.join(failed)}", style="red")

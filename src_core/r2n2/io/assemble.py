@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.geometry import Grid
-from r2n2.io.checks import check_axes, check_dtype, check_spacing
+from r2n2.io.axes import axes_question, check_axes
+from r2n2.io.checks import check_dtype, check_spacing
 from r2n2.io.placement import Placement, plane_grid, slice_grids
 from r2n2.series import ImageSeries
 
@@ -116,10 +117,7 @@ def assemble(
     shape = tuple(int(n) for n in content.array.shape)
     check_dtype(content.path, content.array.dtype)
     if not axes and not content.axes:
-        raise ReadError(
-            f"{content.path}: the meaning of the axes of an array of shape {shape} is not known; "
-            "pass --axes with one letter each of T, C, Z, Y, X, slow to fast, for example --axes TYX"
-        )
+        raise axes_question(content.path, shape)
     letters = check_axes(content.path, axes or content.axes, shape, given=bool(axes))
     if min(shape) == 0:
         raise ReadError(f"{content.path}: holds no frame or no pixel, its array has shape {shape}; check how it was saved")

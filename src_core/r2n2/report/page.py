@@ -26,6 +26,7 @@ _GOOD = (FrameStatus.OK, FrameStatus.REFERENCE)
 _STATUS_WORDS = {
     FrameStatus.WORSE: "no more similar and left as acquired",
     FrameStatus.FOLDED: "with folds",
+    FrameStatus.DOUBTFUL: "doubtful",
     FrameStatus.CONSTANT: "without contrast",
     FrameStatus.FAILED: "failed",
 }

@@ -69,7 +69,8 @@ class BoundedFile:
         if size > left and size > 8:
             raise DamagedDicomError(f"a value of {size} bytes is declared where {left} bytes are left")
         data = self._stream.read(size)
-        self.torn |= 0 < len(data) < size
+        # nothing left where a head (8 bytes) or anything (1) is looked for is the regular end
+        self.torn |= len(data) < size and (len(data) > 0 or size not in (1, 8))
         return data
 
     @staticmethod

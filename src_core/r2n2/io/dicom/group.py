@@ -188,7 +188,7 @@ def _drop_duplicates(members: list[FrameHeader]) -> tuple[list[FrameHeader], lis
                 f"{shown(frame.path.name)} was left out: the same SOPInstanceUID as {shown(twin.path.name)} ({twin.label})"
             )
             if twin.damage and not frame.damage:
-                kept[kept.index(twin)] = frame
+                kept[kept.index(twin)] = seen[(frame.sop_uid, frame.index, frame.tile)] = frame
         else:
             kept.append(frame)
             notes.append(

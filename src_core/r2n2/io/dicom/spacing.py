@@ -80,9 +80,11 @@ def _ultrasound(regions: Any, shape: tuple[int, int]) -> Spacing:
         return Spacing()
     spatial = sorted((region for region in found if region.spatial), key=lambda region: -region.share)
     if not spatial:
-        named = " and ".join(dict.fromkeys(_UNIT_NAMES.get(unit, "no length") for unit in found[0].units))
-        return Spacing(remarks=(f"the ultrasound regions are measured in {named}, not in cm: they give no pixel size",))
+        return Spacing(remarks=(f"the ultrasound regions are measured in {_units(found[0])}, not in cm: they give no pixel size",))
     largest = spatial[0]
+    other = max((region for region in found if not region.spatial), key=lambda region: region.share, default=None)
+    if other is not None and other.share > largest.share:
+        return Spacing(problem=f"most of the ultrasound image is a region measured in {_units(other)}, the rest in cm")
     if len({_rounded(region.delta) for region in spatial}) > 1 and (
         largest.share < _MOSTLY or largest.share < 2 * _next_other(spatial)
     ):
@@ -92,6 +94,10 @@ def _ultrasound(regions: Any, shape: tuple[int, int]) -> Spacing:
     remark = f"the spacing is that of the ultrasound region in cm that covers {100 * largest.share:.0f} % of the frame"
     others = len(found) - 1
     return Spacing(mm, remarks=(remark + (f"; it holds {others} more regions" if others else ""),))
+
+
+def _units(region: _Region) -> str:
+    return " and ".join(dict.fromkeys(_UNIT_NAMES.get(unit, "no length") for unit in region.units))
 
 
 def _region(item: Any, shape: tuple[int, int]) -> _Region:

@@ -76,8 +76,9 @@ def _split_loops(planes: Planes) -> list[Part]:
         return (frame.instance or 0, str(frame.path)) if frame.multiframe and not frame.grouped else _NO_LOOP
 
     keys = sorted({key(frame) for plane in planes for frame in plane})
-    placed = all(frame.position_mm is not None for plane in planes for frame in plane)
-    if len(keys) < 2 or (placed and all(len({key(frame) for frame in plane}) == 1 for plane in planes)):
+    places = {plane[0].position_mm for plane in planes}
+    own_places = None not in places and len(places) == len(planes)
+    if len(keys) < 2 or (own_places and all(len({key(frame) for frame in plane}) == 1 for plane in planes)):
         return [Part("", planes)]
     loops = [value for value in keys if value != _NO_LOOP]
     labels = {value: f"loop {k}" for k, value in enumerate(loops, start=1)} | {_NO_LOOP: "single images"}

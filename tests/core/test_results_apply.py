@@ -72,11 +72,11 @@ def expected_centre(labels: np.ndarray, value: int = 2) -> np.ndarray:
     return np.array([x, y - DOWN_MM])
 
 
-@pytest.mark.parametrize("suffix", ["nii.gz", "mha"])
+@pytest.mark.parametrize("suffix", ["nii.gz", "mha", "nrrd", "seg.nrrd"])
 def test_a_label_map_of_one_slice_needs_no_question(result: Path, tmp_path: Path, suffix: str, capsys) -> None:
     source = save(tmp_path / f"labels.{suffix}", drawn()[None])
     assert run("apply", result, "--to", source, "-o", tmp_path / "out.mha", "--frame", 2) == 0
-    assert "taken for labels: nearest neighbour" in capsys.readouterr().err
+    assert ("taken for labels: nearest neighbour" in capsys.readouterr().err) == (suffix != "seg.nrrd")
     moved = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out.mha"))).squeeze()
     np.testing.assert_array_equal(moved, warp_labels(drawn(), shift(ROWS[2], GRID)))
     np.testing.assert_allclose(moved_centre(tmp_path / "out.mha"), expected_centre(drawn()), atol=1e-4)
@@ -155,6 +155,39 @@ def test_whole_numbers_stored_as_float64_stay_whole(result: Path, tmp_path: Path
     half = save(tmp_path / "half.nii.gz", drawn()[None] / 2)
     assert run("apply", result, "--to", half, "-o", tmp_path / "half.mha", "--frame", 1, "--labels") == 2
     assert "holds 0.5, labels are whole numbers" in one_line(capsys)
+
+
+def test_a_label_map_cropped_to_its_labels_is_not_cut_off_when_it_moves(result: Path, tmp_path: Path, capsys) -> None:
+    labels = drawn()
+    labels[11, 16] = 3  # in the corner of what is kept
+    image = SimpleITK.GetImageFromArray(labels[None, 10:20, 15:30])
+    image.SetSpacing((SPACING[1], SPACING[0], THICKNESS))
+    image.SetOrigin((ORIGIN[1] + 15 * SPACING[1], ORIGIN[0] + 10 * SPACING[0], HEIGHT))
+    SimpleITK.WriteImage(image, str(tmp_path / "part.seg.nrrd"))
+    assert run("apply", result, "--to", tmp_path / "part.seg.nrrd", "-o", tmp_path / "out.mha", "--frame", 2) == 0
+    assert "covers another part of the lattice of the series" in capsys.readouterr().err
+    moved = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out.mha"))).squeeze()
+    np.testing.assert_array_equal(moved, warp_labels(labels, shift(ROWS[2], GRID)))
+    larger = np.zeros((1, SHAPE[0] + 4, SHAPE[1] + 6), np.uint8)
+    larger[0, 4:, 6:] = labels
+    image = SimpleITK.GetImageFromArray(larger)
+    image.SetSpacing((SPACING[1], SPACING[0], THICKNESS))
+    image.SetOrigin((ORIGIN[1] - 6 * SPACING[1], ORIGIN[0] - 4 * SPACING[0], HEIGHT))
+    SimpleITK.WriteImage(image, str(tmp_path / "larger.nii.gz"))
+    assert run("apply", result, "--to", tmp_path / "larger.nii.gz", "-o", tmp_path / "again.mha", "--frame", 2) == 0
+    again = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "again.mha"))).squeeze()
+    np.testing.assert_array_equal(again, moved)
+
+
+def test_exchanged_axes_land_where_they_were_drawn(result: Path, tmp_path: Path) -> None:
+    image = SimpleITK.GetImageFromArray(drawn().T[None, ::-1])
+    image.SetSpacing((SPACING[0], SPACING[1], THICKNESS))
+    image.SetDirection((0, -1, 0, 1, 0, 0, 0, 0, 1))
+    image.SetOrigin((ORIGIN[1] + (SHAPE[1] - 1) * SPACING[1], ORIGIN[0], HEIGHT))
+    SimpleITK.WriteImage(image, str(tmp_path / "turned.nii.gz"))
+    assert run("apply", result, "--to", tmp_path / "turned.nii.gz", "-o", tmp_path / "out.mha", "--frame", 2) == 0
+    moved = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out.mha"))).squeeze()
+    np.testing.assert_array_equal(moved, warp_labels(drawn(), shift(ROWS[2], GRID)))
 
 
 def test_other_pixel_sizes_keep_their_lattice(result: Path, tmp_path: Path, capsys) -> None:

@@ -179,6 +179,30 @@ def test_a_label_map_cropped_to_its_labels_is_not_cut_off_when_it_moves(result: 
     np.testing.assert_array_equal(again, moved)
 
 
+def test_in_an_oblique_slice_the_columns_may_run_the_other_way(tmp_path: Path, capsys) -> None:
+    angle = np.deg2rad(25)
+    direction = ((0.0, -np.cos(angle), -np.sin(angle)), (1.0, 0.0, 0.0), (0.0, -np.sin(angle), np.cos(angle)))
+    place = Grid((1, *SHAPE), (THICKNESS, *SPACING), (30.0, -7.0, 11.0), direction)
+    stack = np.stack([scene(rows) for rows in ROWS])[:, None].astype(np.float32)
+    series = ImageSeries(stack, Grid(SHAPE, SPACING), patient_grid=place, source={"format": "nifti", "path": "movie.nii"})
+    movie = write_series(tmp_path, "movie", series, iter(stack))
+    assert run("register", movie, "-o", tmp_path / "result", "--quiet") == 0
+    affine = nibabel.load(movie).affine
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = SHAPE[1] - 1
+    nibabel.save(nibabel.Nifti1Image(drawn().T[::-1, :, None], affine @ flip), tmp_path / "labels.nii.gz")
+    assert run("apply", tmp_path / "result", "--to", tmp_path / "labels.nii.gz", "-o", tmp_path / "out.nii.gz", "--frame", 2) == 0
+    assert "rows or columns run another way" in capsys.readouterr().err
+    out = nibabel.load(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(out.affine, affine, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(out.dataobj).squeeze().T, warp_labels(drawn(), shift(ROWS[2], GRID)))
+    aside = affine.copy()
+    aside[:3, 3] += 4 * affine[:3, 2] / np.linalg.norm(affine[:3, 2])
+    nibabel.save(nibabel.Nifti1Image(drawn().T[..., None], aside), tmp_path / "aside.nii.gz")
+    assert run("apply", tmp_path / "result", "--to", tmp_path / "aside.nii.gz", "-o", tmp_path / "no.nii.gz", "--frame", 2) == 2
+    assert "shows another slice, 4.00 mm away" in one_line(capsys)
+
+
 def test_exchanged_axes_land_where_they_were_drawn(result: Path, tmp_path: Path) -> None:
     image = SimpleITK.GetImageFromArray(drawn().T[None, ::-1])
     image.SetSpacing((SPACING[0], SPACING[1], THICKNESS))

@@ -112,7 +112,7 @@ def test_chunks_that_were_never_written_are_missing(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "a.h5", "w") as file:
         data = file.create_dataset("frames", FRAMES.shape, "i2", chunks=(1, 18, 20), fillvalue=7)
         data[:5] = FRAMES[:5]
-    with pytest.raises(ReadError, match="1 chunks of frames were never written; .*--allow-missing"):
+    with pytest.raises(ReadError, match=r"1 chunks of frames were never written; .*--allow-missing"):
         read_series(tmp_path / "a.h5")
     (series,) = read_series(tmp_path / "a.h5", allow_missing=True)
     assert (series.frame(5) == 7).all()

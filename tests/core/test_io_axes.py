@@ -42,7 +42,9 @@ SAVED: dict[str, Callable[[Path, np.ndarray], object]] = {
 def test_an_array_that_may_be_frames_or_slices_is_asked_about(tmp_path: Path, name: str) -> None:
     array = np.arange(30 * 30 * 30, dtype=np.int16).reshape(30, 30, 30)
     SAVED[name](tmp_path / name, array)
-    with pytest.raises(AxesUnknownError, match=r"may be time or slices.*; pass --axes TYX .*for a series or --axes ZYX for a volume"):
+    with pytest.raises(
+        AxesUnknownError, match=r"may be time or slices.*; pass --axes TYX .*for a series or --axes ZYX for a volume"
+    ):
         read_series(tmp_path / name)
     (series,) = read_series(tmp_path / name, axes="TYX")
     np.testing.assert_array_equal(series.frame(7)[0], array[7])
@@ -93,7 +95,9 @@ def test_the_usual_order_is_taken_only_where_it_is_plain(shape: tuple[int, ...],
 def test_what_was_taken_as_usual_is_told(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.zeros((6, 18, 20), np.uint8))
     (series,) = read_series(tmp_path / "a.npy")
-    assert "the file does not name its axes: T, Y, X is taken as usual; pass --axes YXT or --axes ZYX if it is wrong" in series.notes
+    assert (
+        "the file does not name its axes: T, Y, X is taken as usual; pass --axes YXT or --axes ZYX if it is wrong" in series.notes
+    )
     (series,) = read_series(tmp_path / "a.npy", axes="TYX")
     assert not any("as usual" in note for note in series.notes)
 

@@ -78,7 +78,7 @@ def test_packed_and_plain_under_the_other_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize("axes", ["TYX", "ZTYX"])
 def test_frames_along_the_third_of_four_axes_are_asked_for(tmp_path: Path, axes: str) -> None:
     nib.save(nib.Nifti1Image(np.ascontiguousarray(FRAMES.T[..., None]), AFFINE), tmp_path / "a.nii.gz")
-    with pytest.raises(AxesUnknownError, match="its third axis of 4, .* may be time or slices; pass --axes TYX .* --axes ZYX"):
+    with pytest.raises(AxesUnknownError, match=r"its third axis of 4, .* may be time or slices; pass --axes TYX .* --axes ZYX"):
         read_series(tmp_path / "a.nii.gz")
     check(tmp_path / "a.nii.gz", axes)
     assert [len(item) for item in read_series(tmp_path / "a.nii.gz", axes="ZYX")] == [1] * 4

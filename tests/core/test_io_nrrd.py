@@ -152,7 +152,9 @@ def test_pixels_in_a_list_of_files(tmp_path: Path) -> None:
 
 def test_three_axes_of_space_are_asked_for(tmp_path: Path) -> None:
     sitk.WriteImage(sitk.GetImageFromArray(FRAMES), str(tmp_path / "a.nrrd"))
-    with pytest.raises(AxesUnknownError, match="its third axis of 4 may be time or slices; pass --axes TYX .* --axes ZYX") as caught:
+    with pytest.raises(
+        AxesUnknownError, match=r"its third axis of 4 may be time or slices; pass --axes TYX .* --axes ZYX"
+    ) as caught:
         read_series(tmp_path / "a.nrrd")
     assert [name for name, _ in caught.value.choices] == ["TYX", "ZYX"]
     assert len(read_series(tmp_path / "a.nrrd", axes="TYX")[0]) == 4

@@ -17,7 +17,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from napari_r2n2.result_layers import ResultLayers
+    from napari_r2n2.layers.result_layers import ResultLayers
 
 IMAGES = Path(__file__).with_name("images")
 WINDOW = (1400, 930)
@@ -48,7 +48,7 @@ class Window:
     @property
     def results(self) -> ResultLayers:
         """The result layers, and where the sliders stand."""
-        from napari_r2n2.result_layers import results_of
+        from napari_r2n2.layers.result_layers import results_of
 
         return results_of(self.viewer)
 
@@ -78,7 +78,7 @@ class Window:
 
     def show(self, *names: str, landmarks: bool = False) -> None:
         """Show these views of the registration on the aligned series, and no other."""
-        from napari_r2n2.result_layers import View
+        from napari_r2n2.layers.result_layers import View
 
         for view in View:
             self.results.show(view, view in (View.ALIGNED, *names))
@@ -86,7 +86,7 @@ class Window:
 
     def go_to(self, step: int) -> None:
         """Show a step of the frame that the pictures are of."""
-        from napari_r2n2.session import FrameKey
+        from napari_r2n2.models.session import FrameKey
 
         self.results.go_to(key=FrameKey(0, FRAME), step=step)
 
@@ -246,7 +246,7 @@ def gif_palette(steps: int) -> Image.Image:
     """Greys, the colours of the residual and those of the Gaussians: what counts is not what fills most pixels."""
     from napari.utils.colormaps import ensure_colormap
 
-    from napari_r2n2.result_layers import step_colours
+    from napari_r2n2.layers.result_layers import step_colours
 
     lines = step_colours("turbo", steps)[:, :3]
     residual = ensure_colormap("RdBu").map(np.linspace(0, 1, 80))[:, :3]

@@ -7,7 +7,6 @@ import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from r2n2.errors import ArgumentError, ReadError
@@ -70,6 +69,9 @@ class Config(BaseModel):
 
     def to_toml(self) -> str:
         """The settings as TOML, from which ``from_toml`` gives an equal model; what is None is left out."""
+        # Here, as a machine that is only lent to train has no more than torch, numpy, pydantic and safetensors.
+        import tomli_w
+
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
 
 

@@ -54,7 +54,7 @@ learning_rate = 0.01
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.report.page.render_report", lambda series, registered, errors: "report")
+    monkeypatch.setattr("r2n2.workflow.render_report", lambda series, registered, errors: "report")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +91,7 @@ def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch, source: Path, out:
                 raise Interrupted(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("r2n2.registration.register_series", stopped)
+        patch.setattr("r2n2.workflow.register_series", stopped)
         assert run(source, out, *options) == 130
     assert not (out / "run.json").exists()
 
@@ -428,7 +428,7 @@ def test_of_several_slices_the_finished_ones_are_skipped(
                 raise Interrupted(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("r2n2.registration.register_series", stopped)
+        patch.setattr("r2n2.workflow.register_series", stopped)
         assert run(tmp_path / "in.npy", out, *options) == 130
     stamp = (out / "slice_00" / "run.json").stat().st_mtime_ns
     counted = Counted(monkeypatch)
@@ -448,7 +448,7 @@ def test_a_run_killed_while_it_writes_the_end_registers_nothing_again(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("r2n2.report.page.render_report", lambda *_: (_ for _ in ()).throw(Interrupted(signal.SIGTERM)))
+        patch.setattr("r2n2.workflow.render_report", lambda *_: (_ for _ in ()).throw(Interrupted(signal.SIGTERM)))
         assert run(source, out) == 143
     counted = Counted(monkeypatch)
     assert run(source, out) == 0

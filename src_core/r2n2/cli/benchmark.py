@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from r2n2.cli.register import parse_reference, parse_spacing
+from r2n2.cli.options import parse_reference, parse_spacing
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.runtime.signals import StopRequest
 

@@ -37,7 +37,9 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(metavar="paper|paper-as-published|general", help="Settings by name in place of CONFIG; default general."),
+        typer.Option(
+            metavar="paper|paper-gpu|paper-as-published|general", help="Settings by name in place of CONFIG; default general."
+        ),
     ] = None,
     init: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Weights to begin with, of the settings' network; default: random ones.")
@@ -111,7 +113,7 @@ def adapt(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
 ) -> None:
     """Go on training on the very series to be registered; what is written is never worse on frames held out."""
-    from r2n2.cli.register import parse_reference, parse_spacing
+    from r2n2.cli.options import parse_reference, parse_spacing
 
     frame = parse_reference(reference)
     pixel_size = None if spacing is None else parse_spacing(spacing)
@@ -150,14 +152,23 @@ def _settings(path: Path | None, preset_name: str | None, run: Path | None, give
     from r2n2.training.presets import preset
     from r2n2.training.run import SETTINGS_FILE
     from r2n2.training.settings import TrainingConfig
+    from r2n2.training.state import load_state
 
     if path is not None and preset_name is not None:
         raise ArgumentError(f"--preset {preset_name}: the settings come from {path} already; give one of both")
-    if path is None and preset_name is None and run is not None and (run / SETTINGS_FILE).is_file():
-        path = run / SETTINGS_FILE
+    saved = None
+    if path is None and preset_name is None and run is not None:
+        if (run / SETTINGS_FILE).is_file():
+            path = run / SETTINGS_FILE
+        else:
+            # Begun where no TOML could be written.
+            saved = load_state(run)
     if path is not None and not path.is_file():
         raise ArgumentError(f"CONFIG {path}: no such file; give settings as TOML, which --write-config writes")
-    settings = preset(preset_name or "general") if path is None else TrainingConfig.from_toml(path)
+    if path is not None:
+        settings = TrainingConfig.from_toml(path)
+    else:
+        settings = preset(preset_name or "general") if saved is None else TrainingConfig.parse(dict(saved.settings))
     values = settings.model_dump(mode="json")
     for name in ("minutes", "seed", "init"):
         if given[name] is not None:

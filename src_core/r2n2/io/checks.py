@@ -61,6 +61,7 @@ def existing(path: str | os.PathLike[str], *, timeout_s: float = _ANSWER_S) -> P
 
     def look() -> None:
         try:
+            str(Path(path)).encode()  # what is read is named in run.json, which is UTF-8
             Path(path).stat()
         except (OSError, ValueError) as error:
             failure.append(error)

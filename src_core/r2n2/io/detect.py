@@ -8,6 +8,7 @@ from pathlib import Path
 
 from r2n2.errors import ReadError
 from r2n2.io.checks import read_errors
+from r2n2.io.dicom.file import starts_like_dicom
 
 __all__ = ["FRAME_KINDS", "KNOWN_FORMATS", "PICTURE_SUFFIXES", "detect_format", "files_by_kind", "folder_entries"]
 
@@ -84,7 +85,7 @@ def _signatures(start: bytes, name: str) -> dict[str, bool]:
     packed = start[:2] == b"\x1f\x8b" and name.endswith((".gz", ".nii", ".hdr", ".img")) and not name.endswith(".tar.gz")
     magic = start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0")
     return {
-        "dicom": start[128:132] == b"DICM" or (name.endswith((".dcm", ".ima")) and start[:2] in (b"\x08\0", b"\x02\0")),
+        "dicom": starts_like_dicom(start),
         "nifti": packed or (start[:4] in _NIFTI_SIZES and (magic or name.endswith((".nii", ".hdr")))),
         "tiff": start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
         "npy": start[:6] == b"\x93NUMPY",
@@ -160,7 +161,7 @@ def _is_dicom(path: Path) -> bool:
     if not path.is_file():
         return False
     with read_errors(path, "image"), path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
+        return starts_like_dicom(file.read(132))
 
 
 def folder_entries(path: Path) -> list[Path]:

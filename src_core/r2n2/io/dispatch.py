@@ -6,13 +6,14 @@ import glob
 import itertools
 import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.io.assemble import FileContent, assemble
 from r2n2.io.checks import DEFAULT_MAX_BYTES, existing
-from r2n2.io.detect import KNOWN_FORMATS, detect_format, files_by_kind, folder_entries
+from r2n2.io.detect import detect_format, files_by_kind, folder_entries
 from r2n2.io.readers import ReadOptions, has_own_axes, read_content
 from r2n2.series import ImageSeries
 
@@ -51,6 +52,8 @@ def read_series(
     max_bytes: int = DEFAULT_MAX_BYTES,
     allow_missing: bool = False,
     drop_damaged: bool = False,
+    contrast_series: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[ImageSeries, ...]:
     """Read the image series of a file, a folder or a pattern such as ``frames/*.png``: one for each slice position.
 
@@ -71,6 +74,11 @@ def read_series(
         Take missing Zarr chunks as their fill value instead of refusing.
     drop_damaged
         Leave out damaged DICOM frames, with a note, instead of refusing.
+    contrast_series
+        Make one series of DICOM frames that differ in how they were made (inversion time, echo time, b-value, ...) instead of
+        setting them apart.
+    progress
+        Called now and then with the number of files of a DICOM folder that were looked at.
 
     Raises
     ------
@@ -88,14 +96,27 @@ def read_series(
         from r2n2.io.dicom.reader import read_dicom
 
         return read_dicom(
-            found.path, spacing=spacing, series=series, slice_index=slice_index, max_bytes=max_bytes, drop_damaged=drop_damaged
+            found.path,
+            spacing=spacing,
+            series=series,
+            slice_index=slice_index,
+            max_bytes=max_bytes,
+            drop_damaged=drop_damaged,
+            contrast_series=contrast_series,
+            progress=progress,
         )
     content = _content(found, ReadOptions(axes, series, max_bytes, allow_missing))
     return assemble(content, axes=None if has_own_axes(content.format) else axes, spacing=spacing, slice_index=slice_index)
 
 
 def describe(
-    path: str | os.PathLike[str], *, axes: str | None = None, spacing: tuple[float, ...] | None = None, series: str | None = None
+    path: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    spacing: tuple[float, ...] | None = None,
+    series: str | None = None,
+    contrast_series: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Description, ...]:
     """What a path holds; damage and questions are listed as problems instead of raised.
 
@@ -107,7 +128,7 @@ def describe(
     found = _found(path)
     try:
         if found.kind == "dicom":
-            return _describe_dicom(found.path, spacing)
+            return _describe_dicom(found.path, spacing, contrast_series, progress)
         items = read_series(path, axes=axes, spacing=spacing, series=series)
     except (ReadError, ResourceError, ArgumentError) as error:
         return (Description(str(found.path), found.kind, found.path.name, problems=(str(error),)),)
@@ -147,14 +168,14 @@ def _unreadable_frame(series: ImageSeries, left: int) -> tuple[tuple[str, ...], 
     return (), left
 
 
-def _describe_dicom(path: Path, spacing: tuple[float, ...] | None) -> tuple[Description, ...]:
-    from r2n2.io.dicom.reader import list_dicom
+def _describe_dicom(
+    path: Path, spacing: tuple[float, ...] | None, contrast_series: bool, progress: Callable[[int], None] | None
+) -> tuple[Description, ...]:
+    from r2n2.io.dicom.listing import list_dicom
 
-    listing = list_dicom(path)
-    damaged = tuple(f"{file}: {reason}" for file, reason in listing.damaged)
+    listing = list_dicom(path, contrast_series=contrast_series, progress=progress)
     if not listing.groups:
-        problem = f"{path}: holds no DICOM image ({len(listing.skipped)} other files); known formats are {KNOWN_FORMATS}"
-        return (Description(str(path), "dicom", path.name, problems=(*damaged, problem)),)
+        return (Description(str(path), "dicom", path.name, notes=listing.notes, problems=listing.problems),)
     return tuple(
         Description(
             str(path),
@@ -167,8 +188,8 @@ def _describe_dicom(path: Path, spacing: tuple[float, ...] | None) -> tuple[Desc
             group.time_range_s,
             "",
             group.modality,
-            group.notes,
-            (*group.problems, *(damaged if number == 0 else ())),
+            (*group.notes, *(listing.notes if number == 0 else ())),
+            (*group.problems, *(listing.problems if number == 0 else ())),
         )
         for number, group in enumerate(listing.groups)
     )

@@ -195,7 +195,8 @@ def _file(found: Found, axes: str | None) -> Iterator[_Acquisition]:
 
 def _dicom(found: Found) -> Iterator[_Acquisition]:
     """Acquisitions of a DICOM folder, one for each series of each patient."""
-    from r2n2.io.dicom.reader import list_dicom, read_dicom
+    from r2n2.io.dicom.listing import list_dicom
+    from r2n2.io.dicom.reader import read_dicom
 
     notes: list[str] = []
     try:
@@ -224,7 +225,7 @@ def _patient_id(path: Path) -> str:
     """PatientID of a DICOM file, "" where it has none."""
     from pydicom import dcmread
 
-    from r2n2.io.dicom.file import quiet
+    from r2n2.io.dicom.bounded import quiet
 
     with quiet():
         return str(dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID") or "").strip()

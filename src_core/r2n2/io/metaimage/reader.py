@@ -14,8 +14,8 @@ from r2n2.io.axes import axes_question, check_axes
 from r2n2.io.checks import check_times, wrapped_note
 from r2n2.io.metaimage.header import MetaImage, header_numbers, open_mha
 from r2n2.io.metaimage.sequence import is_sequence, sequence_notes, sequence_times
-from r2n2.io.mapped import StackedArrays
 from r2n2.io.placement import Placement, orthonormal
+from r2n2.io.stored_pixels import StackedArrays
 
 __all__ = ["read_mha"]
 

@@ -9,7 +9,7 @@ import pytest
 from pydantic import ValidationError
 
 from r2n2.config import BSplineConfig, Config, FitConfig, NetworkConfig, RegistrationConfig
-from r2n2.errors import ArgumentError
+from r2n2.errors import ArgumentError, ReadError
 
 
 def test_the_papers_numbers_are_the_defaults() -> None:
@@ -142,3 +142,11 @@ def test_every_setting_is_explained() -> None:
             n: f for n, f in model.model_fields.items() if not (isinstance(f.annotation, type) and issubclass(f.annotation, Config))
         }
         assert all(field.description for field in fields.values()), [n for n, f in fields.items() if not f.description]
+
+
+@pytest.mark.parametrize("content", ["a = " + "[" * 5000, "a = " + "[" * 400 + "]" * 400, "x." * 3000 + "y = 1"])
+def test_values_nested_without_end_are_bad_input(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "deep.toml"
+    path.write_text(content)
+    with pytest.raises((ArgumentError, ReadError), match=r"deep\.toml|unknown setting"):
+        RegistrationConfig.from_toml(path)

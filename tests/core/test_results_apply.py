@@ -72,11 +72,11 @@ def expected_centre(labels: np.ndarray, value: int = 2) -> np.ndarray:
     return np.array([x, y - DOWN_MM])
 
 
-@pytest.mark.parametrize("suffix", ["nii.gz", "mha"])
+@pytest.mark.parametrize("suffix", ["nii.gz", "mha", "nrrd", "seg.nrrd"])
 def test_a_label_map_of_one_slice_needs_no_question(result: Path, tmp_path: Path, suffix: str, capsys) -> None:
     source = save(tmp_path / f"labels.{suffix}", drawn()[None])
     assert run("apply", result, "--to", source, "-o", tmp_path / "out.mha", "--frame", 2) == 0
-    assert "taken for labels: nearest neighbour" in capsys.readouterr().err
+    assert ("taken for labels: nearest neighbour" in capsys.readouterr().err) == (suffix != "seg.nrrd")
     moved = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out.mha"))).squeeze()
     np.testing.assert_array_equal(moved, warp_labels(drawn(), shift(ROWS[2], GRID)))
     np.testing.assert_allclose(moved_centre(tmp_path / "out.mha"), expected_centre(drawn()), atol=1e-4)
@@ -155,6 +155,63 @@ def test_whole_numbers_stored_as_float64_stay_whole(result: Path, tmp_path: Path
     half = save(tmp_path / "half.nii.gz", drawn()[None] / 2)
     assert run("apply", result, "--to", half, "-o", tmp_path / "half.mha", "--frame", 1, "--labels") == 2
     assert "holds 0.5, labels are whole numbers" in one_line(capsys)
+
+
+def test_a_label_map_cropped_to_its_labels_is_not_cut_off_when_it_moves(result: Path, tmp_path: Path, capsys) -> None:
+    labels = drawn()
+    labels[11, 16] = 3  # in the corner of what is kept
+    image = SimpleITK.GetImageFromArray(labels[None, 10:20, 15:30])
+    image.SetSpacing((SPACING[1], SPACING[0], THICKNESS))
+    image.SetOrigin((ORIGIN[1] + 15 * SPACING[1], ORIGIN[0] + 10 * SPACING[0], HEIGHT))
+    SimpleITK.WriteImage(image, str(tmp_path / "part.seg.nrrd"))
+    assert run("apply", result, "--to", tmp_path / "part.seg.nrrd", "-o", tmp_path / "out.mha", "--frame", 2) == 0
+    assert "covers another part of the lattice of the series" in capsys.readouterr().err
+    moved = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out.mha"))).squeeze()
+    np.testing.assert_array_equal(moved, warp_labels(labels, shift(ROWS[2], GRID)))
+    larger = np.zeros((1, SHAPE[0] + 4, SHAPE[1] + 6), np.uint8)
+    larger[0, 4:, 6:] = labels
+    image = SimpleITK.GetImageFromArray(larger)
+    image.SetSpacing((SPACING[1], SPACING[0], THICKNESS))
+    image.SetOrigin((ORIGIN[1] - 6 * SPACING[1], ORIGIN[0] - 4 * SPACING[0], HEIGHT))
+    SimpleITK.WriteImage(image, str(tmp_path / "larger.nii.gz"))
+    assert run("apply", result, "--to", tmp_path / "larger.nii.gz", "-o", tmp_path / "again.mha", "--frame", 2) == 0
+    again = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "again.mha"))).squeeze()
+    np.testing.assert_array_equal(again, moved)
+
+
+def test_in_an_oblique_slice_the_columns_may_run_the_other_way(tmp_path: Path, capsys) -> None:
+    angle = np.deg2rad(25)
+    direction = ((0.0, -np.cos(angle), -np.sin(angle)), (1.0, 0.0, 0.0), (0.0, -np.sin(angle), np.cos(angle)))
+    place = Grid((1, *SHAPE), (THICKNESS, *SPACING), (30.0, -7.0, 11.0), direction)
+    stack = np.stack([scene(rows) for rows in ROWS])[:, None].astype(np.float32)
+    series = ImageSeries(stack, Grid(SHAPE, SPACING), patient_grid=place, source={"format": "nifti", "path": "movie.nii"})
+    movie = write_series(tmp_path, "movie", series, iter(stack))
+    assert run("register", movie, "-o", tmp_path / "result", "--quiet") == 0
+    affine = nibabel.load(movie).affine
+    flip = np.diag([-1.0, 1, 1, 1])
+    flip[0, 3] = SHAPE[1] - 1
+    nibabel.save(nibabel.Nifti1Image(drawn().T[::-1, :, None], affine @ flip), tmp_path / "labels.nii.gz")
+    assert run("apply", tmp_path / "result", "--to", tmp_path / "labels.nii.gz", "-o", tmp_path / "out.nii.gz", "--frame", 2) == 0
+    assert "rows or columns run another way" in capsys.readouterr().err
+    out = nibabel.load(tmp_path / "out.nii.gz")
+    np.testing.assert_allclose(out.affine, affine, atol=1e-4)
+    np.testing.assert_array_equal(np.asarray(out.dataobj).squeeze().T, warp_labels(drawn(), shift(ROWS[2], GRID)))
+    aside = affine.copy()
+    aside[:3, 3] += 4 * affine[:3, 2] / np.linalg.norm(affine[:3, 2])
+    nibabel.save(nibabel.Nifti1Image(drawn().T[..., None], aside), tmp_path / "aside.nii.gz")
+    assert run("apply", tmp_path / "result", "--to", tmp_path / "aside.nii.gz", "-o", tmp_path / "no.nii.gz", "--frame", 2) == 2
+    assert "shows another slice, 4.00 mm away" in one_line(capsys)
+
+
+def test_exchanged_axes_land_where_they_were_drawn(result: Path, tmp_path: Path) -> None:
+    image = SimpleITK.GetImageFromArray(drawn().T[None, ::-1])
+    image.SetSpacing((SPACING[0], SPACING[1], THICKNESS))
+    image.SetDirection((0, -1, 0, 1, 0, 0, 0, 0, 1))
+    image.SetOrigin((ORIGIN[1] + (SHAPE[1] - 1) * SPACING[1], ORIGIN[0], HEIGHT))
+    SimpleITK.WriteImage(image, str(tmp_path / "turned.nii.gz"))
+    assert run("apply", result, "--to", tmp_path / "turned.nii.gz", "-o", tmp_path / "out.mha", "--frame", 2) == 0
+    moved = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(str(tmp_path / "out.mha"))).squeeze()
+    np.testing.assert_array_equal(moved, warp_labels(drawn(), shift(ROWS[2], GRID)))
 
 
 def test_other_pixel_sizes_keep_their_lattice(result: Path, tmp_path: Path, capsys) -> None:

@@ -96,11 +96,11 @@ def _apply_to_images(
 ) -> None:
     from r2n2.io import write_series
     from r2n2.io.writing import output_name
-    from r2n2.results.apply import apply_to_series, check_output, looks_like_labels, warped_frames
+    from r2n2.results.apply import apply_to_series, check_output, warped_frames
     from r2n2.results.placing import read_placed
 
     kind = check_output(output)
-    placed = read_placed(registered, to, axes=axes, frames=len(frames or registered.transforms))
+    placed = read_placed(registered, to, axes=axes, frames=len(frames or registered.transforms), labels=labels)
     series = placed.series
     if len(series) == 1 and frames is None and len(registered.transforms) > 1:
         raise ArgumentError(f"{to}: holds one image; say with --frame N which frame it belongs to, or --frame all")
@@ -111,14 +111,8 @@ def _apply_to_images(
         raise ArgumentError(
             f"--output {output}: cannot hold {series.dtype} with {series.channels} channels; use {output_name(stem, target)}"
         )
-    notes = [f"{to.name}: {note}" for note in placed.notes]
-    if labels is None and placed.labels:
-        labels = True
-    elif labels is None and looks_like_labels(series):
-        labels = True
-        notes.append(f"{to.name}: few whole numbers in patches are taken for labels: nearest neighbour (--image interpolates)")
-    _say(notes)
-    options = {"labels": bool(labels), "inverted": inverse}
+    _say(f"{to.name}: {note}" for note in placed.notes)
+    options = {"labels": placed.labels, "inverted": inverse}
     images = apply_to_series(registered, series, frames=chosen, report=_residual_of(registered), **options)
     write_series(output.parent, stem, target, images)
 

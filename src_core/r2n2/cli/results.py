@@ -92,9 +92,9 @@ def _slices(
 def _errors(registered: RegisteredSeries, landmarks: Path | None, mask: Path | None, include_outside: bool) -> TRETable:
     """Errors of given landmarks, written to tre.csv, or those written there before; what is odd about them is told."""
     from r2n2.results.reader import own_path
-    from r2n2.results.tre_table import edited_note, read_tre_table
+    from r2n2.results.tre_table import read_tre_table, status_notes
 
-    edited = edited_note(registered.metrics)
+    edited = status_notes(registered.metrics)
     if landmarks is None:
         table = read_tre_table(own_path(registered.folder, registered.folder / "tre.csv"), registered.reference)
         return replace(table, include_outside=include_outside, notes=(*table.notes, *edited))

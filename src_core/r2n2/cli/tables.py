@@ -93,7 +93,8 @@ def print_errors(table: TRETable, unit: LengthUnit = LengthUnit.MM) -> None:
     console = _console()
     columns = ["n", "before mean", "max", "TRE mean", "median", "95 %", "max "]
     ids = list(dict.fromkeys(row.id for row in table.rows))
-    by_id = _table(f"Target registration error in {unit.value} by landmark", ["id", *columns], text=["id"])
+    console.print(f"[bold]Target registration error in {unit.value} by landmark[/bold]")
+    by_id = _table("", ["id", *columns], text=["id"])
     for name in ids[:_MOST_LANDMARKS]:
         rows = [row for row in table.included() if row.id == name]
         before, after = summarise(row.before_mm for row in rows), summarise(row.after_mm for row in rows)
@@ -101,7 +102,8 @@ def print_errors(table: TRETable, unit: LengthUnit = LengthUnit.MM) -> None:
     console.print(by_id)
     if len(ids) > _MOST_LANDMARKS:
         console.print(f"... {len(ids)} landmarks in all: tre.csv holds every one")
-    shown = _table(f"Target registration error in {unit.value}, reference frame {table.reference}", ["frame", *columns])
+    console.print(f"[bold]Target registration error in {unit.value} by frame, reference {table.reference}[/bold]")
+    shown = _table("", ["frame", *columns])
     for frame in (*table.frames, None):
         cells = _error_cells(table.before(frame), table.after(frame), unit)
         shown.add_row("series" if frame is None else str(frame), *cells, style="bold" if frame is None else None)
@@ -125,13 +127,15 @@ def _unmatched(table: TRETable) -> list[str]:
 
 def print_slices(slices: Mapping[str, TRETable], method: str, unit: LengthUnit = LengthUnit.MM) -> None:
     """The paper's Table 1: a column a slice position, mean error of its frames and, small, the largest."""
-    table = _table(f"Mean TRE in {unit.value} (and the largest of a frame)", ["", *slices, "mean"], text=[""])
+    table = _table("", ["", *slices, "mean"], text=[""])
     pairs = [slice_errors(table) for table in slices.values()]
     for name, which in (("before", 0), (method, 1)):
         cells = [f"{length_number(pair[which][0], unit)} [dim]{length_number(pair[which][1], unit)}[/dim]" for pair in pairs]
         means = [pair[which][0] for pair in pairs if math.isfinite(pair[which][0])]
         table.add_row(name, *cells, length_number(sum(means) / len(means) if means else math.nan, unit))
     console = _console()
+    # A line of its own: a title would be wrapped to the width of the table.
+    console.print(f"[bold]Mean TRE in {unit.value} (and the largest of a frame)[/bold]")
     console.print(table)
     for name, errors in slices.items():
         for note in (*errors.notes, *_unmatched(errors)):

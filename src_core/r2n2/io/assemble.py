@@ -15,6 +15,7 @@ from r2n2.geometry import Grid
 from r2n2.io.axes import axes_question, check_axes
 from r2n2.io.checks import check_dtype, check_spacing, read_errors
 from r2n2.io.placement import Placement, plane_grid, slice_grids
+from r2n2.quantities import spacing_text
 from r2n2.series import ImageSeries
 
 __all__ = ["FileContent", "LazyFrames", "assemble"]
@@ -130,7 +131,8 @@ def assemble(
     if spacing is not None:
         spacing = check_spacing(spacing, where="spacing")
         if content.spacing is not None and tuple(content.spacing[-2:]) != tuple(spacing[-2:]):
-            notes.append(f"the spacing {spacing} mm was given by the caller; the file says {content.spacing} mm")
+            given, stored = spacing_text(spacing), spacing_text(content.spacing)
+            notes.append(f"the spacing {given} was given by the caller; the file says {stored}")
     elif content.spacing is None:
         notes.append("no spacing in the file: a pixel is counted as 1 mm; pass --spacing for results in mm")
     size = dict(zip(letters, shape, strict=True))

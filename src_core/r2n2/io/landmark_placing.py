@@ -60,6 +60,8 @@ def _in_slice(path: Path, found: FilePoints, grid: Grid) -> FilePoints:
         return _projected(found, grid)
     height = found.points[:, 0]
     flat = replace(found, points=found.points[:, 1:], in_patient=False)
+    if found.in_patient and not height.any():
+        return flat  # as is written where no place in the patient is known
     if np.ptp(height) <= _WHOLE:
         return flat.with_note("z is the same for all points and left out: the series has one slice")
     if found.in_patient:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.evaluation import warp_labels
 from r2n2.geometry import Space
+from r2n2.results.label_values import all_whole
 from r2n2.results.placing import place
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries, LandmarkSet
@@ -25,7 +26,6 @@ __all__ = [
     "apply_to_landmarks",
     "apply_to_series",
     "check_output",
-    "looks_like_labels",
     "warped_frames",
 ]
 
@@ -41,10 +41,6 @@ OUTPUT_FORMATS = {
     ".zarr": "ome-zarr",
     ".gif": "gif",
 }
-
-_LARGEST_WHOLE = 2.0**53
-_MOST_LABELS = 64
-_IN_PATCHES = 0.8
 
 InverseReport = Callable[[int, float], None]
 """Told the frame and the largest error in mm of each inverse that was computed."""
@@ -97,7 +93,7 @@ def apply_to_series(
         If place, number of frames or pixel values do not fit.
     """
     name = series.name or "the image"
-    placed = place(registered, [series], name)
+    placed = place(registered, [series], name, labels=labels)
     if len(series) not in (1, len(frames)):
         raise ArgumentError(
             f"{name}: holds {len(series)} frames, {len(frames)} are wanted; give a single image with --frame, or as many frames"
@@ -131,29 +127,12 @@ def warped_frames(series: ImageSeries, count: int) -> ImageSeries:
 def _warped_labels(image: NDArray[Any], transform: Transform, name: str) -> NDArray[Any]:
     if image.dtype.kind in "bui":
         return warp_labels(image, transform)
-    if not _all_whole(image):
+    if not all_whole(image):
         values = image[~(np.isfinite(image) & (image == np.rint(image)))]
         raise ArgumentError(
             f"--labels: {name or 'the file'} holds {values[0]:g}, labels are whole numbers; leave --labels out, or round them"
         )
     return warp_labels(image.astype(np.int64), transform).astype(image.dtype)
-
-
-def _all_whole(image: NDArray[Any]) -> bool:
-    if image.dtype.kind in "bui":
-        return True
-    return bool((np.isfinite(image) & (image == np.rint(image)) & (np.abs(image) < _LARGEST_WHOLE)).all())
-
-
-def looks_like_labels(series: ImageSeries) -> bool:
-    """Whether an image holds labels: few values, all whole and none negative, in patches of one value."""
-    if series.channels != 1:
-        return False
-    first = series.frame(0)
-    if not _all_whole(first) or first.min() < 0 or len(np.unique(first)) > _MOST_LABELS:
-        return False
-    equal = [np.diff(first.astype(np.float64), axis=axis) == 0 for axis in range(1, first.ndim) if first.shape[axis] > 1]
-    return bool(equal) and min(float(part.mean()) for part in equal) > _IN_PATCHES
 
 
 def check_output(path: Path) -> str:

@@ -15,18 +15,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from r2n2.errors import ArgumentError, ReadError
+from r2n2.errors import ArgumentError, AxesUnknownError, ReadError
 from r2n2.geometry import Grid, Space
 from r2n2.io import read_segmentation, read_series
 from r2n2.io.dicom import is_segmentation
 from r2n2.quantities import length_text, spacing_text
+from r2n2.results.label_values import looks_like_labels
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import DisplacementField, Transform
 
 __all__ = ["Placed", "place", "read_placed"]
 
-_READINGS = ("ZYX", "TYX")
 _SAME_PIXEL = 0.05
 """Pixels that lie this close, in pixels, are the same."""
 
@@ -44,7 +44,7 @@ class Placed:
     to_index
         (ndim, ndim + 1) from its INDEX coordinates to those of the registered series; None where both are the same.
     labels
-        The file's format says that it holds labels.
+        It holds labels, by what was asked for, its format or its values.
     """
 
     series: ImageSeries
@@ -67,7 +67,9 @@ class Placed:
         return DisplacementField(own.unflatten(1, grid.shape), grid, Space.INDEX)
 
 
-def place(registered: RegisteredSeries, found: Sequence[ImageSeries], name: str = "the image") -> Placed:
+def place(
+    registered: RegisteredSeries, found: Sequence[ImageSeries], name: str = "the image", *, labels: bool | None = None
+) -> Placed:
     """The image among ``found`` that shows the slice of a registered series, and how it lies to that.
 
     Parameters
@@ -76,6 +78,8 @@ def place(registered: RegisteredSeries, found: Sequence[ImageSeries], name: str 
         The slices of one file.
     name
         What to call it in messages.
+    labels
+        Whether it holds labels; None: by its values. Of labels a part of the lattice is enough: beyond it lies the label 0.
 
     Raises
     ------
@@ -83,17 +87,23 @@ def place(registered: RegisteredSeries, found: Sequence[ImageSeries], name: str 
         If none shows this slice, or it lies beside the registered images.
     """
     chosen, notes = _of_this_slice(registered, found, name)
+    if labels is None and looks_like_labels(chosen):
+        labels = True
+        notes = (*notes, "few whole numbers in patches are taken for labels: nearest neighbour (--image interpolates)")
     own = _grids(registered, chosen)
     if own is None:
-        return _without_geometry(registered, chosen, name, notes)
+        return replace(_without_geometry(registered, chosen, name, notes), labels=bool(labels))
     affine = _affine(*own)[-registered.grid.ndim :, -registered.grid.ndim - 1 :]
-    turned = _turned(affine, chosen, registered)
-    if turned is not None:
-        return Placed(turned[0], (*notes, *turned[1]))
-    return Placed(chosen, (*notes, _overlap_note(registered, chosen, affine, name)), affine)
+    note = _overlap_note(registered, chosen, affine, name)
+    rearranged = _rearranged(affine, chosen, registered, part=bool(labels))
+    if rearranged is not None:
+        return Placed(rearranged[0], (*notes, *rearranged[1]), labels=bool(labels))
+    return Placed(chosen, (*notes, note), affine, bool(labels))
 
 
-def read_placed(registered: RegisteredSeries, path: Path, *, axes: str | None = None, frames: int = 1) -> Placed:
+def read_placed(
+    registered: RegisteredSeries, path: Path, *, axes: str | None = None, frames: int = 1, labels: bool | None = None
+) -> Placed:
     """Read an image or label map of any format and place it; a volume gives the slice that the series shows.
 
     Where the file does not say whether an axis is time or slices, the place and number of images of the registered series
@@ -103,6 +113,8 @@ def read_placed(registered: RegisteredSeries, path: Path, *, axes: str | None = 
     ----------
     frames
         How many images are wanted, where there is not just one.
+    labels
+        Whether they are labels; None: by the format or the values.
 
     Raises
     ------
@@ -114,34 +126,47 @@ def read_placed(registered: RegisteredSeries, path: Path, *, axes: str | None = 
     if path.is_file() and is_segmentation(path):
         found = read_segmentation(path)
         names = ", ".join(f"{number} {label}" for number, label in sorted(found.names.items()))
-        placed = place(registered, found.slices, path.name)
-        return replace(placed, labels=True, notes=(*found.notes, f"labels are numbered by segment: {names}", *placed.notes))
-    return replace(_read_image(registered, path, axes, frames), labels=path.name.lower().endswith(".seg.nrrd"))
-
-
-def _read_image(registered: RegisteredSeries, path: Path, axes: str | None, frames: int) -> Placed:
+        placed = place(registered, found.slices, path.name, labels=labels is not False)
+        return replace(placed, notes=(*found.notes, f"labels are numbered by segment: {names}", *placed.notes))
+    if labels is None and path.name.lower().endswith(".seg.nrrd"):
+        labels = True
     try:
-        return place(registered, read_series(path, axes=axes), path.name)
-    except ReadError as question:
-        if axes is not None or "--axes" not in str(question):
+        return place(registered, read_series(path, axes=axes), path.name, labels=labels)
+    except AxesUnknownError as question:
+        if axes is not None:
             raise
-        fitting = []
-        refused: ArgumentError | None = None
-        for letters in _READINGS:
-            try:
-                placed = place(registered, read_series(path, axes=letters), path.name)
-            except ArgumentError as error:
-                refused = refused or error
-                continue
-            except ReadError:
-                continue
-            if len(placed.series) in (1, frames):
-                fitting.append((letters, placed))
-        if not fitting and refused is not None:
-            raise refused from None
-        if len(fitting) == 1 or (fitting and all(len(placed.series) == 1 for _, placed in fitting)):
-            return fitting[0][1]
-        raise
+        likeliest = _likeliest(registered, path, [letters for letters, _ in question.choices], frames, labels)
+        if likeliest is None:
+            raise
+        return likeliest
+
+
+def _likeliest(
+    registered: RegisteredSeries, path: Path, readings: Sequence[str], frames: int, labels: bool | None
+) -> Placed | None:
+    """The one reading of a file whose images lie where the series does and are as many as wanted; None if several do.
+
+    Raises
+    ------
+    ArgumentError
+        If no reading does.
+    """
+    fitting: list[Placed] = []
+    refused: ArgumentError | None = None
+    for letters in readings:
+        try:
+            placed = place(registered, read_series(path, axes=letters), path.name, labels=labels)
+        except ArgumentError as error:
+            refused = error
+            continue
+        except ReadError:
+            continue
+        if len(placed.series) in (1, frames):
+            fitting.append(placed)
+    if not fitting and refused is not None:
+        raise refused
+    alike = fitting and all(len(placed.series) == 1 for placed in fitting)
+    return fitting[0] if len(fitting) == 1 or alike else None
 
 
 def _of_this_slice(registered: RegisteredSeries, found: Sequence[ImageSeries], name: str) -> tuple[ImageSeries, tuple[str, ...]]:
@@ -204,17 +229,26 @@ def _distance_mm(registered: RegisteredSeries, series: ImageSeries) -> float | N
 
 
 @dataclass(frozen=True, eq=False)
-class _TurnedFrames:
-    """Frames whose rows and columns are exchanged or run the other way."""
+class _RearrangedFrames:
+    """Frames whose rows and columns are exchanged or run the other way, or that are a part of a lattice, brought onto all of it.
+
+    Parameters
+    ----------
+    order, flipped
+        Axis of the frames for each axis of the lattice, and axes of the lattice that run the other way.
+    start, space
+        Where on the lattice the frames begin, and its shape; beyond them lies 0.
+    """
 
     frames: Any
     order: tuple[int, ...]
     flipped: tuple[int, ...]
+    start: tuple[int, ...]
+    space: tuple[int, ...]
 
     @property
     def shape(self) -> tuple[int, ...]:
-        count, channels, *space = self.frames.shape
-        return count, channels, *(space[k] for k in self.order)
+        return *self.frames.shape[:2], *self.space
 
     @property
     def dtype(self) -> Any:
@@ -222,30 +256,42 @@ class _TurnedFrames:
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         frame = np.asarray(self.frames[index]).transpose(0, *(1 + k for k in self.order))
-        return np.ascontiguousarray(np.flip(frame, tuple(1 + k for k in self.flipped)))
+        frame = np.flip(frame, tuple(1 + k for k in self.flipped))
+        if frame.shape[1:] == self.space and not any(self.start):
+            return np.ascontiguousarray(frame)
+        whole = np.zeros((len(frame), *self.space), frame.dtype)
+        spans = list(zip(self.start, frame.shape[1:], self.space, strict=True))
+        target = tuple(slice(max(s, 0), max(min(s + n, m), 0)) for s, n, m in spans)
+        source = tuple(slice(max(-s, 0), max(min(n, m - s), 0)) for s, n, m in spans)
+        whole[(slice(None), *target)] = frame[(slice(None), *source)]
+        return whole
 
 
-def _turned(
-    affine: NDArray[np.float64], series: ImageSeries, registered: RegisteredSeries
+def _rearranged(
+    affine: NDArray[np.float64], series: ImageSeries, registered: RegisteredSeries, *, part: bool
 ) -> tuple[ImageSeries, tuple[str, ...]] | None:
-    """The image in the pixel order of the registered series, if it lies on exactly its pixels."""
+    """The image in the pixel order of the registered series, if it lies on its pixels: on all of them, or on a ``part``."""
     ndim, target = registered.grid.ndim, registered.grid.shape
     whole = np.rint(affine[:, :ndim])
     if (np.abs(whole).sum(axis=0) != 1).any() or (np.abs(whole).sum(axis=1) != 1).any():
         return None
-    order = tuple(int(np.flatnonzero(row)[0]) for row in whole)
     last = np.array(series.grid.shape, dtype=float) - 1
-    flipped = tuple(k for k, row in enumerate(whole) if row.sum() < 0)
-    first = np.array([target[k] - 1.0 if k in flipped else 0.0 for k in range(ndim)])
-    exact = np.column_stack((whole, first))
-    fits = tuple(series.grid.shape[k] for k in order) == tuple(target)
-    away = [np.abs((affine - exact) @ np.append(np.where(corner, last, 0), 1)).max() for corner in np.ndindex(*(2,) * ndim)]
-    if not fits or max(away) > _SAME_PIXEL:
+    corners = np.array([affine @ np.append(np.where(corner, last, 0), 1) for corner in np.ndindex(*(2,) * ndim)])
+    if np.abs(corners - np.rint(corners)).max() > _SAME_PIXEL:
         return None
-    turned = order != tuple(range(ndim)) or bool(flipped)
-    frames = _TurnedFrames(series.frames, order, flipped) if turned else series.frames
-    note = "its rows or columns run another way than those of the series: placed by its geometry, in the order of the series"
-    return _on_the_grid(registered, replace(series, grid=registered.grid, frames=frames)), (note,) if turned else ()
+    order = tuple(int(np.flatnonzero(row)[0]) for row in whole)
+    flipped = tuple(k for k, row in enumerate(whole) if row.sum() < 0)
+    start = tuple(int(value) for value in np.rint(corners.min(axis=0)))
+    covers = not any(start) and tuple(series.grid.shape[k] for k in order) == tuple(target)
+    if not covers and not part:
+        return None
+    notes = []
+    if order != tuple(range(ndim)) or flipped:
+        notes.append("its rows or columns run another way than those of the series: placed by geometry, in the series' order")
+    if not covers:
+        notes.append("it covers another part of the lattice of the series: what lies beyond it gets the label 0")
+    frames = _RearrangedFrames(series.frames, order, flipped, start, target) if notes else series.frames
+    return _on_the_grid(registered, replace(series, grid=registered.grid, frames=frames)), tuple(notes)
 
 
 def _on_the_grid(registered: RegisteredSeries, series: ImageSeries) -> ImageSeries:

@@ -16,7 +16,7 @@ from r2n2.quantities import exact_number
 from r2n2.registration.results import FrameStatus
 from r2n2.results.reader import FrameMetrics
 
-__all__ = ["SliceError", "edited_note", "read_tre_table", "slice_errors", "slice_table_csv", "tre_summary_csv", "tre_table_csv"]
+__all__ = ["SliceError", "read_tre_table", "slice_errors", "slice_table_csv", "status_notes", "tre_summary_csv", "tre_table_csv"]
 
 _LISTED = 10
 
@@ -30,13 +30,20 @@ def tre_table_csv(table: TRETable) -> str:
     return table_text(["id", "frame", "before_mm", "tre_mm", "inside"], rows, text=("id",))
 
 
-def edited_note(metrics: Iterable[FrameMetrics]) -> tuple[str, ...]:
-    """What a reader of errors must know of frames whose registration a person has edited; nothing if there are none."""
-    frames = [str(row.frame) for row in metrics if row.status is FrameStatus.EDITED]
-    if not frames:
-        return ()
-    listed = ", ".join(frames[:_LISTED]) + (f", ... ({len(frames)} in all)" if len(frames) > _LISTED else "")
-    return (f"The registration of frames {listed} was edited by hand (status edited): their errors are those of the edited one.",)
+def status_notes(metrics: Iterable[FrameMetrics]) -> tuple[str, ...]:
+    """What a reader of errors must know of frames whose registration was edited, or is doubtful; nothing if there are none."""
+    frames: dict[FrameStatus, list[str]] = {FrameStatus.EDITED: [], FrameStatus.DOUBTFUL: []}
+    for row in metrics:
+        frames.get(row.status, []).append(str(row.frame))
+    told = {
+        FrameStatus.EDITED: "was edited by hand (status edited): their errors are those of the edited one",
+        FrameStatus.DOUBTFUL: "is doubtful (status doubtful): look at them in the report",
+    }
+    return tuple(f"The registration of frames {_some(frames[status])} {told[status]}." for status in frames if frames[status])
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f", ... ({len(names)} in all)" if len(names) > _LISTED else "")
 
 
 def read_tre_table(path: Path, reference: int) -> TRETable:

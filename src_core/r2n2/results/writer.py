@@ -42,7 +42,7 @@ from r2n2.results.manifest import (
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.results.reader import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
 from r2n2.results.sequence_file import control_points_archive, read_sequences, sequence_archive, sequence_table
-from r2n2.results.tre_table import edited_note, tre_table_csv
+from r2n2.results.tre_table import status_notes, tre_table_csv
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.runtime.memory import FRAMES_BETWEEN, give_back_freed_memory, peak_memory_mib
 from r2n2.series import ImageSeries, LandmarkSet
@@ -235,7 +235,6 @@ class ResultWriter:
         if render is not None:
             _write_text(self._folder / "report.html", render(self._series, registered, errors))
         manifest = self._manifest(files, notes)
-        (self._folder / UNFINISHED_NAME).unlink(missing_ok=True)
         _write_text(self._folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
         self._finished = True
         if self._journal is not None:
@@ -305,7 +304,7 @@ class ResultWriter:
             _LOG.warning("%s", error)
             return None, (str(error),)
         self.doubts = doubts(self._transforms(), self._landmarks, self._reference(), self._series.grid, table)
-        return table, (*self._landmarks.notes, *edited_note(self._ordered()), *table.notes, *self.doubts)
+        return table, (*self._landmarks.notes, *status_notes(self._ordered()), *table.notes, *self.doubts)
 
     def _write_transforms(self) -> list[str]:
         written = []

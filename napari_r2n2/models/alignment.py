@@ -147,19 +147,22 @@ def common_reference(series: Sequence[ImageSeries], reference: int | str) -> int
         return resolve_reference(shortest, reference)
     # Each relative to its own mean, so that no bright slice decides alone.
     shares = np.array([_means(item, len(shortest)) for item in series])
-    usual = np.nanmean(shares, axis=0) if np.isfinite(shares).any(axis=0).all() else np.full(len(shortest), np.nan)
-    if np.isnan(usual).any():
+    usual = shares.mean(axis=0)  # NaN where a frame cannot serve in one of them
+    if np.isnan(usual).all():
         return resolve_reference(shortest, "auto")
-    return int(np.abs(usual - usual.mean()).argmin())
+    return int(np.nanargmin(np.abs(usual - np.nanmean(usual))))
 
 
 def _means(series: ImageSeries, count: int) -> NDArray[np.float64]:
-    """Mean intensity of the first frames over that of all of them; NaN where a frame has no pixel to look at."""
+    """Mean intensity of the first frames over that of all of them; NaN where a frame cannot be used."""
     from r2n2.preprocessing import one_channel
 
     means = np.full(count, np.nan)
     for index in range(count):
-        values = np.asarray(one_channel(series.frame(index)), dtype=np.float64)
+        try:
+            values = np.asarray(one_channel(series.frame(index)), dtype=np.float64)
+        except (OSError, ValueError, RuntimeError):
+            continue  # the registration says what is wrong with it
         values = values[np.isfinite(values)]
         if values.size and values.min() < values.max():
             means[index] = values.mean()

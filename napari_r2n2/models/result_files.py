@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_r2n2.models.kept_source import has_file, keep_source, kept_source
+from napari_r2n2.models.kept_source import SOURCE_NAME, has_file, keep_source, kept_source
 from napari_r2n2.models.registration import FrameKey, Registration
 
 if TYPE_CHECKING:
     from r2n2.results.reader import RegisteredSeries
     from r2n2.series import ImageSeries, LandmarkSet
 
-__all__ = ["FileProgress", "export_results", "holds_result", "open_results", "result_folder"]
+__all__ = ["SOURCE_NAME", "FileProgress", "export_results", "holds_result", "open_results", "result_folder"]
 
 _FINISHED_NAME = "run.json"
 _UNFINISHED_PREFIX = ".r2n2-unfinished-"

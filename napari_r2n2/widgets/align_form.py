@@ -114,7 +114,7 @@ class AlignForm(QWidget):
         self._steps = _spin(1, 500, 25, "Length of the sequence: so many Gaussians of seven numbers describe a deformation.")
         self._batch = _spin(0, 1024, 0, "Frames aligned at once; fewer need less memory and appear sooner.")
         self._batch.setSpecialValueText("automatic")
-        self._warm = QCheckBox("start from the neighbour in time")
+        self._warm = QCheckBox("from the neighbour")
         self._warm.setToolTip("Start each frame from the result of its neighbour instead of from no displacement.")
         self._device = device_combo(preferred.device)
         self._lay_out()

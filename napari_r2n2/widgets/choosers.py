@@ -150,7 +150,8 @@ class SeriesChooser(QObject):
             data, options = slices_first(layer)
             self.axes_box.setCurrentIndex(0)
             layer.visible = False
-            self.choose(self._viewer.add_image(data, **options))
+            # Of the viewer behind the plugin's proxy: what a proxy gives is a proxy, too, and not the layer in the list.
+            self.choose(getattr(self._viewer, "__wrapped__", self._viewer).add_image(data, **options))
             return
         self._changed()
 

@@ -15,7 +15,7 @@ _LEAST_HEIGHT = 150
 class Dock(QScrollArea):
     """Base of the dock widgets: they lie on each other as tabs, as beside each other none would have room."""
 
-    _placed = False
+    _placed = _lies = False
 
     def fill(self, column: QLayout) -> None:
         """Show this layout."""
@@ -50,11 +50,16 @@ class Dock(QScrollArea):
     def _lie_on_others(self) -> None:
         """Become a tab of another dock of ours, and the one in front."""
         mine, window = _dock_of(self), self.window()
+        self._lies = True
+        if mine is not None:
+            # The plugin's name behind it would leave a tab no room for its own.
+            mine.setWindowTitle(mine.windowTitle().partition(" (")[0])
         if mine is None or not isinstance(window, QMainWindow) or mine.isFloating():
             return
         for other in window.findChildren(Dock):
             theirs = _dock_of(other)
-            if theirs is None or theirs is mine or theirs.isFloating() or not theirs.isVisibleTo(window):
+            # Those that are still to be placed come to this one by themselves.
+            if other is self or not other._lies or theirs is None or theirs.isFloating() or not theirs.isVisibleTo(window):
                 continue
             if mine not in window.tabifiedDockWidgets(theirs):
                 window.tabifyDockWidget(theirs, mine)

@@ -202,7 +202,7 @@ class ResultPanel(QWidget):
             self._say("The slice positions of this result differ in size; open one of its sub-folders.", problem=True)
             return
         data, options, _kind = made[0]
-        layer = self._viewer.add_image(data, **options)
+        layer = self._results.viewer.add_image(data, **options)
         self._results.session.show(registration)
         self._results.begin(Place.of(layer, axes_of(layer)), layer)
         self._results.show(View.GAUSSIANS)

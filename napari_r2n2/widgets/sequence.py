@@ -104,6 +104,7 @@ class SequenceWidget(Dock):
 
     def _build(self) -> None:
         self._title = QLabel()
+        self._title.setWordWrap(True)
         self._play = _toggle("Play", "Play the sequence as a movie (Alt+P).")
         self._first = QPushButton("Before")
         self._first.setToolTip("Step 0: the frame as it came.")

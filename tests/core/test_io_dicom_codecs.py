@@ -115,6 +115,7 @@ def test_streams_that_declare_nothing_are_damage(tmp_path, syntax, stream):
     path = make.save(_compressed(NOISE, stream, syntax), tmp_path / "a.dcm")
     with pytest.raises(ReadError, match=r"a\.dcm \(InstanceNumber 1\): the compressed pixels"):
         read_dicom(path)
+    assert "the compressed pixels" in list_dicom(path).groups[0].problems[0]
 
 
 def test_a_stream_larger_than_the_header_is_refused_before_decoding(tmp_path):

@@ -30,6 +30,9 @@ CONTRASTS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"ContrastBolusAgentPhase": "PRE_CONTRAST"}, {"ContrastBolusAgentPhase": "ARTERIAL"}, "ContrastBolusAgentPhase ARTERIAL"),
     ({"SequenceName": "fl2d_v150in"}, {"SequenceName": "fl2d_v150ap"}, "SequenceName no. 2"),
     ({"AcquisitionNumber": 1}, {"AcquisitionNumber": 2}, "AcquisitionNumber 2"),
+    ({"ScanOptions": "PFP"}, {"ScanOptions": ["PFP", "FS"]}, "ScanOptions FS"),
+    ({"VelocityEncodingMaximumValue": 100.0}, {"VelocityEncodingMaximumValue": 150.0}, "VelocityEncodingMaximumValue 150 cm per s"),
+    ({"PixelBandwidth": "500"}, {"PixelBandwidth": "1000"}, "PixelBandwidth 1000 Hz"),
 ]
 KINDS: list[tuple[dict[str, Any], dict[str, Any], str]] = [
     ({"ComplexImageComponent": "MAGNITUDE"}, {"ComplexImageComponent": "PHASE"}, "ComplexImageComponent PHASE"),
@@ -184,6 +187,47 @@ def test_cardiac_cycles_of_several_temporal_positions_are_set_apart(tmp_path):
     assert_allclose([series.times_s for series in found], [(0, 0.05, 0.1)] * 2)
 
 
+def test_a_cine_acquired_twice_is_known_by_its_times_alone(tmp_path):
+    for k in range(6):
+        values = {"TriggerTime": str(40 * (k % 3)), "AcquisitionTime": f"10050{k // 3}", "ContentTime": None}
+        make.save(make.dataset_of(k, **values), tmp_path / f"{k}.dcm")
+    groups = list_dicom(tmp_path).groups
+    assert [(group.label, group.frames, group.time_tag) for group in groups] == [
+        ("repetition 1", 3, "TriggerTime"),
+        ("repetition 2", 3, "TriggerTime"),
+    ]
+    (series,) = read_dicom(tmp_path, contrast_series=True)
+    assert len(series) == 6
+
+
+@pytest.mark.parametrize("pointer", [0x00211188, 0x0048_0106], ids=["private", "optical path"])
+def test_a_dimension_of_unknown_meaning_is_no_time(tmp_path, pointer):
+    dataset = make.enhanced(1, 6)
+    tags = (0x00209056, 0x00209128, pointer)
+    dataset.DimensionIndexSequence = [make._item(DimensionIndexPointer=tag) for tag in tags]
+    for k, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        group.FrameContentSequence = [make._item(DimensionIndexValues=[1, 1 + k // 2, 1 + k % 2], TemporalPositionIndex=1 + k // 2)]
+    path = make.save(dataset, tmp_path / "enhanced.dcm")
+    assert [len(series) for series in read_dicom(path)] == [3, 3]
+
+
+def test_a_dimension_that_counts_single_frames_splits_none(tmp_path):
+    dataset = make.enhanced(1, 4)
+    dataset.DimensionIndexSequence = [make._item(DimensionIndexPointer=0x00211188)]
+    for k, group in enumerate(dataset.PerFrameFunctionalGroupsSequence):
+        group.FrameContentSequence = [make._item(DimensionIndexValues=[1 + k])]
+    assert [len(series) for series in read_dicom(make.save(dataset, tmp_path / "enhanced.dcm"))] == [4]
+
+
+def test_ge_tells_the_component_in_an_element_of_its_own(tmp_path):
+    for k in range(6):
+        dataset = make.dataset_of(k, TriggerTime=None)
+        dataset.private_block(0x0043, "GEMS_PARM_01", create=True).add_new(0x2F, "SS", 2 * (k % 2))
+        make.save(dataset, tmp_path / f"{k}.dcm")
+    labels = [group.label for group in list_dicom(tmp_path).groups]
+    assert labels == ["ComplexImageComponent MAGNITUDE", "ComplexImageComponent REAL"]
+
+
 @pytest.mark.parametrize("same_size", [True, False])
 def test_loops_of_one_series_stay_loops(tmp_path, same_size):
     for k in range(3):
@@ -263,3 +307,26 @@ def test_mosaic_of_unknown_make_is_refused_by_name(tmp_path, private):
     with pytest.raises(ReadError, match=r"Siemens MOSAIC.*convert the files first"):
         read_dicom(tmp_path)
     assert "MOSAIC" in list_dicom(tmp_path).groups[0].problems[0]
+
+
+def test_register_records_that_contrasts_were_joined(tmp_path, capsys):
+    from r2n2.cli import main
+    from r2n2.io import read_series
+    from r2n2.results.manifest import input_sha256
+    from r2n2.results.reader import read_result
+
+    (tmp_path / "in").mkdir()
+    pixels = np.random.default_rng(1).integers(0, 900, (3, 24, 30)).astype(np.int16)
+    for k, echo in enumerate(("1", "5", "9")):
+        make.save(make.dataset_of(k, pixels[k], EchoTime=echo), tmp_path / "in" / f"{k}.dcm")
+    (tmp_path / "quick.toml").write_text('method = "bspline"\n[bspline]\niterations = 1\n')
+    command = ["register", str(tmp_path / "in"), "-o", str(tmp_path / "out"), "--config", str(tmp_path / "quick.toml")]
+    assert main(command) == 3
+    assert "EchoTime (1 ms, 5 ms, 9 ms); pass --contrast-series" in capsys.readouterr().err
+    assert main(["info", str(tmp_path / "in")]) == 3
+    assert main(["info", str(tmp_path / "in"), "--contrast-series"]) == 0
+    assert main([*command, "--contrast-series"]) == 0
+    record = read_result(tmp_path / "out").manifest.input
+    assert record.selection == {"contrast_series": True}
+    (again,) = read_series(record.path, **record.selection)
+    assert input_sha256(again) == record.sha256

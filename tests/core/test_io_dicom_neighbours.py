@@ -236,9 +236,26 @@ def test_the_region_that_covers_the_ultrasound_image_gives_its_pixel_size(tmp_pa
         assert read_dicom(path, spacing=(0.5, 0.5))[0].grid.spacing == (0.5, 0.5)
 
 
-def test_magnification_takes_the_detectors_spacing_into_the_patient(tmp_path):
-    values = {"PixelSpacing": None, "ImagerPixelSpacing": [0.3, 0.6], "EstimatedRadiographicMagnificationFactor": "1.5"}
-    make.write_series(tmp_path, 2, **values)
+@pytest.mark.parametrize(
+    "values",
+    [{"EstimatedRadiographicMagnificationFactor": "1.5"}, {"DistanceSourceToDetector": "1200", "DistanceSourceToPatient": "800"}],
+    ids=["factor", "distances"],
+)
+def test_magnification_takes_the_detectors_spacing_into_the_patient(tmp_path, values):
+    make.write_series(tmp_path, 2, PixelSpacing=None, ImagerPixelSpacing=[0.3, 0.6], **values)
     (series,) = read_dicom(tmp_path)
     assert series.grid.spacing == (0.2, 0.4)
-    assert any("divided by EstimatedRadiographicMagnificationFactor 1.5" in note for note in series.notes)
+    assert any("ImagerPixelSpacing" in note and "1.5" in note for note in series.notes)
+
+
+def test_video_streams_are_named_and_not_damaged(tmp_path):
+    from pydicom.encaps import encapsulate
+
+    dataset = make.ultrasound(4)
+    dataset.PixelData = encapsulate([b"a stream of all frames"])
+    dataset["PixelData"].VR = "OB"
+    dataset.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.102"
+    path = make.save(dataset, tmp_path / "video.dcm")
+    with pytest.raises(ReadError, match=r"pixels encoded as MPEG-4.*cannot be read; convert the files first"):
+        read_dicom(path)
+    assert "MPEG-4" in list_dicom(path).groups[0].problems[0]

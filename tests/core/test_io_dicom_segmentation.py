@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import dicom_factory as make
 import numpy as np
 import pytest
@@ -111,3 +114,12 @@ def test_a_cut_segmentation_is_a_typed_error(tmp_path):
         path.write_bytes(whole[:size])
         with pytest.raises(ReadError, match=r"seg\.dcm"):
             read_segmentation(path)
+
+
+def test_the_code_of_the_page_on_dicom_runs(tmp_path, monkeypatch, capsys):
+    make.save(make.segmentation({2: LIVER, 7: LESION}, NAMES), tmp_path / "segmentation.dcm")
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "how-to" / "dicom.md"
+    (code,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    exec(compile(code, "dicom.md", "exec"), {})
+    assert capsys.readouterr().out.startswith("{2: 'Liver', 7: 'Lesion, left'}\n[(30.0, 20.0, 10.0)")

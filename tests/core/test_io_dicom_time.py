@@ -36,6 +36,21 @@ def test_a_delay_after_the_r_wave_is_no_time(tmp_path):
     )
 
 
+def test_one_moment_for_all_frames_is_passed_over(tmp_path):
+    _write(tmp_path, TriggerTime="600", AcquisitionDateTime="20240101100500", AcquisitionTime=lambda k: f"1005{2 * k:02d}")
+    tag, order, series = _order(tmp_path)
+    assert (tag, order) == ("AcquisitionTime", list(range(6)))
+    assert_allclose(series.times_s, range(0, 12, 2))
+
+
+def test_acquisition_date_and_time_in_one_element(tmp_path):
+    moments = [f"2024010{1 + k // 3}{'235958' if k < 3 else '000001'}.{k % 3}" for k in range(6)]
+    _write(tmp_path, TriggerTime=None, AcquisitionTime=None, ContentTime=None, AcquisitionDateTime=lambda k: moments[k])
+    tag, order, series = _order(tmp_path)
+    assert (tag, order) == ("AcquisitionDateTime", list(range(6)))
+    assert_allclose(series.times_s, (0, 0.1, 0.2, 3, 3.1, 3.2))
+
+
 def test_a_sawtooth_of_delays_is_no_time(tmp_path):
     delays = [35, 85, 135, 41, 92, 143]
     _write(tmp_path, TriggerTime=lambda k: str(delays[k]), AcquisitionTime=None, ContentTime=None)

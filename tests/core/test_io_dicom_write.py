@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import tempfile
 from pathlib import Path
@@ -284,3 +285,17 @@ def test_a_series_without_study_gets_one_of_its_content(tmp_path):
     studies = {pydicom.dcmread(path).StudyInstanceUID for path in paths}
     assert len(studies) == 1
     assert studies != {stand_in("study")}
+
+
+@pytest.mark.parametrize(
+    "change", [(b"\x08\0\x33\0TM", b"\x08\0\x33\0T\x06"), (b"\x08\0\x33\0TM", b"\x02\0\x33\0TM")], ids=["type", "group"]
+)
+def test_headers_that_cannot_be_written_again_are_a_typed_error_or_left_out(tmp_path, change):
+    path = make.write_series(tmp_path / "in", 1)[0]
+    path.write_bytes(path.read_bytes().replace(*change))
+    (series,) = read_dicom(path)
+    (tmp_path / "out").mkdir()
+    with contextlib.suppress(ReadError):
+        write_dicom_series(tmp_path / "out", series, [(0, series.frame(0))], keep_headers=True)
+    write_dicom_series(tmp_path / "out", series, [(0, series.frame(0))])
+    assert_array_equal(read_dicom(tmp_path / "out")[0].frames[0], series.frames[0])

@@ -126,7 +126,7 @@ def test_pixels_that_hold_no_number_are_counted_in_every_frame() -> None:
     frames[2, 0, 10:20, 20:25] = np.nan
     config = make.FAST.model_copy(update={"reference": 0})
     results = {r.frame: r for p in register_series(ImageSeries(frames, make.GRID), config) for r in p.finished}
-    assert results[0].message == "frame 0: 1 pixels (0.02 %) are NaN or infinite and do not count"
+    assert results[0].message == "frame 0: 1 pixel (0.02 %) is NaN or infinite and does not count"
     assert results[1].message == ""
     assert results[2].message == "frame 2: 50 pixels (0.99 %) are NaN or infinite and do not count"
     assert results[2].status is FrameStatus.OK

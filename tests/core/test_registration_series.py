@@ -396,9 +396,15 @@ def test_a_warm_started_series_is_registered() -> None:
     assert [results[k].status for k in range(1, 5)] == [FrameStatus.OK] * 4
 
 
-@pytest.mark.parametrize("name", ["gpu", "cuda:x", "mps", "cpu0", ""])
+@pytest.mark.parametrize("name", ["gpu", "cuda:x", "mps", "cpu0", "", "cuda:", "cuda:²", "cuda:-1", "CUDA", "cuda:0:1", "auto:0"])
 def test_an_unknown_device_is_refused(name: str) -> None:
     with pytest.raises(ResourceError, match="is not known; choose auto, cpu, cuda or cuda:N"):
+        resolve_device(name)
+
+
+@pytest.mark.parametrize("name", ["cpu:0", "cpu:3"])
+def test_the_processor_has_no_number(name: str) -> None:
+    with pytest.raises(ResourceError, match=f"'{name}' is not known, as the processor is one device; choose cpu"):
         resolve_device(name)
 
 

@@ -27,6 +27,7 @@ from r2n2.network.checkpoint import save_network
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, batch_size, register_series
 from r2n2.results.journal import JOURNAL_NAME, read_journal
 from r2n2.results.reader import read_result
+from r2n2.results.writer import ResultWriter
 from r2n2.runtime.signals import Interrupted
 from r2n2.series import ImageSeries
 
@@ -370,7 +371,8 @@ def test_what_makes_a_run_another(
         # The settings say "auto" in both parts, and the machine's memory was lost between them.
         monkeypatch.setattr("r2n2.registration.precision._remembered", lambda config, device: "bfloat16")
     else:
-        monkeypatch.setattr("r2n2.registration.resolve_device", lambda name: torch.device("cpu:0"))
+        plain = ResultWriter._head
+        monkeypatch.setattr(ResultWriter, "_head", lambda *given: plain(*given).model_copy(update={"device": "cuda:1"}))
     capsys.readouterr()
     assert run(mine, out, *options) == 0
     assert "starting anew" in capsys.readouterr().err

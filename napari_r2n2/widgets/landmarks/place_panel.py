@@ -96,7 +96,7 @@ class PlacePanel(QWidget):
             "Landmark that a click places: the next one in order, or always the one chosen here. New names can be typed."
         )
         self.next = _button("Next frame", "Go to the next frame that lacks landmarks of the reference. Key: N")
-        self.jump = QCheckBox("Go on when a frame is complete")
+        self.jump = QCheckBox("Go on when complete")
         self.jump.setChecked(self._model.jumps)
         self.jump.setToolTip("After the last landmark of a frame, show the next frame that lacks some.")
         self.undo = _button("Undo", "")

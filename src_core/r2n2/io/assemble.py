@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.geometry import Grid
 from r2n2.io.axes import axes_question, check_axes
-from r2n2.io.checks import check_dtype, check_spacing
+from r2n2.io.checks import check_dtype, check_spacing, read_errors
 from r2n2.io.placement import Placement, plane_grid, slice_grids
 from r2n2.quantities import spacing_text
 from r2n2.series import ImageSeries
@@ -66,6 +66,8 @@ class LazyFrames:
     z: int
     convert: Convert | None = None
     converted_dtype: np.dtype[Any] | None = None
+    path: Path = Path()
+    """What to call the file in messages."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -82,7 +84,8 @@ class LazyFrames:
     def __getitem__(self, index: int) -> NDArray[Any]:
         """Frame ``index`` (C, Y, X)."""
         where = tuple({"T": index, "Z": self.z}.get(axis, slice(None)) for axis in self.axes)
-        frame = np.asarray(self.array[where])
+        with read_errors(self.path, f"a frame, number {index},"):
+            frame = np.asarray(self.array[where])
         left = self.axes.replace("T", "").replace("Z", "").replace("S", "C")
         if "C" not in left:
             frame, left = frame[None], "C" + left
@@ -143,7 +146,7 @@ def assemble(
 def _one_slice(
     content: FileContent, letters: str, index: int, count: int, spacing: tuple[float, ...] | None, notes: tuple[str, ...]
 ) -> ImageSeries:
-    frames = LazyFrames(content.array, letters, index, content.convert, content.dtype)
+    frames = LazyFrames(content.array, letters, index, content.convert, content.dtype, content.path)
     grid, patient = _grids(content, frames.shape[2:], index)
     if spacing is not None:
         grid, patient = plane_grid(grid, spacing), patient and plane_grid(patient, spacing)

@@ -96,6 +96,7 @@ def _signatures(start: bytes, name: str) -> dict[str, bool]:
         "mat": start[:10] == b"MATLAB 5.0" or name.endswith(".mat"),
         "mha": name.endswith((".mha", ".mhd")) and b"=" in start and b"\0" not in start.split(b"=")[0],
         "apng": start[:8] == _PNG and _is_animated(start),
+        "webp": start[:4] == b"RIFF" and start[8:16] == b"WEBPVP8X" and bool(start[20] & 2),
         "pictures": _is_picture(start),
         "video": (start[:4] == b"RIFF" and start[8:12] == b"AVI ") or start[4:8] in _VIDEO_BOXES or start.startswith(_VIDEO_STARTS),
     }

@@ -219,7 +219,8 @@ def _found(path: str | os.PathLike[str]) -> _Found:
     ((kind, files),) = files_by_kind(entries).items()
     # The pixels of a header lie beside it under another name.
     parts = {file.stem for file in files} if kind in ("mha", "nrrd", "nifti") else set()
-    skipped = tuple(entry for entry in entries if entry not in files and entry.stem not in parts)
+    chosen = set(files)  # a folder may hold a hundred thousand
+    skipped = tuple(entry for entry in entries if entry not in chosen and entry.stem not in parts)
     return _Found(place, kind, tuple(files), skipped)
 
 

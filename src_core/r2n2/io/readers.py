@@ -24,6 +24,7 @@ _READERS = {
     "zarr": "r2n2.io.omezarr.reader:read_zarr",
     "gif": "r2n2.io.pictures.animations:read_gif",
     "apng": "r2n2.io.pictures.animations:read_apng",
+    "webp": "r2n2.io.pictures.animations:read_webp",
     "video": "r2n2.io.pictures.video:read_video",
 }
 _NAMED = frozenset({"npz", "mat", "hdf5", "zarr", "tiff"})  # may hold several images, of which one is chosen by its name

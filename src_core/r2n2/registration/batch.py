@@ -131,7 +131,12 @@ def masked_note(frame: LoadedFrame) -> str:
     if not count:
         return ""
     share = 100 * count / frame.valid.numel()
-    return f"frame {frame.index}: {count} pixels ({share:.2g} %) are NaN or infinite and do not count"
+    what = (
+        "1 pixel ({} %) is NaN or infinite and does not count"
+        if count == 1
+        else "{1} pixels ({0} %) are NaN or infinite and do not count"
+    )
+    return f"frame {frame.index}: " + what.format(f"{share:.2g}", count)
 
 
 def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> tuple[str, ...]:

@@ -235,7 +235,6 @@ class ResultWriter:
         if render is not None:
             _write_text(self._folder / "report.html", render(self._series, registered, errors))
         manifest = self._manifest(files, notes)
-        (self._folder / UNFINISHED_NAME).unlink(missing_ok=True)
         _write_text(self._folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
         self._finished = True
         if self._journal is not None:

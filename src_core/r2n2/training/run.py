@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from r2n2 import __version__
 from r2n2.errors import ArgumentError
-from r2n2.io.atomic import atomic_write, resource_errors
+from r2n2.io.atomic import atomic_write, check_writable, resource_errors
 from r2n2.network import RecurrentNetwork
 from r2n2.network.checkpoint import save_network
 from r2n2.registration import resolve_device
@@ -98,6 +101,7 @@ def train(
     team = processes or Processes.alone()
     if state_files(folder) and not resume:
         raise ArgumentError(f"{folder}: holds a training run already; give --resume to go on with it, or another folder")
+    check_writable(folder)
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder) if team.leads else nullcontext():
@@ -113,6 +117,7 @@ def _train(
     stop: Callable[[], bool],
     start: RecurrentNetwork | None,
 ) -> Iterator[Trained]:
+    team.require_alike(**_started_with(config, stock) if team.world > 1 else {})
     if config.stock.thorax_seeds[0] < config.stock.thorax_seeds[1]:
         from r2n2.simulation.people import thorax_pairs
 
@@ -141,6 +146,12 @@ def _train(
         validated = state.counters.get("validated", state.step if (folder / WEIGHTS_FILE).is_file() else -1)
     run = _Run(config, folder, trainer, team, _validation_batch(config, held), held, best, before_s, validated)
     yield from run.updates(stop, tuple(notes))
+
+
+def _started_with(config: TrainingConfig, stock: Stock) -> dict[str, object]:
+    """What every process of a team must have in common; folders may have other names on other machines."""
+    settings = config.model_dump(mode="json", exclude={"stock": {"folders", "masks"}, "init": True, "seed": True})
+    return {"version": (__version__, torch.__version__), "seed": config.seed, "settings": settings, "images": stock.sha256()}
 
 
 def _judged_by(settings: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from r2n2.io.dicom.values import FunctionalGroups, clean_uid, integer, number, numbers, private_value, text, words
 
-__all__ = ["ATTRIBUTES", "Attribute", "Value", "acquisition_number", "frame_attributes"]
+__all__ = ["ATTRIBUTES", "Attribute", "Value", "acquisition_number", "frame_attributes", "other_dimensions"]
 
 Value = float | tuple[float, ...] | frozenset[str] | str
 """A number, a direction, the words of an image type, or a name that is compared but never shown."""
@@ -50,9 +50,19 @@ ATTRIBUTES: Mapping[str, Attribute] = {
     "FlipAngle": Attribute(unit=" degrees", relative=0.02, absolute=0.1),
     "RepetitionTime": Attribute(unit=" ms", relative=0.1, absolute=0.5),
     "ContrastBolusAgentPhase": Attribute(),
+    "ASLContext": Attribute(),
+    "MagnetizationTransfer": Attribute(),
+    "ScanOptions": Attribute(),
+    "ScanningSequence": Attribute(),
+    "SequenceVariant": Attribute(),
+    "VelocityEncodingMaximumValue": Attribute(unit=" cm per s", relative=0.01),
     "VelocityEncodingDirection": Attribute(absolute=0.02),
+    "TagAngleFirstAxis": Attribute(unit=" degrees", absolute=1),
     "DiffusionGradientOrientation": Attribute(absolute=0.02),
     "EchoNumbers": Attribute(),
+    "EchoTrainLength": Attribute(),
+    "NumberOfAverages": Attribute(),
+    "PixelBandwidth": Attribute(unit=" Hz", relative=0.02),
     "KVP": Attribute(unit=" kV", relative=0.02, absolute=1),
     "StageNumber": Attribute(),
     "ViewNumber": Attribute(),
@@ -69,30 +79,43 @@ ATTRIBUTES: Mapping[str, Attribute] = {
 }
 
 _KEYWORDS = {"EchoTime": ("EffectiveEchoTime", "EchoTime"), "InversionTime": ("InversionTimes", "InversionTime")}
-_NUMBERS = ("InversionTime", "EchoTime", "FlipAngle", "RepetitionTime", "EchoNumbers", "KVP", "StageNumber", "ViewNumber")
+_NUMBERS = (
+    *("InversionTime", "EchoTime", "FlipAngle", "RepetitionTime", "EchoNumbers", "KVP", "StageNumber", "ViewNumber"),
+    *("VelocityEncodingMaximumValue", "TagAngleFirstAxis", "EchoTrainLength", "NumberOfAverages", "PixelBandwidth"),
+)
+_WORDS = ("ContrastBolusAgentPhase", "ASLContext", "MagnetizationTransfer", "ScanOptions", "ScanningSequence", "SequenceVariant")
+_GE_COMPONENTS = ("MAGNITUDE", "PHASE", "REAL", "IMAGINARY")
+_KNOWN_KEYWORDS = {*ATTRIBUTES, "EffectiveEchoTime", "InversionTimes", "FrameType"}
 _DIRECTIONS = ("VelocityEncodingDirection", "DiffusionGradientOrientation")
 _NAMES = ("SequenceName", "ReceiveCoilName", "TransmitCoilName", "ConvolutionKernel")
 _B_VALUE_BLOCKS = {(0x0019, 0x0C), (0x0043, 0x39), (0x2001, 0x03), (0x0065, 0x09)}
+_DIMENSIONS_OF_PLACE_OR_TIME = (
+    *("StackID", "InStackPositionNumber", "ImagePositionPatient", "ImageOrientationPatient", "PlanePositionSequence"),
+    *("TemporalPositionIndex", "TemporalPositionTimeOffset", "FrameAcquisitionDateTime", "FrameReferenceDateTime", "TriggerTime"),
+    *("NominalCardiacTriggerDelayTime", "ActualCardiacTriggerDelayTime", "NominalPercentageOfCardiacPhase", "CardiacCyclePosition"),
+    *("NominalRespiratoryTriggerDelayTime", "ActualRespiratoryTriggerDelayTime", "NominalPercentageOfRespiratoryPhase"),
+    *("RespiratoryCyclePosition", "FrameAcquisitionNumber", "FrameAcquisitionDuration", "ReferencedSegmentNumber"),
+)
 _GE_SCALE = 1_000_000_000
 
 
 def frame_attributes(groups: FunctionalGroups, index: int) -> dict[str, Value]:
     """The attributes that the header of frame ``index`` holds, from its functional groups or the data set."""
     found: dict[str, Value | None] = {
-        "ComplexImageComponent": frozenset(words(groups.any_holder("ComplexImageComponent"), "ComplexImageComponent")) or None,
+        "ComplexImageComponent": _component(groups),
         "ImageType": _image_type(groups),
-        "ContrastBolusAgentPhase": frozenset(words(groups.any_holder("ContrastBolusAgentPhase"), "ContrastBolusAgentPhase"))
-        or None,
         "DiffusionBValue": _b_value(groups),
     }
+    for name in _WORDS:
+        found[name] = frozenset(words(groups.holder(name), name)) or None
     for name in _NUMBERS:
         keywords = _KEYWORDS.get(name, (name,))
-        values = (numbers(groups.any_holder(keyword), keyword) for keyword in keywords)
+        values = (numbers(groups.holder(keyword), keyword) for keyword in keywords)
         found[name] = next((v[0] if len(v) == 1 else v for v in values if v is not None and math.isfinite(v[0])), None)
     for name in _DIRECTIONS:
-        found[name] = numbers(groups.any_holder(name), name, 3)
+        found[name] = numbers(groups.holder(name), name, 3)
     for name in _NAMES:
-        found[name] = _hidden(text(groups.any_holder(name), name))
+        found[name] = _hidden(text(groups.holder(name), name))
     coil = private_value(groups.dataset, 0x0051, 0x0F)
     if coil:
         found["ReceiveCoilName"] = _hidden(f"{found['ReceiveCoilName'] or ''} {coil}")
@@ -104,19 +127,45 @@ def frame_attributes(groups: FunctionalGroups, index: int) -> dict[str, Value]:
 
 def acquisition_number(groups: FunctionalGroups) -> int | None:
     """Number of the acquisition that a frame belongs to."""
-    own = integer(groups.holder("FrameContentSequence", "FrameAcquisitionNumber"), "FrameAcquisitionNumber")
+    own = integer(groups.holder("FrameAcquisitionNumber"), "FrameAcquisitionNumber")
     return integer(groups.dataset, "AcquisitionNumber") if own is None else own
 
 
+def other_dimensions(groups: FunctionalGroups) -> dict[str, int]:
+    """Index in every dimension of an enhanced file that is none of place, time or a known attribute."""
+    from pydicom.datadict import keyword_for_tag
+
+    values = numbers(groups.holder("DimensionIndexValues"), "DimensionIndexValues")
+    items = groups.dataset.get("DimensionIndexSequence") or []
+    if values is None or len(values) != len(items):
+        return {}
+    found = {}
+    for item, value in zip(items, values, strict=True):
+        pointer = item.get("DimensionIndexPointer")
+        name = keyword_for_tag(pointer) if isinstance(pointer, int) else ""
+        if name not in _DIMENSIONS_OF_PLACE_OR_TIME and name not in _KNOWN_KEYWORDS and isinstance(pointer, int):
+            found[name or f"({pointer >> 16:04x},{pointer & 0xFFFF:04x})"] = int(value)
+    return found
+
+
+def _component(groups: FunctionalGroups) -> frozenset[str] | None:
+    """Magnitude, phase, real or imaginary part, from the standard's element or GE's own."""
+    told = frozenset(words(groups.holder("ComplexImageComponent"), "ComplexImageComponent"))
+    own = number({"n": private_value(groups.dataset, 0x0043, 0x2F)}, "n")
+    if not told and own is not None and own in range(len(_GE_COMPONENTS)):
+        return frozenset({_GE_COMPONENTS[int(own)]})
+    return told or None
+
+
 def _image_type(groups: FunctionalGroups) -> frozenset[str] | None:
-    frame_type = words(groups.any_holder("FrameType"), "FrameType")
+    frame_type = words(groups.holder("FrameType"), "FrameType")
     kinds = frame_type or words(groups.dataset, "ImageType")
     return frozenset(word for word in kinds if word) or None
 
 
 def _b_value(groups: FunctionalGroups) -> float | None:
     """The b-value in s/mm2, from the standard's element or the vendor's own."""
-    value = number(groups.any_holder("DiffusionBValue"), "DiffusionBValue")
+    value = number(groups.holder("DiffusionBValue"), "DiffusionBValue")
     if value is not None and math.isfinite(value):
         return value
     for group, element in _B_VALUE_BLOCKS:
@@ -129,7 +178,7 @@ def _b_value(groups: FunctionalGroups) -> float | None:
         if math.isfinite(first) and first >= 0:
             return first % _GE_SCALE if group == 0x0043 else first  # GE adds 1e9 to tell its kinds apart
     # Siemens writes it into the name of the sequence, such as *ep_b1000#3
-    match = re.search(r"ep_b(\d+)", text(groups.any_holder("SequenceName"), "SequenceName"))
+    match = re.search(r"ep_b(\d+)", text(groups.holder("SequenceName"), "SequenceName"))
     return float(match[1]) if match and len(match[1]) < 7 else None
 
 

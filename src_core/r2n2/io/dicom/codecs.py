@@ -6,6 +6,7 @@ import struct
 from typing import Any
 
 from r2n2.errors import MissingExtraError, ReadError
+from r2n2.io.dicom.bounded import quiet
 from r2n2.io.dicom.frame import FrameHeader
 
 __all__ = ["choose_decoder", "declared_shape"]
@@ -43,7 +44,8 @@ def choose_decoder(frame: FrameHeader) -> tuple[Any, str]:
 
     syntax = frame.transfer_syntax
     try:
-        decoder = get_decoder(syntax)
+        with quiet():
+            decoder = get_decoder(syntax)
     except NotImplementedError:
         raise ReadError(f"{frame.path}: pixels encoded as {_name(syntax)} cannot be read; convert the files first") from None
     if decoder.is_native:

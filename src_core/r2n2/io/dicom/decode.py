@@ -22,10 +22,12 @@ from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.tags import PIXEL_TAGS
 from r2n2.io.dicom.values import shown
 
-__all__ = ["DecodedFrames", "decode_frames"]
+__all__ = ["DecodedFrames", "decode_frames", "stream_problem"]
 
 _EXACT_IN_FLOAT32 = 2**24
 _LONGEST_REASON = 160
+_LARGEST_LOOKED_INTO = 2**26
+"""Bytes of a file that is looked into where its pixels are not asked for."""
 _UNPACKED = "_r2n2_unpacked_bits"
 _RLE = "1.2.840.10008.1.2.5"
 _REMEDY = "restore the file, or pass --drop-damaged to leave the frame out"
@@ -105,12 +107,20 @@ def decode_frames(frames: Sequence[FrameHeader], *, drop_damaged: bool, max_byte
     return DecodedFrames(_rescale(pixels, headers, stored_dtype), headers, stored_dtype, tuple(dropped))
 
 
+def stream_problem(frame: FrameHeader) -> str:
+    """What the compressed stream of a frame declares against its header, "" if nothing or if the frame is not compressed."""
+    if not frame.compressed or frame.damage or frame.path.stat().st_size > _LARGEST_LOOKED_INTO:
+        return ""
+    with quiet():
+        return _wrong_stream(_load(frame.path, frame), frame)
+
+
 def _check_size(frames: Sequence[FrameHeader], max_bytes: int) -> None:
     first = frames[0]
     scaled = any((frame.slope, frame.intercept) != (1, 0) for frame in frames)
     item = max(first.bits_allocated // 8, 4 if scaled else 1)
     # two copies live at once: the stored frames and the series made of them
-    need = 2 * len(frames) * first.shape[0] * first.shape[1] * max(first.samples, 3 if "PALETTE" in first.photometric else 1) * item
+    need = 2 * len(frames) * first.shape[0] * first.shape[1] * first.channels * item
     if need > max_bytes:
         raise ResourceError(
             f"{first.path}: {len(frames)} frames of {first.shape[0]} x {first.shape[1]} pixels need {need / 2**20:.0f} MiB, "
@@ -160,6 +170,8 @@ def _decode(dataset: Any, frame: FrameHeader) -> NDArray[Any] | str:
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         return "a pixel is not a finite number"
     channels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    if len(channels) != frame.channels:
+        return f"the pixels decode to {len(channels)} channels, the header says {frame.channels}"
     if frame.photometric == "MONOCHROME1" and channels.dtype.kind in "iu":
         low = -(2 ** (frame.bits_stored - 1)) if frame.signed else 0
         high = low + 2**frame.bits_stored - 1

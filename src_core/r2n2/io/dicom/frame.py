@@ -25,6 +25,8 @@ class FrameHeader:
         (row, column) distance = (y, x) in mm, or None where unknown or unusable.
     position_mm, orientation
         ImagePositionPatient and ImageOrientationPatient as in the file: LPS, x first; None where missing.
+    compressed
+        Whether the pixels lie in fragments.
     thickness_mm
         Distance to the next slice, or None.
     times
@@ -35,6 +37,8 @@ class FrameHeader:
         What kind of image it is, by name: frames that differ in one are not of one series in time.
     acquisition
         Number of the acquisition, or None.
+    dimensions
+        Index of the frame in every dimension of an enhanced file that is none of place, time or a known attribute.
     grouped
         Whether the file describes each of its frames on its own, so that frames of several files may make one series.
     tile
@@ -60,6 +64,7 @@ class FrameHeader:
     signed: bool
     pixel_keyword: str
     transfer_syntax: str
+    compressed: bool
     slope: float
     intercept: float
     modality: str
@@ -73,6 +78,7 @@ class FrameHeader:
     attributes: Mapping[str, Value] = field(default_factory=dict)
     acquisition: int | None = None
     series_number: int | None = None
+    dimensions: Mapping[str, int] = field(default_factory=dict)
     multiframe: bool = False
     grouped: bool = False
     tile: tuple[int, int] | None = None
@@ -86,3 +92,8 @@ class FrameHeader:
         """How messages call the frame: InstanceNumber, and frame number for multi-frame files."""
         instance = "without InstanceNumber" if self.instance is None else f"InstanceNumber {self.instance}"
         return f"{instance}, frame {self.index}" if self.multiframe else instance
+
+    @property
+    def channels(self) -> int:
+        """Channels after decoding: a palette makes three of one sample."""
+        return 3 if "PALETTE" in self.photometric else self.samples

@@ -111,11 +111,11 @@ def _merge(frames: Sequence[FrameHeader]) -> list[list[FrameHeader]]:
     exact: defaultdict[tuple[object, ...], list[FrameHeader]] = defaultdict(list)
     for frame in frames:
         place = (frame.position_mm, frame.orientation, frame.slice_location if frame.position_mm is None else None)
-        exact[(frame.series_uid, frame.shape, frame.samples, frame.spacing, *place)].append(frame)
+        exact[(frame.series_uid, frame.shape, frame.channels, frame.spacing, *place)].append(frame)
     merged: defaultdict[tuple[object, ...], list[list[FrameHeader]]] = defaultdict(list)
     for members in exact.values():
         first = members[0]
-        candidates = merged[(first.series_uid, first.shape, first.samples)]
+        candidates = merged[(first.series_uid, first.shape, first.channels)]
         match = next((group for group in candidates if _same_plane(group[0], first)), None)
         if match is None:
             candidates.append(list(members))

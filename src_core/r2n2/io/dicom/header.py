@@ -6,18 +6,19 @@ import math
 from pathlib import Path
 from typing import Any
 
-from r2n2.io.dicom.attributes import acquisition_number, frame_attributes
+from r2n2.io.dicom.attributes import acquisition_number, frame_attributes, other_dimensions
 from r2n2.io.dicom.bounded import DamagedDicomError, NotAnImageError
 from r2n2.io.dicom.file import RawHeader, read_raw_header
 from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.mosaic import split_mosaic
 from r2n2.io.dicom.spacing import read_spacing
 from r2n2.io.dicom.times import cine_times, frame_times
-from r2n2.io.dicom.values import FunctionalGroups, clean_uid, code, integer, is_filled, number, numbers, text
+from r2n2.io.dicom.values import FunctionalGroups, clean_uid, code, frame_groups, integer, is_filled, number, numbers, text
 
 __all__ = ["SEGMENTATIONS", "describe_frames", "read_frame_headers"]
 
 _MOST_FRAMES = 100_000
+_VIDEO = "1.2.840.10008.1.2.4.10"  # MPEG-2, MPEG-4 and HEVC: one stream for all frames
 SEGMENTATIONS = ("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7")
 """SOP classes of label objects."""
 
@@ -62,13 +63,12 @@ def describe_frames(path: Path, raw: RawHeader) -> tuple[FrameHeader, ...]:
     extra = _check_sizes(raw, count, rows * columns * samples * allocated, damaged=bool(raw.damage))
     cine, cine_remarks = cine_times(dataset, count)
     remarks = (*raw.remarks, *extra, *_file_remarks(dataset), *cine_remarks)
-    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = (dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
-    common = {**_file_values(path, raw, allocated), "samples": samples, "multiframe": count > 1, "grouped": len(per_frame) > 0}
+    grouped = bool(dataset.get("PerFrameFunctionalGroupsSequence"))
+    common = {**_file_values(path, raw, allocated), "samples": samples, "multiframe": count > 1, "grouped": grouped}
+    groups_of = frame_groups(dataset)
     frames = []
     for k in range(count):
-        groups = FunctionalGroups(dataset, per_frame[k] if k < len(per_frame) else None, shared)
-        own = _frame_values(groups, (rows, columns), cine[k] if cine else None, k, remarks)
+        own = _frame_values(groups_of(k), (rows, columns), cine[k] if cine else None, k, remarks)
         frames.append(FrameHeader(index=k, shape=(rows, columns), **common, **own))
     return tuple(frames)
 
@@ -90,6 +90,7 @@ def _file_values(path: Path, raw: RawHeader, allocated: int) -> dict[str, Any]:
         "signed": integer(dataset, "PixelRepresentation") == 1,
         "pixel_keyword": raw.pixel_keyword,
         "transfer_syntax": raw.transfer_syntax,
+        "compressed": raw.pixel_bytes is None,
         "modality": code(dataset, "Modality"),
         "damage": raw.damage,
     }
@@ -99,6 +100,8 @@ def _check_sizes(raw: RawHeader, count: int, frame_bits: int, *, damaged: bool) 
     """Compare declared sizes before anything is allocated; a remark where there are more bytes than frames need."""
     if count > _MOST_FRAMES:
         raise DamagedDicomError(f"{count} frames are declared, more than {_MOST_FRAMES} are not believed")
+    if raw.transfer_syntax.startswith(_VIDEO):
+        return ()
     if raw.pixel_bytes is None:
         if raw.fragments < count and not damaged:
             raise DamagedDicomError(f"{count} frames are declared, {raw.fragments} compressed fragments are there")
@@ -128,7 +131,7 @@ def _file_remarks(dataset: Any) -> list[str]:
 def _frame_values(
     groups: FunctionalGroups, shape: tuple[int, int], cine_s: float | None, index: int, remarks: tuple[str, ...]
 ) -> dict[str, Any]:
-    transform = groups.holder("PixelValueTransformationSequence", "RescaleSlope")
+    transform = groups.holder("RescaleSlope")
     slope, intercept = number(transform, "RescaleSlope"), number(transform, "RescaleIntercept")
     slope, intercept = (1.0 if slope is None else slope), (0.0 if intercept is None else intercept)
     if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
@@ -140,14 +143,15 @@ def _frame_values(
         "intercept": intercept,
         "spacing": spacing.mm,
         "spacing_problem": spacing.problem,
-        "position_mm": numbers(groups.any_holder("ImagePositionPatient"), "ImagePositionPatient", 3),
-        "orientation": numbers(groups.any_holder("ImageOrientationPatient"), "ImageOrientationPatient", 6),
+        "position_mm": numbers(groups.holder("ImagePositionPatient"), "ImagePositionPatient", 3),
+        "orientation": numbers(groups.holder("ImageOrientationPatient"), "ImageOrientationPatient", 6),
         "slice_location": _slice_location(groups.dataset, index),
         "thickness_mm": _thickness(groups),
         "times": frame_times(groups, cine_s, index),
         "temporal_resolution_s": resolution / 1000 if resolution and 0 < resolution < math.inf else None,
         "attributes": frame_attributes(groups, index),
         "acquisition": acquisition_number(groups),
+        "dimensions": other_dimensions(groups),
         "remarks": (*remarks, *spacing.remarks),
     }
 
@@ -162,7 +166,7 @@ def _slice_location(dataset: Any, index: int) -> float | None:
 
 def _thickness(groups: FunctionalGroups) -> float | None:
     for keyword in ("SpacingBetweenSlices", "SliceThickness"):
-        value = number(groups.any_holder(keyword), keyword)
+        value = number(groups.holder(keyword), keyword)
         if value and math.isfinite(value):
             return abs(value)
     return None

@@ -67,7 +67,7 @@ def _plane(frame: FrameHeader) -> tuple[object, ...]:
         None if v is None else tuple(round(x, _DECIMALS) + 0.0 for x in v) for v in (frame.position_mm, frame.orientation)
     )
     location = frame.slice_location if frame.position_mm is None else None
-    return (frame.shape, frame.samples, frame.spacing, position, orientation, location)
+    return (frame.shape, frame.channels, frame.spacing, position, orientation, location)
 
 
 def _numbers(frame: FrameHeader) -> tuple[float, float, str]:

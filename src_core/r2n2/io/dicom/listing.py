@@ -9,6 +9,7 @@ from pathlib import Path
 from r2n2.errors import MissingExtraError, ReadError
 from r2n2.io.checks import existing
 from r2n2.io.dicom.codecs import choose_decoder
+from r2n2.io.dicom.decode import stream_problem
 from r2n2.io.dicom.find import find_groups
 from r2n2.io.dicom.group import FrameGroup
 
@@ -121,7 +122,7 @@ def _summary(group: FrameGroup) -> DicomGroup:
         slice_index=group.slice_index,
         position_mm=None if first.position_mm is None else first.position_mm[::-1],
         frames=len(group.frames),
-        channels=3 if "PALETTE" in first.photometric else first.samples,
+        channels=first.channels,
         shape=first.shape,
         spacing_mm=first.spacing,
         modality=first.modality,
@@ -133,10 +134,13 @@ def _summary(group: FrameGroup) -> DicomGroup:
 
 
 def _decoder_problem(group: FrameGroup) -> list[str]:
-    """Why the pixels could not be decoded here, so that listing a series promises no more than reading it keeps."""
-    for frame in {frame.transfer_syntax: frame for frame in group.frames}.values():
+    """Why the pixels cannot be decoded here, as far as it shows without decoding: listing promises what reading keeps."""
+    for frame in {frame.transfer_syntax: frame for frame in reversed(group.frames)}.values():
         try:
             choose_decoder(frame)
-        except (MissingExtraError, ReadError) as error:
+            problem = stream_problem(frame)
+        except (MissingExtraError, ReadError, OSError) as error:
             return [str(error)]
+        if problem:
+            return [f"{frame.path} ({frame.label}): {problem}"]
     return []

@@ -21,7 +21,7 @@ __all__ = ["Order", "order_in_time"]
 
 _TIME_TAGS = (
     *("TriggerTime", "NominalCardiacTriggerDelayTime", "NominalRespiratoryTriggerDelayTime", "TemporalPositionTimeOffset"),
-    *("FrameReferenceTime", "AcquisitionTime", "FrameReferenceDateTime", "FrameTime", "ContentTime"),
+    *("FrameReferenceTime", "AcquisitionTime", "AcquisitionDateTime", "FrameReferenceDateTime", "FrameTime", "ContentTime"),
 )
 _NUMBER_TAGS = (
     *("TemporalPositionIdentifier", "NominalPercentageOfCardiacPhase", "NominalPercentageOfRespiratoryPhase"),
@@ -72,7 +72,7 @@ class _Candidate:
             return 3
         if self.even or self.agrees:
             return 0 if self.even and self.agrees else 1 if self.even else 2
-        return 5 if self.tag in _DELAYS else 3 if self.tag in ("AcquisitionTime", "FrameReferenceDateTime") else 4
+        return 5 if self.tag in _DELAYS else 4 if self.tag == "ContentTime" else 3
 
     @property
     def doubt(self) -> str:

@@ -20,7 +20,7 @@ from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.geometry import place_frame
 from r2n2.io.dicom.header import SEGMENTATIONS, describe_frames
 from r2n2.io.dicom.tags import SEGMENTATION_TAGS
-from r2n2.io.dicom.values import FunctionalGroups, code, integer, text
+from r2n2.io.dicom.values import code, frame_groups, integer, text
 from r2n2.series import ImageSeries
 
 __all__ = ["Segmentation", "is_segmentation", "read_segmentation"]
@@ -103,12 +103,10 @@ def read_segmentation(path: Path, *, max_bytes: int = DEFAULT_MAX_BYTES) -> Segm
 
 def _segment_numbers(raw: RawHeader, count: int) -> list[int | None]:
     """The segment that each frame shows; None in label maps, whose pixels are segment numbers."""
-    per_frame = raw.dataset.get("PerFrameFunctionalGroupsSequence") or []
-    shared = (raw.dataset.get("SharedFunctionalGroupsSequence") or [None])[0]
+    groups_of = frame_groups(raw.dataset)
     found = []
     for k in range(count):
-        groups = FunctionalGroups(raw.dataset, per_frame[k] if k < len(per_frame) else None, shared)
-        number = integer(groups.any_holder("ReferencedSegmentNumber"), "ReferencedSegmentNumber")
+        number = integer(groups_of(k).holder("ReferencedSegmentNumber"), "ReferencedSegmentNumber")
         found.append(None if _kind(raw) == "LABELMAP" else number)
     if _kind(raw) != "LABELMAP" and not all(n is not None and 0 < n <= _LARGEST_LABEL for n in found):
         raise DamagedDicomError("a frame does not tell which segment it shows")

@@ -39,7 +39,7 @@ class Spacing:
 def read_spacing(groups: FunctionalGroups, shape: tuple[int, int]) -> Spacing:
     """Spacing of a frame of ``shape`` (rows, columns)."""
     for keyword in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
-        holder = groups.any_holder(keyword)
+        holder = groups.holder(keyword)
         if not is_filled(holder, keyword):
             continue
         values = numbers(holder, keyword, 2)
@@ -53,11 +53,20 @@ def read_spacing(groups: FunctionalGroups, shape: tuple[int, int]) -> Spacing:
 def _detector(dataset: Any, pixel: tuple[float, float]) -> Spacing:
     """ImagerPixelSpacing is measured at the detector; what lies in the patient is smaller by the magnification."""
     keyword = "EstimatedRadiographicMagnificationFactor"
-    factor = number(dataset, keyword)
-    if factor is None or not math.isfinite(factor) or factor <= 0:
+    factor = _positive(dataset, keyword)
+    if factor is None:
+        detector, patient = (_positive(dataset, f"DistanceSourceTo{place}") for place in ("Detector", "Patient"))
+        keyword = "DistanceSourceToDetector / DistanceSourceToPatient"
+        factor = detector / patient if detector and patient else None
+    if factor is None:
         return Spacing(pixel, remarks=("the spacing is ImagerPixelSpacing, measured at the detector and not in the patient",))
     remark = f"the spacing is ImagerPixelSpacing {pixel[0]:g} x {pixel[1]:g} mm at the detector, divided by {keyword} {factor:g}"
     return Spacing((round(pixel[0] / factor, 9), round(pixel[1] / factor, 9)), remarks=(remark,))
+
+
+def _positive(dataset: Any, keyword: str) -> float | None:
+    value = number(dataset, keyword)
+    return value if value is not None and math.isfinite(value) and value > 0 else None
 
 
 @dataclass(frozen=True)

@@ -4,28 +4,21 @@ from __future__ import annotations
 
 import statistics
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from r2n2.io.dicom.attributes import ATTRIBUTES, Attribute, Value
 from r2n2.io.dicom.frame import FrameHeader
+from r2n2.io.dicom.repetitions import Planes, find_repetitions
 from r2n2.io.dicom.values import shown
 
 __all__ = ["Part", "split_series"]
 
 _OPTION = "--contrast-series"
-_CYCLE_TAGS = (
-    "NominalCardiacTriggerDelayTime",
-    "TriggerTime",
-    "NominalPercentageOfCardiacPhase",
-    "NominalPercentageOfRespiratoryPhase",
-)
 _MOST_NAMED = 8
 _NO_LOOP = (-1, "")
-Planes = tuple[tuple[FrameHeader, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -67,6 +60,22 @@ def split_series(planes: Planes, *, contrast_series: bool) -> list[Part]:
     for part in parts:
         sound += [part] if part.problem else _split_repetitions(part)
     return sound
+
+
+def _split_repetitions(part: Part) -> list[Part]:
+    """Split what was acquired several times."""
+    found = find_repetitions(part.planes)
+    if found is None:
+        return [part]
+    note = f"{len(found.labels)} acquisitions that differ in {found.name} were set apart; {_OPTION} joins them"
+
+    def key(frame: FrameHeader) -> float:
+        return found.numbers[id(frame)]
+
+    return [
+        replace(part, label=_joint(part.label, label), planes=_only(part.planes, key, value), notes=(*part.notes, note))
+        for value, label in found.labels.items()
+    ]
 
 
 def _split_loops(planes: Planes) -> list[Part]:
@@ -214,68 +223,3 @@ def _joined(part: Part) -> Part:
         return part
     note = f"frames that differ in {_differences(classes)} are one series, as {_OPTION} asks"
     return replace(part, notes=(*part.notes, note))
-
-
-def _split_repetitions(part: Part) -> list[Part]:
-    """Split a cine that was acquired several times: by acquisition, or by the position in time that each cycle belongs to."""
-    name, numbers = "AcquisitionNumber", _acquisitions(part)
-    if not numbers:
-        name, numbers = "temporal position", _temporal_positions(part)
-    values = sorted(set(numbers.values()))
-    if not values:
-        return [part]
-    note = f"frames of {len(values)} acquisitions that differ in {name} were set apart; {_OPTION} joins them"
-    return [
-        replace(
-            part,
-            label=_joint(part.label, f"{name} {value:g}"),
-            planes=_only(part.planes, lambda frame: numbers[id(frame)], value),
-            notes=(*part.notes, note),
-        )
-        for value in values
-    ]
-
-
-def _acquisitions(part: Part) -> dict[int, float]:
-    """AcquisitionNumber by frame, empty where acquisitions hold single frames: then it counts the moments."""
-    numbers = {id(f): float(f.acquisition) for plane in part.planes for f in plane if f.acquisition is not None}
-    return numbers if _repeats(part.planes, numbers) else {}
-
-
-def _temporal_positions(part: Part) -> dict[int, float]:
-    """Temporal position by frame, empty unless each holds a cycle of its own: cardiac phases that start anew."""
-    tag = "TemporalPositionIdentifier"
-    numbers = {id(f): f.times[tag] for plane in part.planes for f in plane if tag in f.times}
-    if not _repeats(part.planes, numbers):
-        return {}
-    for cycle in _CYCLE_TAGS:
-        if all(cycle in frame.times for plane in part.planes for frame in plane) and all(
-            _starts_anew(cycles) for cycles in _cycles(part.planes, numbers, cycle)
-        ):
-            return numbers
-    return {}
-
-
-def _repeats(planes: Planes, numbers: dict[int, float]) -> bool:
-    """Whether every frame has a number, some plane has several, and every number has at least two frames of each plane."""
-    if any(id(frame) not in numbers for plane in planes for frame in plane):
-        return False
-    several = False
-    for plane in planes:
-        members = [numbers[id(frame)] for frame in plane]
-        if min(members.count(value) for value in set(members)) < 2:
-            return False
-        several |= len(set(members)) > 1
-    return several
-
-
-def _cycles(planes: Planes, numbers: dict[int, float], tag: str) -> Iterator[list[list[float]]]:
-    for plane in planes:
-        cycles: defaultdict[float, list[float]] = defaultdict(list)
-        for frame in plane:
-            cycles[numbers[id(frame)]].append(frame.times[tag])
-        yield [sorted(values) for _, values in sorted(cycles.items())]
-
-
-def _starts_anew(cycles: list[list[float]]) -> bool:
-    return all(len(set(values)) == len(values) for values in cycles) and all(b[0] < a[-1] for a, b in pairwise(cycles))

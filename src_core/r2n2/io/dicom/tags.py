@@ -10,6 +10,7 @@ HEADER_TAGS = (
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor"),
+    *("DistanceSourceToDetector", "DistanceSourceToPatient"),
     *("SequenceOfUltrasoundRegions", "SliceThickness", "SpacingBetweenSlices"),
     *("ImagePositionPatient", "ImageOrientationPatient", "SliceLocation"),
     # when
@@ -19,10 +20,12 @@ HEADER_TAGS = (
     # how: what makes an image another one than its neighbour at the same place
     *("EchoTime", "EchoNumbers", "EffectiveEchoTime", "InversionTime", "FlipAngle", "RepetitionTime", "ComplexImageComponent"),
     *("DiffusionBValue", "DiffusionGradientOrientation", "SequenceName", "ReceiveCoilName", "TransmitCoilName"),
+    *("ScanningSequence", "SequenceVariant", "ScanOptions", "MagnetizationTransfer", "ASLContext", "TagAngleFirstAxis"),
+    *("VelocityEncodingMaximumValue", "PixelBandwidth", "NumberOfAverages", "EchoTrainLength"),
     *("ContrastBolusAgentPhase", "KVP", "ConvolutionKernel", "AcquisitionNumber", "StageNumber", "ViewNumber"),
     *("EnergyWindowVector", "DetectorVector", "RotationVector", "PhaseVector", "RRIntervalVector", "AngularViewVector"),
     *("TimeSlotVector", "TimeSliceVector", "SliceVector"),
-    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("DimensionIndexSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
 )
 """Keywords of standard elements."""
 
@@ -31,7 +34,8 @@ PRIVATE_TAGS = (
     (0x0019, 0x0C, "SIEMENS MR HEADER"),  # b-value
     (0x0051, 0x0F, "SIEMENS MR HEADER"),  # coil elements
     (0x0029, 0x10, "SIEMENS CSA HEADER"),
-    (0x0043, 0x39, "GEMS_PARM_01"),
+    (0x0043, 0x39, "GEMS_PARM_01"),  # b-value
+    (0x0043, 0x2F, "GEMS_PARM_01"),  # magnitude, phase, real or imaginary part
     (0x2001, 0x03, "Philips Imaging DD 001"),
     (0x0065, 0x09, "Image Private Header"),
 )

@@ -11,10 +11,9 @@ from r2n2.io.dicom.values import FunctionalGroups, integer, microseconds, number
 
 __all__ = ["CLOCK_TAGS", "cine_times", "frame_times"]
 
-CLOCK_TAGS = ("AcquisitionTime", "ContentTime", "FrameReferenceDateTime")
+CLOCK_TAGS = ("AcquisitionTime", "AcquisitionDateTime", "ContentTime", "FrameReferenceDateTime")
 """Times of day; kept in whole microseconds because a date in float seconds loses them."""
 
-_CONTENT = "FrameContentSequence"
 _LONGEST_STEP_S = 3600.0
 
 
@@ -23,14 +22,14 @@ def frame_times(groups: FunctionalGroups, cine_s: float | None, index: int) -> d
     dataset = groups.dataset
     values: dict[str, float | None] = {}
     for keyword in ("TriggerTime", "NominalCardiacTriggerDelayTime", "NominalRespiratoryTriggerDelayTime", "FrameReferenceTime"):
-        milliseconds = number(groups.any_holder(keyword), keyword)
+        milliseconds = number(groups.holder(keyword), keyword)
         values[keyword] = None if milliseconds is None else milliseconds / 1000
-    values["TemporalPositionTimeOffset"] = number(groups.any_holder("TemporalPositionTimeOffset"), "TemporalPositionTimeOffset")
+    values["TemporalPositionTimeOffset"] = number(groups.holder("TemporalPositionTimeOffset"), "TemporalPositionTimeOffset")
     values.update(_clocks(groups))
     values["FrameTime"] = cine_s
     values["TemporalPositionIdentifier"] = _position(groups, index)
     for keyword in ("NominalPercentageOfCardiacPhase", "NominalPercentageOfRespiratoryPhase"):
-        values[keyword] = number(groups.any_holder(keyword), keyword)
+        values[keyword] = number(groups.holder(keyword), keyword)
     instance = integer(dataset, "InstanceNumber")
     values["InstanceNumber"] = None if instance is None else instance + index * 1e-6
     values["FrameNumber"] = float(index)
@@ -39,21 +38,22 @@ def frame_times(groups: FunctionalGroups, cine_s: float | None, index: int) -> d
 
 def _clocks(groups: FunctionalGroups) -> dict[str, float | None]:
     dataset = groups.dataset
-    moment = text(groups.holder(_CONTENT, "FrameAcquisitionDateTime"), "FrameAcquisitionDateTime")
-    moment = moment or text(dataset, "AcquisitionDateTime")
+    moment = text(groups.holder("FrameAcquisitionDateTime"), "FrameAcquisitionDateTime")
     acquired = microseconds(moment[:8], moment[8:])
     if acquired is None:
         acquired = microseconds(text(dataset, "AcquisitionDate"), text(dataset, "AcquisitionTime"))
-    moment = text(groups.holder(_CONTENT, "FrameReferenceDateTime"), "FrameReferenceDateTime")
+    whole = text(dataset, "AcquisitionDateTime")
+    moment = text(groups.holder("FrameReferenceDateTime"), "FrameReferenceDateTime")
     return {
         "AcquisitionTime": acquired,
+        "AcquisitionDateTime": microseconds(whole[:8], whole[8:]),
         "FrameReferenceDateTime": microseconds(moment[:8], moment[8:]),
         "ContentTime": microseconds(text(dataset, "ContentDate"), text(dataset, "ContentTime")),
     }
 
 
 def _position(groups: FunctionalGroups, index: int) -> float | None:
-    position = number(groups.holder(_CONTENT, "TemporalPositionIndex"), "TemporalPositionIndex")
+    position = number(groups.holder("TemporalPositionIndex"), "TemporalPositionIndex")
     if position is None:
         position = number(groups.dataset, "TemporalPositionIdentifier")
     for keyword in ("TimeSlotVector", "TimeSliceVector"):

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -15,6 +16,7 @@ __all__ = [
     "FunctionalGroups",
     "clean_uid",
     "code",
+    "frame_groups",
     "integer",
     "is_filled",
     "microseconds",
@@ -27,6 +29,7 @@ __all__ = [
 ]
 
 _CREATORS = {(group, element): creator for group, element, creator in PRIVATE_TAGS}
+_DEEPEST_MACRO = 2
 _MICROSECONDS_A_DAY = 86_400_000_000
 
 
@@ -127,31 +130,55 @@ def private_value(dataset: Any, group: int, element: int) -> Any:
 
 
 class FunctionalGroups:
-    """Where a frame's values are found: its own functional groups, then the shared ones, then the data set."""
+    """Where a frame's values are found: its own functional groups, then the shared ones, then the data set.
 
-    def __init__(self, dataset: Any, own: Any, shared: Any) -> None:
+    Parameters
+    ----------
+    own, shared
+        The macros of the frame and of all frames, as ``macros_by_tag`` gives them.
+    """
+
+    def __init__(self, dataset: Any, own: Mapping[int, Any], shared: Mapping[int, Any]) -> None:
         self.dataset = dataset
-        self._groups = [group for group in (own, shared) if group is not None]
-        self._macros = [macro for group in self._groups for macro in _macros(group)]
+        self._own, self._shared = own, shared
 
-    def holder(self, sequence: str, keyword: str) -> Any:
-        """The data set that holds ``keyword``, looked for in one macro."""
-        for group in self._groups:
-            inner = group.get(sequence)
-            if inner and keyword in inner[0]:
-                return inner[0]
-        return self.dataset
-
-    def any_holder(self, keyword: str) -> Any:
+    def holder(self, keyword: str) -> Any:
         """The data set that holds ``keyword``, in whichever macro it is: vendors and modalities differ in that."""
-        return next((macro for macro in self._macros if keyword in macro), self.dataset)
+        tag = _tag(keyword)
+        return self._own.get(tag) or self._shared.get(tag) or self.dataset
 
 
-def _macros(group: Any) -> Iterator[Any]:
-    """The functional group itself, the first item of each of its macros, and of each sequence in these."""
-    pending = [(group, 0)]
+def frame_groups(dataset: Any) -> Callable[[int], FunctionalGroups]:
+    """The functional groups of every frame of a file, by the frame's index."""
+    per_frame = dataset.get("PerFrameFunctionalGroupsSequence") or []
+    shared = _macros_by_tag((dataset.get("SharedFunctionalGroupsSequence") or [None])[0])
+
+    def of(index: int) -> FunctionalGroups:
+        return FunctionalGroups(dataset, _macros_by_tag(per_frame[index] if index < len(per_frame) else None), shared)
+
+    return of
+
+
+def _macros_by_tag(group: Any) -> dict[int, Any]:
+    """By tag, the data set of a functional group that holds it: its macros, and sequences in these."""
+    found: dict[int, Any] = {}
+    pending = [] if group is None else [(group, 0)]
     while pending:
         item, depth = pending.pop(0)
-        yield item
-        if depth < 2:
-            pending += [(e.value[0], depth + 1) for e in item if e.VR == "SQ" and e.value]
+        for tag in item.keys():  # noqa: SIM118  pydicom's iteration would convert every value
+            found.setdefault(int(tag), item)
+        if depth < _DEEPEST_MACRO:
+            pending += [(item[tag].value[0], depth + 1) for tag in item.keys() if _is_sequence(item, tag)]  # noqa: SIM118
+    return found
+
+
+def _is_sequence(item: Any, tag: Any) -> bool:
+    element = item.get_item(tag)
+    return (element.VR == "SQ" or (element.VR is None and item[tag].VR == "SQ")) and bool(item[tag].value)
+
+
+@functools.cache
+def _tag(keyword: str) -> int:
+    from pydicom.datadict import tag_for_keyword
+
+    return int(tag_for_keyword(keyword) or 0)

@@ -87,11 +87,21 @@ def write_dicom_series(
             _fill(dataset, series, index, stored)
         path = folder / f"frame_{index:04d}.dcm"
         with atomic_write(path) as temporary, quiet(), resource_errors(path):
-            dataset.save_as(temporary, enforce_file_format=True)
+            _save(dataset, temporary, Path(series.source["files"][index]) if keep_headers else path)
             content.update(temporary.read_bytes())
         written.append((path, index))
     _settle(written, content.digest(), study_too=study_uid == stand_in("study") and not keep_headers)
     return tuple(path for path, _ in written)
+
+
+def _save(dataset: Any, temporary: Path, source: Path) -> None:
+    try:
+        dataset.save_as(temporary, enforce_file_format=True)
+    except OSError:
+        raise
+    except Exception as error:  # an element that was copied without being understood
+        reason = type(error).__name__
+        raise ReadError(f"{source}: its headers cannot be written again ({reason}); restore it, or write without them") from None
 
 
 def _settle(written: Sequence[tuple[Path, int]], content: bytes, *, study_too: bool) -> None:
@@ -157,7 +167,12 @@ def _source_headers(series: ImageSeries, index: int) -> Any:
         ) from None
     for element in list(dataset.keys()):
         # overlays (60xx) would not move with the pixels; group lengths are out of date
-        if element.element == 0 or 0x6000 <= element.group <= 0x60FF or element.group in (0x0028, 0x7FE0):
+        if (
+            element.element == 0
+            or element.group <= 0x0002
+            or 0x6000 <= element.group <= 0x60FF
+            or element.group in (0x0028, 0x7FE0)
+        ):
             del dataset[element]
     for keyword in _NOT_COPIED:
         if keyword in dataset:

@@ -177,7 +177,8 @@ def _file_names(path: Path, header: dict[str, str], listed: list[str], shape: tu
         if not axes.isdecimal() or not 1 <= int(axes) < len(shape) - extra:
             raise ReadError(f"{path}: ElementDataFile {header['elementdatafile']!r} is not understood; write LIST or LIST 2D")
         return listed, int(axes) + extra
-    if "%" not in words[0] if words else True:
+    name = header["elementdatafile"]
+    if "%" not in name or (path.parent / name).is_file():
         return [], 0
     # A pattern, first, last and step; it may hold spaces itself.
     place = next((k for k, word in enumerate(words) if "%" in word), 0)

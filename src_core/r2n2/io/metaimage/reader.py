@@ -69,6 +69,8 @@ def _letters(path: Path, image: MetaImage, tracked: bool) -> str:
     colour = "C" if image.components > 1 else ""
     ndim = image.array.ndim - len(colour)
     spatial = image.header.get("r2n2axes", "") or {2: "YX", 4: "TZYX"}.get(ndim, "") or ("TYX" if tracked and ndim == 3 else "")
+    if not spatial and ndim == 3 and image.array.shape[0] == 1:
+        spatial = "ZYX"
     if spatial:
         return spatial + colour
     if ndim == 3:

@@ -12,7 +12,7 @@ from r2n2.io.checks import check_memory, check_same_shape, import_package, read_
 from r2n2.io.pictures.stack import grey_or_colour, opened, pixels_of
 from r2n2.io.pictures.whole import count_apng_frames, count_gif_frames
 
-__all__ = ["read_animation", "read_apng", "read_gif"]
+__all__ = ["read_apng", "read_gif", "read_webp"]
 
 _NOTE = "{}: display values, no spacing; the frame delays are for display and are not taken as times"
 _GIF_NOTE = "GIF: 8-bit display values, lossy, no spacing; the frame delays are for display and are not taken as times"
@@ -30,7 +30,7 @@ def read_gif(path: Path, axes: str | None, max_bytes: int) -> FileContent:
     """
     import_package("PIL.Image", "reading GIF", "pillow")
     with read_errors(path, "GIF"):
-        return read_animation(path, "gif", _GIF_NOTE, max_bytes, count_gif_frames(path))
+        return _read_animation(path, "gif", _GIF_NOTE, max_bytes, count_gif_frames(path))
 
 
 def read_apng(path: Path, axes: str | None, max_bytes: int) -> FileContent:
@@ -45,10 +45,24 @@ def read_apng(path: Path, axes: str | None, max_bytes: int) -> FileContent:
     """
     with read_errors(path, "animated PNG"):
         count, still = count_apng_frames(path)
-        return read_animation(path, "apng", _NOTE.format("animated PNG"), max_bytes, count, skip=int(still))
+        return _read_animation(path, "apng", _NOTE.format("animated PNG"), max_bytes, count, skip=int(still))
 
 
-def read_animation(path: Path, kind: str, note: str, max_bytes: int, expected: int | None = None, *, skip: int = 0) -> FileContent:
+def read_webp(path: Path, axes: str | None, max_bytes: int) -> FileContent:
+    """Frames of an animated WebP.
+
+    Raises
+    ------
+    ReadError
+        If it is damaged.
+    ResourceError
+        If it would need more than ``max_bytes``.
+    """
+    with read_errors(path, "WebP"):
+        return _read_animation(path, "webp", _NOTE.format("animated WebP, possibly lossy"), max_bytes)
+
+
+def _read_animation(path: Path, kind: str, note: str, max_bytes: int, expected: int | None = None, *, skip: int = 0) -> FileContent:
     """All frames of a picture file as Pillow shows them, ``skip`` left out at the start.
 
     Raises
@@ -67,4 +81,4 @@ def read_animation(path: Path, kind: str, note: str, max_bytes: int, expected: i
             frames.append(pixels_of(image.convert("RGB") if kind == "gif" else image))
     check_same_shape(path, [frame.shape for frame in frames])
     array, letters, colour = grey_or_colour(np.stack(frames))
-    return FileContent(path, kind, array, letters, notes=(note or _NOTE.format(kind), *colour))
+    return FileContent(path, kind, array, letters, notes=(note, *colour))

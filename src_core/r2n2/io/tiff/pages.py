@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -44,12 +45,16 @@ class PagedArray:
         page = self.pages[number]
         with opened_page(page):
             try:
-                return np.asarray(page.asarray())
+                pixels = np.asarray(page.asarray())
             except MemoryError:
                 raise
             except Exception as error:
                 reason = " ".join(str(error).split())[:150] or type(error).__name__
                 raise ReadError(f"{self.path}: its page {number} cannot be decoded ({reason}); get an intact copy") from error
+        if pixels.shape != self.shape[self.leading :]:
+            expected = self.shape[self.leading :]
+            raise ReadError(f"{self.path}: its page {number} has shape {pixels.shape} and not {expected}; get an intact copy")
+        return pixels
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copied and sent to other processes by its path: pages hold locks and functions."""
@@ -108,8 +113,9 @@ def check_chain(path: Path, tiff: Any) -> None:
         if not page.shape or 0 in page.shape:
             raise ReadError(f"{path}: damaged TIFF, page {number} of {len(pages)} or more has no content; get an intact copy")
     width = tiff.pages.first.tags.get(256)
-    contiguous = any(series.dataoffset is not None and len(series.pages) == 1 for series in tiff.series)
-    if width is None or contiguous or path.stat().st_size > _MOST_SCANNED:
+    # ImageJ writes series of more than 4 GB behind a single page.
+    behind_one = any(len(series.pages) == 1 and math.prod(series.shape) > math.prod(pages[0].shape) for series in tiff.series)
+    if width is None or behind_one or path.stat().st_size > _MOST_SCANNED:
         return
     known = {int(offset) for page in _with_inner(pages) for offset in page.dataoffsets}
     entry_size, count_size = (20, 8) if tiff.is_bigtiff else (12, 2)

@@ -255,6 +255,21 @@ def test_one_dicom_file_stands_for_its_series_and_many_for_one(viewer: Any, drop
     assert layer.data.shape == (5, 5, 7)
 
 
+@pytest.mark.parametrize(
+    ("window", "limits"),
+    [(("40", "400"), (-160, 240)), ((["300", "40"], ["100", "9"]), (250, 350)), (("5", "0"), None), ((None, None), None)],
+)
+def test_a_dicom_series_is_shown_with_the_window_of_its_file(
+    viewer: Any, tmp_path: Path, window: tuple[Any, Any], limits: tuple[float, float] | None
+) -> None:
+    for k in range(3):
+        tags = {} if window[0] is None else {"WindowCenter": window[0], "WindowWidth": window[1]}
+        dicom_factory.save(dicom_factory.dataset_of(k, **tags), _made(tmp_path / "cine") / f"{k}.dcm")
+    (layer,) = viewer.open(tmp_path / "cine", plugin=PLUGIN)
+    low, high = np.percentile(np.asarray(layer.data), (0.5, 99.5))
+    assert tuple(layer.contrast_limits) == pytest.approx(limits or (low, high))
+
+
 def test_dicom_files_opened_as_a_stack_are_their_folder(viewer: Any, tmp_path: Path) -> None:
     files = dicom_factory.write_series(tmp_path / "cine", 4)
     (layer,) = viewer.open(files, stack=True, plugin=PLUGIN)

@@ -147,26 +147,28 @@ def _open_dicom_folder(folder: Path, opened: _Opened) -> None:
     from r2n2.errors import R2N2Error, ReadError, ResourceError
     from r2n2.io import read_series
     from r2n2.io.checks import DEFAULT_MAX_BYTES
-    from r2n2.io.dicom.reader import list_dicom
+    from r2n2.io.dicom.listing import list_dicom
 
     name = folder.resolve().name or "DICOM"
     groups = list_dicom(folder).groups
-    series = list(dict.fromkeys(group.series_uid for group in groups))
+    series = list(dict.fromkeys(group.series_key for group in groups))
     if len(series) <= 1:
         opened.add(read_series(folder, drop_damaged=True), name, drop_damaged=True)
         return
-    moving = [uid for uid in series if any(group.frames > 1 for group in groups if group.series_uid == uid)]
-    needed = sum(2 * g.frames * g.channels * g.shape[0] * g.shape[1] for g in groups if g.series_uid in moving)
+    moving = [key for key in series if any(group.frames > 1 for group in groups if group.series_key == key)]
+    needed = sum(2 * g.frames * g.channels * g.shape[0] * g.shape[1] for g in groups if g.series_key in moving)
     if needed > DEFAULT_MAX_BYTES:
         raise ResourceError(
             f"{folder}: its {len(moving)} series would take about {needed / 2**30:.0f} GiB of memory; open the folders one by one"
         )
     problems: list[str] = []
-    for number, uid in enumerate(series, start=1):
-        if uid in moving or not moving:
+    labels = {group.series_key: group.label for group in groups}
+    for number, key in enumerate(series, start=1):
+        if key in moving or not moving:
             try:
-                found = read_series(folder, series=uid, drop_damaged=True)
-                opened.add(found, f"{name} series {number}", series=uid, drop_damaged=True)
+                title = f"{name} series {number}" + (f", {labels[key]}" if labels[key] else "")
+                found = read_series(folder, series=key, drop_damaged=True)
+                opened.add(found, title, series=key, drop_damaged=True)
             except R2N2Error as error:
                 problems.append(f"series {number} of {len(series)} is not shown: {error}")
     if not opened.layers:

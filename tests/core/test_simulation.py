@@ -130,8 +130,8 @@ def test_slice_positions_show_one_person_from_back_to_front(positions: list[Simu
 def test_every_slice_position_has_breaths_vessels_and_noise_of_its_own(positions: list[SimulatedSeries]) -> None:
     way = [one.displacement(0, 4).vectors[0].mean() for one in positions]
     assert len({round(float(value), 3) for value in way}) == 5
-    noisy = [ThoraxConfig(seed=2, slices=5, slice=k, frames=1, shape=(40, 40), noise=0.05, landmarks=0) for k in (1, 2)]
-    corner = [thorax_series(config).series.frame(0)[0][:4, :4] for config in noisy]
+    noisy = [ThoraxConfig(seed=2, slices=5, slice=k, frames=1, shape=(64, 64), spacing_mm=(9.0, 9.0), landmarks=0) for k in (1, 2)]
+    corner = [thorax_series(config).series.frame(0)[0][:10, :8] for config in noisy]
     assert (corner[0] != corner[1]).any()
 
 

@@ -107,7 +107,7 @@ def test_the_presets_are_what_they_are_called() -> None:
     for name in PRESETS:
         assert preset(name).name == name
         assert TrainingConfig.model_validate(preset(name).model_dump()) == preset(name)
-    with pytest.raises(ValueError, match="choose paper, paper-as-published, general"):
+    with pytest.raises(ValueError, match="choose paper, paper-gpu, paper-as-published, general"):
         preset("genral")
 
 

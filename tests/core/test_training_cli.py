@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -22,8 +24,9 @@ from r2n2.series import ImageSeries
 from r2n2.training import adapt as adapt_module
 from r2n2.training import run as run_module
 from r2n2.training.adapt import Adapting, Score
+from r2n2.training.data.thorax import write_thorax_data
 from r2n2.training.presets import preset
-from r2n2.training.settings import TrainingConfig
+from r2n2.training.settings import Stage, TrainingConfig
 from r2n2.training.state import load_state
 
 NETWORK = NetworkConfig(channels=(4, 4, 6, 6), working_size=32, keep_probability=0.8)
@@ -141,7 +144,7 @@ def test_what_train_refuses(data: Path, config: str, tmp_path: Path, capsys: pyt
         ([config, "-o", tmp_path / "new"], 2, "--data: no folder is given"),
         ([tmp_path / "none.toml", "--data", data, "-o", tmp_path / "new"], 2, "none.toml: no such file"),
         ([config, "--preset", "paper", "--data", data, "-o", tmp_path / "new"], 2, "--preset paper: the settings come from"),
-        (["--preset", "papper", "--data", data, "-o", tmp_path / "new"], 2, "choose paper, paper-as-published, general"),
+        (["--preset", "papper", "--data", data, "-o", tmp_path / "new"], 2, "choose paper, paper-gpu, paper-as-published, general"),
         ([config, "--data", tmp_path / "absent", "-o", tmp_path / "new"], 3, "absent: no such file or folder"),
         ([config, "--data", data, "-o", tmp_path / "new", "--device", "tpu"], 4, "device: 'tpu' is not known"),
         ([config, "--data", data, "-o", tmp_path / "new", "--minutes", -1], 2, "minutes"),
@@ -266,10 +269,29 @@ def test_what_adapt_refuses(data: Path, weights: Path, tmp_path: Path, capsys: p
         ([series, "-o", tmp_path / "new.safetensors", "--minutes", 0], 2, "--minutes: must be positive"),
         ([series, "-o", tmp_path / "new.safetensors", "--reference", "first"], 2, "--reference: expected auto"),
         ([tmp_path / "none.mha", "-o", tmp_path / "new.safetensors", "--weights", weights], 3, "none.mha"),
+        ([tmp_path / "none.mha", "-o", tmp_path / "CON.safetensors"], 2, "output name 'CON.safetensors'"),
+        ([tmp_path / "none.mha", "-o", tmp_path / "new.safetensors", "--device", "cpu:3"], 4, "choose cpu"),
     ):
         assert _run("adapt", *arguments) == code, message
         assert message in _said(capsys)
     assert not (tmp_path / "new.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "adapt"])
+def test_where_nothing_can_be_written_nothing_is_read(
+    command: str, data: Path, config: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def refused(path: Path, content: bytes) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    arguments = {
+        "train": ["train", config, "--data", data, "-o", tmp_path / "new"],
+        "adapt": ["adapt", data / "a" / "s.mha", "--weights", weights, "-o", tmp_path / "new.safetensors"],
+    }[command]
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    monkeypatch.setattr("r2n2.io.dispatch.read_series", lambda *_, **__: pytest.fail("read"))
+    assert _run(*arguments) == 4
+    assert "read-only or not yours" in _said(capsys)
 
 
 _BLOCKED = """
@@ -320,3 +342,40 @@ def test_the_commands_are_light_to_import() -> None:
     code = "import r2n2.cli, sys; print(sorted(set(sys.modules) & {'torch', 'numpy', 'matplotlib', 'pydantic'}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_one_command_by_preset_goes_on_until_it_is_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a machine that is lent for minutes repeats: as many updates as fit in, then the same again."""
+    from r2n2.training import presets
+    from r2n2.training.__main__ import main as train_main
+
+    write_thorax_data(tmp_path / "people.safetensors", range(1000, 1002), pairs=1, size=32, acquisitions=False)
+    small = presets.preset("paper-gpu")
+    stages = (Stage(updates=1, working_size=32, steps=2), Stage(updates=1, working_size=32, steps=3, truth=False))
+    network = small.network.model_copy(update={"channels": (4, 4, 6, 6), "working_size": 32})
+    changes = {"network": network, "stages": stages, "batch": 1, "data_size": 32, "validation_steps": 2}
+    monkeypatch.setitem(presets.PRESETS, "paper-gpu", lambda: small.model_copy(update=changes))
+    command = ["--preset", "paper-gpu", "--data", str(tmp_path / "people.safetensors"), "--held-out", "thorax-1001"]
+    command += ["-o", str(tmp_path / "run"), "--resume", "--device", "cpu", "--minutes", "1e-9"]
+    for done in (1, 2, 2):
+        assert train_main(command) == 0
+        state = load_state(tmp_path / "run")
+        assert state is not None
+        assert state.step == done
+    settings = TrainingConfig.from_toml(tmp_path / "run" / "config.toml")
+    # Where a bare machine could not write them, the checkpoint tells them.
+    (tmp_path / "run" / "config.toml").unlink()
+    assert main(["train", "--resume", "-o", str(tmp_path / "run"), "--device", "cpu", "-q"]) == 0
+    assert TrainingConfig.from_toml(tmp_path / "run" / "config.toml") == settings
+    assert settings.stock.held_out == ("thorax-1001",)
+    assert (settings.recompute, settings.precision) == (True, "bfloat16")
+    assert train_main(["--data", "people.safetensors", "-o", str(tmp_path / "other")]) == 2
+
+
+def test_the_recipe_for_a_gpu_ends_as_published_on_the_papers_squares() -> None:
+    recipe = preset("paper-gpu")
+    last, published = recipe.stages[-1], preset("paper-as-published")
+    assert (last.steps, last.working_size, last.truth) == (25, 256, False)
+    assert recipe.network.keep_probability == published.network.keep_probability == 0.5
+    assert recipe.chunk == 0
+    assert recipe.objective.total_variation == published.objective.total_variation

@@ -124,6 +124,15 @@ def test_a_run_is_the_same_in_two_parts(tmp_path: Path, monkeypatch: pytest.Monk
     assert not list(train(settings, tmp_path / "parts", Stock(), device="cpu", resume=True)), "it had been finished"
 
 
+def test_a_validation_on_other_pairs_is_no_measure_of_the_best(tmp_path: Path) -> None:
+    list(train(make.config(2), tmp_path, Stock(), device="cpu"))
+    same = list(train(make.config(3), tmp_path, Stock(), device="cpu", resume=True))
+    assert not any("forgotten" in note for note in same[0].notes)
+    other = list(train(make.config(4, data_size=40), tmp_path, Stock(), device="cpu", resume=True))
+    assert any("is forgotten" in note for note in other[0].notes)
+    assert other[-1].best["update"] == 4
+
+
 def test_closing_the_generator_saves(tmp_path: Path) -> None:
     running = train(make.config(9), tmp_path, Stock(), device="cpu")
     for _ in range(3):
@@ -235,6 +244,24 @@ def test_a_validation_that_is_not_finite_spoils_nothing(tmp_path: Path, monkeypa
     assert done[0].best == {}
     assert done[1].best["update"] == 2
     assert (tmp_path / WEIGHTS_FILE).is_file()
+
+
+def test_a_run_killed_in_its_last_validation_is_finished_when_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*arguments: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "validate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            list(train(make.config(2), tmp_path, Stock(), device="cpu"))
+    assert not (tmp_path / WEIGHTS_FILE).exists()
+    (done,) = train(make.config(2), tmp_path, Stock(), device="cpu", resume=True)
+    assert done.step.update == 2
+    assert done.validation is not None
+    assert done.best["update"] == 2
+    assert (tmp_path / WEIGHTS_FILE).is_file()
+    assert not list(train(make.config(2), tmp_path, Stock(), device="cpu", resume=True)), "now it is finished"
+    assert list(train(make.config(3), tmp_path, Stock(), device="cpu", resume=True))[-1].step.update == 3
 
 
 def _small_stock(path: Path) -> Path:

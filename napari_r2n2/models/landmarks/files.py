@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,21 +62,20 @@ def read(path: Path, series: Sequence[ImageSeries], references: Sequence[int]) -
 
     found: dict[int, LandmarkSet] = {}
     notes: list[str] = []
-    with _Warnings() as said:
-        for index, file in _files(path, series).items():
-            place = series[index]
-            marks = read_landmarks(file, _grid(place)).to_space(Space.INDEX, place.grid)
-            beyond = sorted({int(frame) for frame in marks.frames if frame >= len(place)})
-            if beyond:
-                listed = ", ".join(map(str, beyond[:5])) + (" ..." if len(beyond) > 5 else "")
-                raise ReadError(
-                    f"{file.name}: holds landmarks of frame {listed}, the series has frames 0 to {len(place) - 1}; "
-                    "frames count from 0: correct the file, or choose the series it belongs to"
-                )
-            found[index] = marks
-            notes += marks.notes
-            notes += check_plausible(marks, place, references[index])
-    return found, (*said.messages, *notes)
+    for index, file in _files(path, series).items():
+        place = series[index]
+        marks = read_landmarks(file, _grid(place)).to_space(Space.INDEX, place.grid)
+        beyond = sorted({int(frame) for frame in marks.frames if frame >= len(place)})
+        if beyond:
+            listed = ", ".join(map(str, beyond[:5])) + (" ..." if len(beyond) > 5 else "")
+            raise ReadError(
+                f"{file.name}: holds landmarks of frame {listed}, the series has frames 0 to {len(place) - 1}; "
+                "frames count from 0: correct the file, or choose the series it belongs to"
+            )
+        found[index] = marks
+        notes += marks.notes
+        notes += check_plausible(marks, place, references[index])
+    return found, tuple(notes)
 
 
 def write(path: Path, marks: Marks, series: Sequence[ImageSeries], kind: str) -> list[Path]:
@@ -143,8 +141,10 @@ def _files(path: Path, series: Sequence[ImageSeries]) -> dict[int, Path]:
         return {0: path}
     if not path.is_dir():
         raise ReadError(f"{path.name}: the series has {len(series)} slice positions; choose a folder with slice_00.csv ...")
-    found = {index: path / f"slice_{index:02d}.csv" for index in range(len(series))}
-    found = {index: file for index, file in found.items() if file.exists()}
+    from r2n2.io.landmarks import landmarks_of_slice
+
+    named = {index: landmarks_of_slice(path, f"slice_{index:02d}") for index in range(len(series))}
+    found = {index: file for index, file in named.items() if file is not None}
     if not found:
         raise ReadError(f"{path.name}: holds no slice_00.csv ... slice_{len(series) - 1:02d}.csv; choose the folder with them")
     return found
@@ -196,22 +196,3 @@ def _named(path: Path, ending: str) -> Path:
 
 def _grid(place: ImageSeries) -> Grid:
     return place.patient_grid or place.grid
-
-
-class _Warnings(logging.Handler):
-    """Collects what the readers log, which a person in front of a window would not see."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.messages: list[str] = []
-        self._logger = logging.getLogger("r2n2.io")
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.messages.append(record.getMessage())
-
-    def __enter__(self) -> _Warnings:
-        self._logger.addHandler(self)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._logger.removeHandler(self)

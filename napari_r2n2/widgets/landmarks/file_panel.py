@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FilePanel"]
 
-_READABLE = "Landmarks (*.csv *.json)"
+_READABLE = "Landmarks (*.csv *.tsv *.txt *.json *.fcsv *.xls)"
 
 
 class FilePanel(QWidget):
@@ -36,7 +36,7 @@ class FilePanel(QWidget):
         self._hint = HintLayer(model.viewer, "observer 2", colour="magenta", symbol="diamond", anchor="upper_right")
         self.load = QPushButton("Import ...")
         self.load.setToolTip(
-            "Landmarks from R2N2's CSV (px or mm), napari's points CSV or 3D Slicer's .mrk.json; for several slice positions a "
+            "Landmarks from R2N2's CSV (px or mm), napari, 3D Slicer, ImageJ, elastix or DIR-Lab; for several slice positions a "
             "folder with slice_00.csv ... They replace those of the layer; Undo brings them back."
         )
         self.save = QPushButton("Export ...")

@@ -37,7 +37,9 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(metavar="paper|paper-as-published|general", help="Settings by name in place of CONFIG; default general."),
+        typer.Option(
+            metavar="paper|paper-gpu|paper-as-published|general", help="Settings by name in place of CONFIG; default general."
+        ),
     ] = None,
     init: Annotated[
         str | None, typer.Option(metavar="NAME|FILE", help="Weights to begin with, of the settings' network; default: random ones.")
@@ -78,10 +80,12 @@ def train(
     seeds = settings.stock.thorax_seeds
     if not settings.stock.folders and seeds[0] >= seeds[1]:
         raise ArgumentError("--data: no folder is given; give one or more folders of image series")
+    from r2n2.io.atomic import check_writable
     from r2n2.registration import resolve_device
     from r2n2.training.state import state_files
 
     resolve_device(device)
+    check_writable(output)
     if state_files(output) and not resume:
         raise ArgumentError(f"--output {output}: holds a training run; give --resume to go on with it, or another folder")
     say = _silent if quiet else _say
@@ -111,7 +115,7 @@ def adapt(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
 ) -> None:
     """Go on training on the very series to be registered; what is written is never worse on frames held out."""
-    from r2n2.cli.register import parse_reference, parse_spacing
+    from r2n2.cli.options import parse_reference, parse_spacing
 
     frame = parse_reference(reference)
     pixel_size = None if spacing is None else parse_spacing(spacing)
@@ -124,8 +128,13 @@ def adapt(
     if not output.parent.is_dir():
         raise ArgumentError(f"--output {output}: the folder {output.parent} does not exist; make it first")
     from r2n2.io import read_series
+    from r2n2.io.atomic import check_output_name, check_writable
     from r2n2.network.checkpoint import load_network, read_manifest, save_network
+    from r2n2.registration import resolve_device
 
+    resolve_device(device)
+    check_output_name(output.name)
+    check_writable(output.parent)
     network = load_network(weights, ndim=2)
     found = read_series(source, axes=axes, spacing=pixel_size, series=series, slice_index=slice_index)
     if len(found) != 1:
@@ -150,14 +159,23 @@ def _settings(path: Path | None, preset_name: str | None, run: Path | None, give
     from r2n2.training.presets import preset
     from r2n2.training.run import SETTINGS_FILE
     from r2n2.training.settings import TrainingConfig
+    from r2n2.training.state import load_state
 
     if path is not None and preset_name is not None:
         raise ArgumentError(f"--preset {preset_name}: the settings come from {path} already; give one of both")
-    if path is None and preset_name is None and run is not None and (run / SETTINGS_FILE).is_file():
-        path = run / SETTINGS_FILE
+    saved = None
+    if path is None and preset_name is None and run is not None:
+        if (run / SETTINGS_FILE).is_file():
+            path = run / SETTINGS_FILE
+        else:
+            # Begun where no TOML could be written.
+            saved = load_state(run)
     if path is not None and not path.is_file():
         raise ArgumentError(f"CONFIG {path}: no such file; give settings as TOML, which --write-config writes")
-    settings = preset(preset_name or "general") if path is None else TrainingConfig.from_toml(path)
+    if path is not None:
+        settings = TrainingConfig.from_toml(path)
+    else:
+        settings = preset(preset_name or "general") if saved is None else TrainingConfig.parse(dict(saved.settings))
     values = settings.model_dump(mode="json")
     for name in ("minutes", "seed", "init"):
         if given[name] is not None:

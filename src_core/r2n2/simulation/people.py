@@ -15,6 +15,7 @@ from r2n2.simulation.thorax import SimulatedSeries, thorax_series
 __all__ = ["acquisition", "acquisition_pairs", "thorax_pairs"]
 
 _FRAMES = 40
+_FRAMES_A_BREATH = 21
 _FEWEST_SLICES, _MOST_SLICES = 7, 14
 _PROBE_INDEX = (0.6, 0.3)  # share of the frame's height and width: in the right lung, near the diaphragm
 
@@ -45,6 +46,7 @@ def acquisition(seed: int, *, frames: int = 140, size: int = 256) -> tuple[Thora
             shape=(size, size),
             breathing_depth_mm=depth,
             breathing_period_s=period,
+            frame_interval_s=period / _FRAMES_A_BREATH,
             noise=noise,
             bias=bias,
         )

@@ -11,10 +11,13 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from r2n2.errors import R2N2Error
 from r2n2.runtime.signals import Interrupted, StopRequest, stop_signals
+
+if TYPE_CHECKING:
+    from r2n2.training.settings import TrainingConfig
 
 __all__ = ["main"]
 
@@ -31,8 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m r2n2.training", description=__doc__)
     parser.add_argument(
-        "config", type=Path, metavar="CONFIG", help="settings as TOML, with stock.folders; see r2n2 train --write-config"
+        "config", type=Path, nargs="?", metavar="CONFIG", help="settings as TOML, with stock.folders; see r2n2 train --write-config"
     )
+    parser.add_argument("--preset", metavar="NAME", help="settings by name in place of CONFIG")
+    parser.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="data files, in place of stock.folders")
+    parser.add_argument("--held-out", nargs="+", metavar="PATIENT", help="whom to validate on, in place of stock.held_out")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="DIR", help="folder of the run, shared by all machines")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda; several processes take one GPU each")
@@ -42,8 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
         with stop_signals() as stop:
-            changes = {name: value for name in ("init", "minutes") if (value := getattr(given, name)) is not None}
-            _train(given.config, changes, given.output, given.resume, given.device, stop)
+            _train(_settings(given), given.output, given.resume, given.device, stop)
     except Interrupted as end:
         _LOG.info("r2n2.training: %s", end)
         return end.exit_code
@@ -53,16 +58,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _train(config_path: Path, changes: dict[str, Any], folder: Path, resume: bool, device: str, stop: StopRequest) -> None:
+def _settings(given: argparse.Namespace) -> TrainingConfig:
+    """From a file or by name; what else is given comes first."""
     from r2n2.errors import ArgumentError
+    from r2n2.training.presets import preset
+    from r2n2.training.settings import TrainingConfig
+
+    if (given.config is None) == (given.preset is None):
+        raise ArgumentError("CONFIG: give either a file of settings or --preset NAME")
+    if given.config is not None and not given.config.is_file():
+        raise ArgumentError(f"CONFIG {given.config}: no such file; give settings as TOML, which r2n2 train --write-config writes")
+    config = preset(given.preset) if given.config is None else TrainingConfig.from_toml(given.config)
+    values = config.model_dump(mode="json")
+    values |= {name: value for name in ("init", "minutes") if (value := getattr(given, name)) is not None}
+    if given.data is not None:
+        values["stock"] |= {"folders": [str(file.absolute()) for file in given.data], "thorax_seeds": [0, 0]}
+    if given.held_out is not None:
+        values["stock"]["held_out"] = given.held_out
+    return TrainingConfig.parse(values)
+
+
+def _train(config: TrainingConfig, folder: Path, resume: bool, device: str, stop: StopRequest) -> None:
     from r2n2.training.data.reading import load_stock
     from r2n2.training.processes import team_of_environment
     from r2n2.training.run import WEIGHTS_FILE, train
-    from r2n2.training.settings import TrainingConfig
 
-    if not config_path.is_file():
-        raise ArgumentError(f"CONFIG {config_path}: no such file; give settings as TOML, which r2n2 train --write-config writes")
-    config = TrainingConfig.parse(TrainingConfig.from_toml(config_path).model_dump(mode="json") | changes)
     team = team_of_environment(device)
     source = config.stock
     stock = load_stock(source.folders, exclude_patients=source.exclude, masks=source.masks, phases=source.phases, axes=source.axes)

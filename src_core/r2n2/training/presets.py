@@ -89,7 +89,35 @@ def _general() -> TrainingConfig:
     )
 
 
-PRESETS: dict[str, Callable[[], TrainingConfig]] = {"paper": _paper, "paper-as-published": _as_published, "general": _general}
+def _paper_gpu() -> TrainingConfig:
+    """The recipe of ``paper`` on the paper's squares, with its noise and all of its gradients, for hours of a GPU."""
+    supervised = (
+        *_growing(25, 200, 64),
+        Stage(updates=5000, working_size=64, steps=25, learning_rate=2e-4),
+        Stage(updates=5000, working_size=128, steps=25, learning_rate=2e-4, fall=0.5),
+        Stage(updates=5000, working_size=256, steps=25, learning_rate=1e-4, fall=0.5),
+    )
+    alone = (Stage(updates=10000, working_size=256, steps=25, learning_rate=5e-5, fall=0.1, truth=False),)
+    return _paper().model_copy(
+        update={
+            "name": "paper-gpu",
+            "network": NetworkConfig(sigma_min=0.02, amplitude_scale=0.25),
+            "stages": (*supervised, *alone),
+            "batch": 16,
+            "data_size": 256,
+            "precision": "bfloat16",
+            "recompute": True,
+            "save_minutes": 2.0,
+        }
+    )
+
+
+PRESETS: dict[str, Callable[[], TrainingConfig]] = {
+    "paper": _paper,
+    "paper-gpu": _paper_gpu,
+    "paper-as-published": _as_published,
+    "general": _general,
+}
 """By name."""
 
 

@@ -1,15 +1,13 @@
-"""Reading NIfTI (.nii, .nii.gz): the header by nibabel, pixels mapped or unpacked to the last byte so that the checksum counts.
+"""Reading NIfTI (.nii, .nii.gz, pairs of .hdr and .img) and Analyze: what the header says of axes, place, time and scale.
 
 World is RAS in the file and LPS here. Where both an sform and a qform are coded the sform is used, as nibabel does.
 """
 
 from __future__ import annotations
 
-import gzip
 import json
 import math
 import struct
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,27 +16,17 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
 from r2n2.io.assemble import Convert, FileContent
-from r2n2.io.checks import check_axes, check_declared_bytes, check_dtype, check_memory, import_package, read_errors, wrapped_note
-from r2n2.io.mapped import MappedArray
-from r2n2.io.nifti_writing import COMMENT_CODE, RAS_TO_LPS, write_nifti
+from r2n2.io.axes import axes_question, check_axes
+from r2n2.io.checks import check_times, read_errors, wrapped_note
+from r2n2.io.nifti.file import open_nifti
+from r2n2.io.nifti.writing import COMMENT_CODE, RAS_TO_LPS
 from r2n2.io.placement import Placement, orthonormal
 
-__all__ = ["read_nifti", "write_nifti"]
+__all__ = ["read_nifti"]
 
 _MM_PER_UNIT = {1: 1e3, 2: 1.0, 3: 1e-3}
 _SECONDS_PER_UNIT = {8: 1.0, 16: 1e-3, 24: 1e-6}
-_LARGEST_EXTENSION = 2**24
 _SAME_PLACE_MM = 1e-2
-
-
-@dataclass(frozen=True)
-class _Raw:
-    """A parsed header, the extensions' bytes and the pixels (slow axis first), not yet scaled."""
-
-    header: Any
-    extensions: bytes
-    array: NDArray[Any] | MappedArray
-    colour: bool
 
 
 def read_nifti(path: Path, axes: str | None, max_bytes: int) -> FileContent:
@@ -52,18 +40,18 @@ def read_nifti(path: Path, axes: str | None, max_bytes: int) -> FileContent:
         If a compressed file would need more than ``max_bytes``.
     """
     with read_errors(path, "NIfTI"):
-        raw = _open(path, max_bytes)
+        raw = open_nifti(path, max_bytes)
         header = raw.header
-        notes: list[str] = []
+        notes = list(raw.notes)
         shape = raw.array.shape[:-1] if raw.colour else raw.array.shape
         letters = check_axes(path, _letters(path, shape, axes), shape, given=bool(axes))
         spacing, placement = _geometry(path, header, notes)
         plane = None
-        if "Z" not in letters and placement is not None and len(shape) == 3:
+        if len(letters) > 2 and letters[-3] == "T" and placement is not None:
             # The third axis is time: its size in mm means nothing, so there is no patient slice.
             plane, placement = _plane(placement), None
         ours = _own_extension(raw.extensions)
-        times = _times(header, letters, shape, ours, notes)
+        times = _times(path, header, letters, shape, ours, notes)
         convert, dtype = _scaling(path, header, raw.array.dtype, notes)
         small = raw.array.nbytes < 2**28 and raw.array.dtype.kind == "i" and convert is None
         wrapped = wrapped_note(float(raw.array.min()), raw.array.dtype) if small else None
@@ -83,83 +71,15 @@ def read_nifti(path: Path, axes: str | None, max_bytes: int) -> FileContent:
     )
 
 
-def _open(path: Path, max_bytes: int) -> _Raw:
-    with path.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
-    if not packed:
-        with path.open("rb") as file:
-            header, extensions = _header(path, file)
-        shape, dtype, colour = _layout(path, header)
-        offset = int(header.get_data_offset())
-        declared = math.prod(shape) * dtype.itemsize * max(colour, 1)
-        check_declared_bytes(path, declared, path.stat().st_size - offset)
-        return _Raw(header, extensions, MappedArray(path, dtype, offset, _slow_first(shape, colour)), bool(colour))
-    with gzip.open(path, "rb") as unpacked:
-        header, extensions = _header(path, unpacked)
-        shape, dtype, colour = _layout(path, header)
-        declared = math.prod(shape) * dtype.itemsize * max(colour, 1)
-        offset = int(header.get_data_offset())
-        # gzip packs at most about 1032 to 1, so a header that declares more is forged.
-        check_declared_bytes(path, declared, path.stat().st_size * 1040)
-        check_memory(path, declared, max_bytes)
-        unpacked.seek(offset)
-        pixels = unpacked.read(declared)
-        check_declared_bytes(path, declared, len(pixels))
-        if unpacked.read(2**20 + 1)[2**20 :]:  # to the end, where the checksum is compared
-            raise ReadError(f"{path}: goes on for more than 1 MiB after the pixels its header declares; get an intact copy")
-    array = np.frombuffer(pixels, dtype).reshape(_slow_first(shape, colour))
-    return _Raw(header, extensions, array, bool(colour))
-
-
-def _slow_first(shape: tuple[int, ...], colour: int) -> tuple[int, ...]:
-    """The file's shape in array order; the colours of a pixel lie side by side."""
-    return (*shape[::-1], colour) if colour else shape[::-1]
-
-
-def _header(path: Path, file: Any) -> tuple[Any, bytes]:
-    nibabel = import_package("nibabel", "reading NIfTI")
-    start = file.read(4)
-    kind = nibabel.Nifti2Header if start in (b"\x1c\x02\0\0", b"\0\0\x02\x1c") else nibabel.Nifti1Header
-    block = start + file.read(kind.sizeof_hdr - 4)
-    if len(block) < kind.sizeof_hdr:
-        raise ReadError(f"{path}: truncated, the NIfTI header has {len(block)} of {kind.sizeof_hdr} bytes; get a complete copy")
-    header = kind(block, check=False)
-    magic = bytes(header["magic"])[:3]
-    if magic not in (b"n+1", b"n+2"):
-        raise ReadError(f"{path}: not a single-file NIfTI (magic {magic!r}); save it as .nii or .nii.gz")
-    offset = float(header["vox_offset"])
-    length = int(header.get_data_offset()) - kind.sizeof_hdr if math.isfinite(offset) else -1
-    if length < 0:
-        raise ReadError(f"{path}: its pixels are said to start at byte {offset}; the header is damaged")
-    return header, file.read(length) if length <= _LARGEST_EXTENSION else b""
-
-
-def _layout(path: Path, header: Any) -> tuple[tuple[int, ...], np.dtype[Any], int]:
-    count = int(header["dim"][0])
-    if not 1 <= count <= 7:
-        raise ReadError(f"{path}: declares {count} axes; a NIfTI has 1 to 7, the header is damaged")
-    shape = [int(n) for n in header["dim"][1 : count + 1]]
-    if min(shape) < 0 or len(shape) < 2:
-        raise ReadError(f"{path}: dim {shape} is not an image; the header is damaged")
-    if min(shape) == 0:
-        raise ReadError(f"{path}: holds no frame or no pixel, dim is {shape}; check how it was saved")
-    while len(shape) > 4 and shape[-1] == 1:
-        shape.pop()
-    dtype = header.get_data_dtype()
-    if dtype.names:
-        return tuple(shape), np.dtype("u1"), len(dtype.names)
-    return tuple(shape), check_dtype(path, dtype), 0
-
-
 def _letters(path: Path, shape: tuple[int, ...], axes: str | None) -> str:
     if axes:
         # The file's one-pixel third axis need not be named.
         return "TZYX" if axes.upper() == "TYX" and len(shape) == 4 and shape[1] == 1 else axes
-    if len(shape) == 3 and shape[0] > 1:
-        raise ReadError(
-            f"{path}: its third axis of {shape[0]} may be time or slices; "
-            "pass --axes TYX for a series or --axes ZYX for a volume (the file's own order is x, y, then this axis)"
-        )
+    if (len(shape) == 3 and shape[0] > 1) or (len(shape) == 4 and shape[0] == 1 < shape[1]):
+        where = f"its third axis of {shape[-3]}"
+        if len(shape) == 4:
+            where += ", after which a fourth of one element follows,"
+        raise axes_question(path, shape, where)
     if len(shape) > 5:
         raise ReadError(f"{path}: an image of {len(shape)} axes is not an image series; save it as (x, y, z, t)")
     return "CTZYX"[-len(shape) :] if len(shape) != 3 else "ZYX"
@@ -220,12 +140,14 @@ def _plane(placement: Placement) -> tuple[tuple[float, ...], tuple[tuple[float, 
     return placement.origin[1:], orthonormal(direction[1:, 1:], path="plane")
 
 
-def _times(header: Any, letters: str, shape: tuple[int, ...], ours: dict[str, Any], notes: list[str]) -> tuple[float, ...] | None:
+def _times(
+    path: Path, header: Any, letters: str, shape: tuple[int, ...], ours: dict[str, Any], notes: list[str]
+) -> tuple[float, ...] | None:
     if "T" not in letters:
         return None
     count = shape[letters.index("T")]
-    if len(ours.get("times_s", ())) == count:
-        return tuple(float(t) for t in ours["times_s"])
+    if ours.get("times_s"):
+        return check_times(ours["times_s"], count, where=f"{path}, entry times_s of its extension")
     if letters != "TZYX" and letters != "CTZYX":
         return None
     step, start, unit = float(header["pixdim"][4]), float(header["toffset"]), int(header["xyzt_units"]) & 56

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from r2n2.errors import ReadError
+from r2n2.io.tiff.ome_files import check_ome_text
 
 __all__ = ["Calibration", "read_calibration"]
 
@@ -42,8 +42,13 @@ class Calibration:
     notes: tuple[str, ...]
 
 
-def read_calibration(path: Path, tiff: Any, series: Any) -> Calibration:
+def read_calibration(path: Path, tiff: Any, series: Any, ome: str | None = None) -> Calibration:
     """Pixel size in mm, (y, x) or (z, y, x), and times; None where the file holds none that can be trusted.
+
+    Parameters
+    ----------
+    ome
+        OME header of the series, where it is not the file's own.
 
     Raises
     ------
@@ -51,8 +56,9 @@ def read_calibration(path: Path, tiff: Any, series: Any) -> Calibration:
         If the OME metadata is not valid XML or declares entities.
     """
     size = dict(zip(series.axes, series.shape, strict=True))
-    if tiff.is_ome and tiff.ome_metadata:
-        return _from_ome(path, tiff.ome_metadata, int(size.get("T", 1)))
+    text = ome or (tiff.ome_metadata if tiff.is_ome else None)
+    if text:
+        return _from_ome(path, text, int(size.get("T", 1)), str(series.name or ""))
     if tiff.is_imagej and tiff.imagej_metadata:
         return _from_imagej(tiff, int(size.get("T", 1)))
     spacing, notes = _from_tags(tiff)
@@ -81,14 +87,11 @@ def _from_imagej(tiff: Any, frames: int) -> Calibration:
     return Calibration("imagej", spacing, tuple(step * k * _SECONDS_PER_UNIT[time_unit] for k in range(frames)), notes)
 
 
-def _from_ome(path: Path, text: str, frames: int) -> Calibration:
-    if "<!ENTITY" in text or "<!DOCTYPE" in text:
-        raise ReadError(f"{path}: its OME metadata declares entities, which no microscope writes; save the file again")
-    try:
-        root = ElementTree.fromstring(text)
-    except ElementTree.ParseError as error:
-        raise ReadError(f"{path}: its OME metadata is damaged ({error}); get an intact copy") from None
-    pixels = next((e for e in root.iter() if e.tag.endswith("}Pixels") or e.tag == "Pixels"), None)
+def _from_ome(path: Path, text: str, frames: int, name: str) -> Calibration:
+    root = check_ome_text(path, text)
+    images = [e for e in root.iter() if e.tag.rpartition("}")[2] == "Image"]
+    image = next((e for e in images if e.attrib.get("Name") == name), root)
+    pixels = next((e for e in image.iter() if e.tag.rpartition("}")[2] == "Pixels"), None)
     if pixels is None:
         return Calibration("ome-tiff", None, None, ())
     sizes = [_ome_size(pixels, axis) for axis in "ZYX"]

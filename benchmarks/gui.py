@@ -26,7 +26,7 @@ def menu_imports() -> list[str]:
     code = (
         "import sys, npe2; pm = npe2.PluginManager.instance(); pm.discover(); "
         "list(pm.iter_widgets()); list(pm.iter_menu('napari/layers/register')); "
-        "print(*[m for m in ('torch', 'r2n2.network.r2n2', 'napari_r2n2.align_widget') if m in sys.modules])"
+        "print(*[m for m in ('torch', 'r2n2.network.r2n2', 'napari_r2n2.widgets.align') if m in sys.modules])"
     )
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
@@ -77,10 +77,12 @@ def main() -> None:
         if name == "Align":
             print("| | torch loaded: " + ("yes" if "torch" in sys.modules else "no") + " |")
 
-    from napari_r2n2.alignment import align
-    from napari_r2n2.layers import Place, axes_of, layer_to_series, series_to_layers
-    from napari_r2n2.result_layers import View, results_of
-    from napari_r2n2.session import FrameKey
+    from napari_r2n2.layers.from_series import series_to_layers
+    from napari_r2n2.layers.place import Place
+    from napari_r2n2.layers.result_layers import View, results_of
+    from napari_r2n2.layers.to_series import axes_of, layer_to_series
+    from napari_r2n2.models.alignment import align
+    from napari_r2n2.models.session import FrameKey
     from r2n2.config import RegistrationConfig
     from r2n2.simulation import ThoraxConfig, thorax_series
 

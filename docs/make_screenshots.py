@@ -1,12 +1,14 @@
 """Take docs/images/plugin_*.png and plugin.gif in a real napari window: the pictures of the plugin's documentation.
 
-usage: make screenshots, or python docs/make_screenshots.py where there is a screen
+usage: make screenshots, or python docs/make_screenshots.py where there is a screen;
+       with --sizes FOLDER every widget is taken in windows of three sizes and in both themes instead, to be looked at
 """
 
 from __future__ import annotations
 
 import io
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -17,10 +19,11 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from napari_r2n2.result_layers import ResultLayers
+    from napari_r2n2.layers.result_layers import ResultLayers
 
 IMAGES = Path(__file__).with_name("images")
 WINDOW = (1400, 930)
+SIZES = ((1024, 700), (1200, 800), (1920, 1080))
 LARGEST_BYTES = 300_000
 PANEL, GAP, MARGIN = 344, 8, 26
 GIF_SIDE = 300
@@ -41,14 +44,13 @@ class Window:
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(*WINDOW)
         self._app = QApplication.instance()
-        self._dock: Any = None
         self.viewer.open_sample("napari-r2n2", "breathing_thorax")
         self.settle()
 
     @property
     def results(self) -> ResultLayers:
         """The result layers, and where the sliders stand."""
-        from napari_r2n2.result_layers import results_of
+        from napari_r2n2.layers.result_layers import results_of
 
         return results_of(self.viewer)
 
@@ -69,16 +71,23 @@ class Window:
         self.settle()
 
     def open(self, name: str) -> Any:
-        """Open one of the plugin's widgets in place of the one before."""
-        if self._dock is not None:
-            self._dock.hide()
-        self._dock, widget = self.viewer.window.add_plugin_dock_widget("napari-r2n2", name)
+        """Open one of the plugin's widgets, as a tab of those before."""
+        dock, widget = self.viewer.window.add_plugin_dock_widget("napari-r2n2", name)
+        self.settle()
+        dock.raise_()
         self.settle()
         return widget
 
+    def docks(self) -> list[Any]:
+        """All docks of the window."""
+        from qtpy.QtWidgets import QDockWidget, QMainWindow
+
+        main = next(found for found in self._app.topLevelWidgets() if isinstance(found, QMainWindow) and found.isVisible())
+        return main.findChildren(QDockWidget)
+
     def show(self, *names: str, landmarks: bool = False) -> None:
         """Show these views of the registration on the aligned series, and no other."""
-        from napari_r2n2.result_layers import View
+        from napari_r2n2.layers.result_layers import View
 
         for view in View:
             self.results.show(view, view in (View.ALIGNED, *names))
@@ -86,7 +95,7 @@ class Window:
 
     def go_to(self, step: int) -> None:
         """Show a step of the frame that the pictures are of."""
-        from napari_r2n2.session import FrameKey
+        from napari_r2n2.models.session import FrameKey
 
         self.results.go_to(key=FrameKey(0, FRAME), step=step)
 
@@ -246,7 +255,7 @@ def gif_palette(steps: int) -> Image.Image:
     """Greys, the colours of the residual and those of the Gaussians: what counts is not what fills most pixels."""
     from napari.utils.colormaps import ensure_colormap
 
-    from napari_r2n2.result_layers import step_colours
+    from napari_r2n2.layers.result_layers import step_colours
 
     lines = step_colours("turbo", steps)[:, :3]
     residual = ensure_colormap("RdBu").map(np.linspace(0, 1, 80))[:, :3]
@@ -290,6 +299,33 @@ def train(window: Window) -> None:
     save("train", window.grab())
 
 
+def at_all_sizes(folder: Path) -> None:
+    """Every widget as a person meets it: in small, usual and large windows, dark and light, before and after a run."""
+    folder.mkdir(parents=True, exist_ok=True)
+    window = Window()
+    widgets = {name: window.open(name) for name in ("Align", "Train", "Sequence", "Landmarks")}
+    pictures(window, widgets, folder, "before", ("Align",))
+    press(widgets["Align"], "Run")
+    window.wait(button(widgets["Align"], "Run").isEnabled, 600)
+    window.go_to(window.results.session.registration.step_count)
+    pictures(window, widgets, folder, "after", tuple(widgets))
+    window.viewer.close()
+
+
+def pictures(window: Window, widgets: dict[str, Any], folder: Path, when: str, names: tuple[str, ...]) -> None:
+    """One picture a widget, size and theme."""
+    for theme in ("dark", "light"):
+        window.viewer.theme = theme
+        for size in SIZES:
+            window.viewer.window.resize(*size)
+            for name in names:
+                next(dock for dock in window.docks() if dock.isAncestorOf(widgets[name])).raise_()
+                window.viewer.reset_view()
+                window.settle()
+                seen = window.viewer.screenshot(canvas_only=False, flash=False)
+                Image.fromarray(seen).convert("RGB").save(folder / f"{name.lower()}_{when}_{size[0]}x{size[1]}_{theme}.png")
+
+
 def main() -> None:
     """Take every picture."""
     window = Window()
@@ -305,4 +341,4 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         # Neither settings nor weights of the person who runs this are read or written.
         os.environ |= {"NAPARI_CONFIG": f"{folder}/settings.yaml", "XDG_DATA_HOME": folder}
-        main()
+        at_all_sizes(Path(sys.argv[2])) if sys.argv[1:2] == ["--sizes"] else main()

@@ -23,6 +23,8 @@ _HOMES = {
     "read_series": "r2n2.io",
     "register_pair": "r2n2.registration",
     "register_series": "r2n2.registration",
+    "register_to_folder": "r2n2.workflow",
+    "RegistrationConfig": "r2n2.config",
     "target_registration_error": "r2n2.evaluation",
     "warp": "r2n2.transform",
 }

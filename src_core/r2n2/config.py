@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import difflib
+import json
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from r2n2.errors import ArgumentError
+from r2n2.errors import ArgumentError, ReadError
 
 __all__ = [
     "SMALLEST_SIDE_PX",
@@ -26,6 +28,7 @@ __all__ = [
 MethodName = Literal["r2n2", "fit", "bspline"]
 Precision = Literal["float32", "bfloat16"]
 
+_LONGEST_SHOWN = 120
 SMALLEST_SIDE_PX = 16
 """Frames with a shorter side are refused: they hold too little to align."""
 
@@ -37,7 +40,7 @@ class Config(BaseModel):
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:
-        """Build from plain values.
+        """Build from plain values, each of the very type that is asked for: ``true`` or ``"3"`` is no number.
 
         Raises
         ------
@@ -45,7 +48,8 @@ class Config(BaseModel):
             Naming every wrong key with what was expected, and the nearest known key for an unknown one.
         """
         try:
-            return cls.model_validate(values)
+            # As JSON, which knows lists and texts only: strictness then is about numbers, truth values and texts.
+            return cls.model_validate_json(json.dumps(values, default=_plain), strict=True)
         except ValidationError as error:
             raise ArgumentError("; ".join(_explain(cls, problem) for problem in error.errors())) from None
 
@@ -56,12 +60,22 @@ class Config(BaseModel):
         Raises
         ------
         ArgumentError
-            If the file is no TOML or a value is wrong.
+            If the file is no TOML, cannot be read or a value is wrong.
+        ReadError
+            If it is nested so deeply that no settings are.
         """
         try:
-            return cls.parse(tomllib.loads(path.read_text(encoding="utf-8")))
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except RecursionError:
+            raise ReadError(f"{path}: nested far deeper than any settings; give a TOML file of settings") from None
+        except OSError as error:
+            raise ArgumentError(f"{path}: cannot be read ({error.strerror}); give a TOML file of settings") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ArgumentError(f"{path}: not a TOML file ({error}); correct it and try again") from None
+        try:
+            return cls.parse(values)
+        except ArgumentError as error:
+            raise ArgumentError(f"{path}: {error}") from None
 
     def to_toml(self) -> str:
         """The settings as TOML, from which ``from_toml`` gives an equal model; what is None is left out."""
@@ -74,14 +88,28 @@ class Config(BaseModel):
 def _explain(model: type[BaseModel], problem: Any) -> str:
     place = [str(part) for part in problem["loc"]]
     if problem["type"] == "extra_forbidden":
-        fields = model.model_fields
-        for part in place[:-1]:
-            fields = getattr(fields[part].annotation, "model_fields", {}) if part in fields else {}
-        known = list(fields)
+        known = _settings_at(model, problem["loc"][:-1])
         near = difflib.get_close_matches(place[-1], known, n=1)
         hint = f"did you mean {near[0]!r}?" if near else f"known settings: {', '.join(known)}"
         return f"unknown setting {'.'.join(place)!r}: {hint}"
-    return f"{'.'.join(place)}: {problem['msg']}, got {problem['input']!r}"
+    given = repr(problem["input"])
+    return f"{'.'.join(place)}: {problem['msg']}, got {given if len(given) <= _LONGEST_SHOWN else given[:_LONGEST_SHOWN] + '...'}"
+
+
+def _settings_at(model: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Names of the settings in a table, by the keys and numbers that lead to it."""
+    found: Any = model
+    for part in place:
+        if isinstance(part, str) and part in getattr(found, "model_fields", {}):
+            found = found.model_fields[part].annotation
+        # Lists of tables and tables that may be missing: what they hold.
+        inner = [kind for kind in get_args(found) if hasattr(kind, "model_fields")]
+        found = inner[0] if inner else found
+    return list(getattr(found, "model_fields", {}))
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json", exclude_unset=True) if isinstance(value, BaseModel) else str(value)
 
 
 class NetworkConfig(Config):
@@ -110,7 +138,8 @@ class NetworkConfig(Config):
         """Settings in files of weights and results from before ``least_squares_sizes`` had its name."""
         if not isinstance(values, dict):
             return values
-        values = dict(values)
+        # What has passed through here is no longer taken for JSON, in which a strict model expects lists.
+        values = {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
         if "evidence_sizes" in values and "least_squares_sizes" not in values:
             values["least_squares_sizes"] = values.pop("evidence_sizes")
         if values.get("force_channels") is False:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["ArgumentError", "MissingExtraError", "R2N2Error", "ReadError", "ResourceError"]
+__all__ = ["ArgumentError", "AxesUnknownError", "MissingExtraError", "R2N2Error", "ReadError", "ResourceError"]
 
 
 class R2N2Error(Exception):
@@ -21,6 +21,27 @@ class ReadError(R2N2Error, ValueError):
     """A file is damaged, ambiguous or not what it should be: exit code 3."""
 
     exit_code = 3
+
+
+class AxesUnknownError(ReadError):
+    """A file does not say which of its axes is time: whoever reads it has to.
+
+    Parameters
+    ----------
+    shape
+        Of the array, slow to fast.
+    choices
+        What ``axes`` may be, the likeliest first, each with what it would mean.
+    """
+
+    def __init__(self, message: str, shape: tuple[int, ...], choices: tuple[tuple[str, str], ...]) -> None:
+        super().__init__(message)
+        self.shape = shape
+        self.choices = choices
+
+    def __reduce__(self) -> tuple[type[AxesUnknownError], tuple[str, tuple[int, ...], tuple[tuple[str, str], ...]]]:
+        """Sent from another process with all it says."""
+        return type(self), (str(self), self.shape, self.choices)
 
 
 class ResourceError(R2N2Error, RuntimeError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,8 @@ class LandmarkError:
     before_mm, after_mm
         Without any displacement, and the TRE.
     inside
-        Whether both points lie in the image; those that do not are left out of every summary unless asked for.
+        Whether both points lie in the image (and that of the reference in the mask, if there is one); those that do not are
+        left out of every summary unless asked for.
     """
 
     id: str
@@ -141,6 +142,7 @@ def target_registration_error(
     grid: Grid,
     *,
     include_outside: bool = False,
+    mask: NDArray[np.bool_] | None = None,
 ) -> TRETable:
     """Target registration error |p + f_t(p) - p_t| in mm of every landmark and frame, pairs matched by id.
 
@@ -155,7 +157,9 @@ def target_registration_error(
     grid
         Lattice of the frames.
     include_outside
-        Count pairs with a point outside the image too.
+        Count pairs with a point outside the image or mask too.
+    mask
+        (*grid.shape) on the reference's lattice; a point of the reference whose pixel is False counts as outside.
 
     Raises
     ------
@@ -182,7 +186,7 @@ def target_registration_error(
         unmatched += [(frame, name) for name in sorted(set(fixed.ids) ^ set(moving.ids))]
         if frame in transforms and common:
             _check_space(transforms[frame], grid, frame)
-            rows += _pair_errors(transforms[frame], fixed.select(common), moving.select(common), grid)
+            rows += _pair_errors(transforms[frame], fixed.select(common), moving.select(common), grid, mask)
     if not rows:
         raise ReadError(
             f"landmarks: no frame shares an id with reference frame {reference} (ids {_listed(fixed.ids)}; "
@@ -190,14 +194,18 @@ def target_registration_error(
             f"the points of a pair must carry the same id"
         )
     table = TRETable(reference, tuple(rows), tuple(unmatched), unregistered, include_outside)
-    return TRETable(reference, table.rows, table.unmatched, unregistered, include_outside, _notes(table, grid))
+    return replace(table, notes=_notes(table, grid, " or mask" if mask is not None else ""))
 
 
-def _pair_errors(transform: Transform, fixed: LandmarkSet, moving: LandmarkSet, grid: Grid) -> list[LandmarkError]:
+def _pair_errors(
+    transform: Transform, fixed: LandmarkSet, moving: LandmarkSet, grid: Grid, mask: NDArray[np.bool_] | None
+) -> list[LandmarkError]:
     mapped = map_points(transform, torch.from_numpy(fixed.points), Space.INDEX).numpy()
     before = _distances_mm(fixed.points, moving.points, grid)
     after = _distances_mm(mapped, moving.points, grid)
     inside = _inside(fixed.points, grid) & _inside(moving.points, grid)
+    if mask is not None:
+        inside &= _masked(fixed.points, mask)
     frame = int(moving.frames[0])
     return [LandmarkError(name, frame, float(before[k]), float(after[k]), bool(inside[k])) for k, name in enumerate(moving.ids)]
 
@@ -212,6 +220,11 @@ def _inside(points: NDArray[np.float64], grid: Grid) -> NDArray[np.bool_]:
     return np.all((points >= -0.5) & (points <= np.array(grid.shape) - 0.5), axis=1)
 
 
+def _masked(points: NDArray[np.float64], mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    nearest = np.clip(np.rint(points), 0, np.array(mask.shape) - 1).astype(np.int64)
+    return np.asarray(mask[tuple(nearest.T)], dtype=np.bool_)
+
+
 def _check_space(transform: Transform, grid: Grid, frame: int) -> None:
     if not grid.same_space(transform.grid):
         raise GridMismatchError(
@@ -220,11 +233,11 @@ def _check_space(transform: Transform, grid: Grid, frame: int) -> None:
         )
 
 
-def _notes(table: TRETable, grid: Grid) -> tuple[str, ...]:
+def _notes(table: TRETable, grid: Grid, masked: str) -> tuple[str, ...]:
     notes = []
     if table.outside:
         kept = "counted as asked" if table.include_outside else "left out"
-        notes.append(f"{table.outside} of {len(table.rows)} landmark pairs have a point outside the image: {kept}.")
+        notes.append(f"{table.outside} of {len(table.rows)} landmark pairs have a point outside the image{masked}: {kept}.")
     if table.unmatched:
         shown = ", ".join(f"{name!r} in frame {frame}" for frame, name in table.unmatched[:5])
         more = f" and {len(table.unmatched) - 5} more" if len(table.unmatched) > 5 else ""

@@ -13,7 +13,7 @@ __all__ = ["LengthUnit", "exact_number", "length_number", "length_text", "length
 
 _SMALLEST_PIXEL_IN_MM = 0.02
 _DECIMALS = 2
-_FEWEST_FIXED = 1e-3
+_NOTHING = 1e-5
 
 
 class LengthUnit(Enum):
@@ -39,14 +39,14 @@ def length_unit(spacing_mm: Iterable[float]) -> LengthUnit:
 def length_number(mm: float, unit: LengthUnit = LengthUnit.MM) -> str:
     """A length in ``unit`` without the unit's name, for a column that names it; a dash where it is not defined.
 
-    Two decimals, and for small numbers as many as two significant digits need, so that only 0 is shown as 0.00.
+    Two decimals, and for small numbers as many as two significant digits need: only what is nothing but rounding is shown as 0.00.
     """
     value = mm * unit.per_mm
     if not math.isfinite(value):
         return "-"
-    if value != 0 and abs(value) < _FEWEST_FIXED:
-        return f"{value:.2g}"
-    more = 0 if value == 0 else max(0, -math.floor(math.log10(abs(value))) - 1)
+    if abs(value) < _NOTHING:
+        return f"{0:.{_DECIMALS}f}"
+    more = max(0, -math.floor(math.log10(abs(value))) - 1)
     return f"{value:.{_DECIMALS + more}f}"
 
 

@@ -5,7 +5,7 @@ Frames stay in the file's own type and may be lazy (zarr, dask); one frame is an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
@@ -179,6 +179,10 @@ class LandmarkSet:
         """The landmarks of one frame."""
         keep = np.flatnonzero(self.frames == frame)
         return self._take(keep)
+
+    def select_frames(self, frames: Collection[int]) -> LandmarkSet:
+        """The landmarks of several frames."""
+        return self._take(np.flatnonzero(np.isin(self.frames, list(frames))))
 
     def select(self, ids: Sequence[str]) -> LandmarkSet:
         """The landmarks with these ids, in the order of ``ids``; for the landmarks of a single frame."""

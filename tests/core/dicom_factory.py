@@ -16,6 +16,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 MR = "1.2.840.10008.5.1.4.1.1.4"
 ENHANCED_MR = "1.2.840.10008.5.1.4.1.1.4.1"
 US_MULTIFRAME = "1.2.840.10008.5.1.4.1.1.3.1"
+SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 SERIES = "1.2.826.0.1.3680043.8.498.1.100"
 OBLIQUE = [0.6, 0.0, 0.8, 0.0, 1.0, 0.0]
 AXIAL = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0]
@@ -142,6 +143,44 @@ def ultrasound(count: int = 4, **values: Any) -> Dataset:
     dataset.FrameTime = "33.5"
     dataset.SequenceOfUltrasoundRegions = [region]
     dataset.PixelData = stack.tobytes()
+    return dataset
+
+
+def segmentation(masks: dict[int, np.ndarray], names: dict[int, str], kind: str = "BINARY") -> Dataset:
+    """A segmentation object: (slices, rows, columns) of every segment, slices 7.5 mm apart; an empty slice is left out."""
+    frames = [(number, s, mask[s]) for number, mask in masks.items() for s in range(len(mask)) if mask[s].any()]
+    first = frames[0][2]
+    dataset = dataset_of(0, np.zeros(first.shape, np.uint8), SOPClassUID=SEGMENTATION, Modality="SEG", TriggerTime=None)
+    for keyword in (
+        "PixelSpacing",
+        "SliceThickness",
+        "ImageOrientationPatient",
+        "ImagePositionPatient",
+        "TemporalPositionIdentifier",
+    ):
+        delattr(dataset, keyword)
+    dataset.SegmentationType = kind
+    dataset.NumberOfFrames = len(frames)
+    dataset.SegmentSequence = [_item(SegmentNumber=number, SegmentLabel=name) for number, name in names.items()]
+    measures = _item(PixelSpacing=[1.2, 2.5], SliceThickness=7.5, SpacingBetweenSlices=7.5)
+    dataset.SharedFunctionalGroupsSequence = [
+        _item(PlaneOrientationSequence=[_item(ImageOrientationPatient=AXIAL)], PixelMeasuresSequence=[measures])
+    ]
+    dataset.PerFrameFunctionalGroupsSequence = [
+        _item(
+            PlanePositionSequence=[_item(ImagePositionPatient=[10.0, 20.0, 30.0 + 7.5 * s])],
+            **({} if kind == "LABELMAP" else {"SegmentIdentificationSequence": [_item(ReferencedSegmentNumber=number)]}),
+        )
+        for number, s, _ in frames
+    ]
+    stack = np.stack([frame for _, _, frame in frames]).astype(np.uint8)
+    if kind == "BINARY":
+        dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 1, 1, 0
+        stack = np.packbits(stack.ravel(), bitorder="little")
+    elif kind == "FRACTIONAL":
+        dataset.MaximumFractionalValue = 200
+    data = stack.tobytes()
+    dataset.PixelData = data + b"\0" * (len(data) % 2)
     return dataset
 
 

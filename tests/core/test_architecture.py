@@ -25,7 +25,7 @@ LEVELS = [
     {"evaluation"},
     {"results"},
     {"report"},
-    {"doctor", "benchmark"},
+    {"doctor", "benchmark", "workflow"},
     {"cli"},
 ]
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}

@@ -9,7 +9,9 @@ import pytest
 from pydantic import ValidationError
 
 from r2n2.config import BSplineConfig, Config, FitConfig, NetworkConfig, RegistrationConfig
-from r2n2.errors import ArgumentError
+from r2n2.errors import ArgumentError, ReadError
+from r2n2.simulation import ThoraxConfig
+from r2n2.training.settings import TrainingConfig
 
 
 def test_the_papers_numbers_are_the_defaults() -> None:
@@ -83,6 +85,35 @@ def test_a_value_out_of_range_is_an_error_that_says_what_came(values: dict[str, 
         RegistrationConfig.parse(values)
 
 
+def _allowed(model: type[Config], path: tuple[str, ...], value: Any) -> bool:
+    """Whether a plain value is of a type that the setting takes."""
+    for part in path[:-1]:
+        annotation = model.model_fields[part].annotation
+        assert isinstance(annotation, type)
+        model = annotation
+    text = str(model.model_fields[path[-1]].annotation)
+    return {bool: "bool" in text, str: text == "<class 'str'>" or text.startswith("str |") or "Path" in text}[type(value)]
+
+
+@pytest.mark.parametrize("value", [True, "yes", "3", "true"])
+@pytest.mark.parametrize("model", [RegistrationConfig, TrainingConfig, ThoraxConfig])
+def test_a_truth_value_or_a_text_is_no_number_and_a_text_no_truth_value(model: type[Config], value: Any) -> None:
+    for path in _keys(model):
+        if _allowed(model, path, value):
+            continue
+        with pytest.raises(ArgumentError) as caught:
+            model.parse(_nested(path, value))
+        assert str(caught.value).startswith(".".join(path)), path
+
+
+@pytest.mark.parametrize("key", ["steps", "updates", "working_size"])
+def test_a_slip_in_a_list_of_tables_is_named(key: str) -> None:
+    stage = {"updates": 1, "working_size": 256, "steps": 2}
+    stage[key + "x"] = stage.pop(key)
+    with pytest.raises(ArgumentError, match=rf"unknown setting 'stages\.0\.{key}x': did you mean '{key}'\?"):
+        TrainingConfig.parse({"stages": [stage]})
+
+
 def test_every_mistake_is_named_at_once() -> None:
     with pytest.raises(ArgumentError, match=r"steps: .*; .*'fit\.regularization': did you mean 'regularisation'"):
         RegistrationConfig.parse({"steps": -1, "fit": {"regularization": 0.1}})
@@ -129,6 +160,28 @@ def test_what_is_no_toml_is_named(tmp_path: Path, content: bytes) -> None:
     file.write_bytes(content)
     with pytest.raises(ArgumentError, match=r"broken\.toml: not a TOML file"):
         RegistrationConfig.from_toml(file)
+
+
+def test_a_wrong_value_is_named_with_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "my.toml"
+    file.write_text("steps = true\n")
+    with pytest.raises(ArgumentError, match=r"my\.toml: steps: .*valid integer, got True"):
+        RegistrationConfig.from_toml(file)
+
+
+def test_what_is_nested_without_end_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "deep.toml"
+    file.write_text("a=" + "[" * 50_000 + "]" * 50_000)
+    with pytest.raises(ReadError, match=r"deep\.toml: nested far deeper"):
+        RegistrationConfig.from_toml(file)
+    with pytest.raises(ArgumentError, match="cannot be read"):
+        RegistrationConfig.from_toml(tmp_path)
+
+
+def test_a_long_value_is_not_shown_whole() -> None:
+    with pytest.raises(ArgumentError) as caught:
+        RegistrationConfig.parse({"steps": "x" * 10_000})
+    assert len(str(caught.value)) < 300
 
 
 def test_settings_survive_json() -> None:

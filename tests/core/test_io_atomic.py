@@ -2,15 +2,18 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
 
 from r2n2.errors import ArgumentError, ResourceError
-from r2n2.io.atomic import atomic_folder, atomic_write, check_output_name, clean_stale
+from r2n2.io.atomic import atomic_folder, atomic_write, check_output_name, check_writable, clean_stale
 
 
 def names(folder: Path) -> list[str]:
@@ -191,7 +194,9 @@ def test_a_folder_that_cannot_even_come_back_is_kept_and_named(tmp_path: Path, m
     assert names(tmp_path) == [kept], "it is all there is of it, so nothing cleans it up"
 
 
-@pytest.mark.parametrize("name", ["CON", "con.mha", "NUL.tar.gz", "COM1.csv", "", "a\nb.csv", "a:b", "é" * 128])
+@pytest.mark.parametrize(
+    "name", ["CON", "con.mha", "NUL.tar.gz", "COM1.csv", "", "a\nb.csv", "a:b", "é" * 128, "COM¹.csv", "a.", "a "]
+)
 def test_names_that_some_system_cannot_hold(name: str) -> None:
     with pytest.raises(ArgumentError, match="output name"):
         check_output_name(name)
@@ -229,3 +234,70 @@ with atomic_write({str(tmp_path / "a.bin")!r}) as temporary:
     (removed,) = clean_stale(tmp_path)
     assert removed.endswith(".bin")
     assert names(tmp_path) == [".r2n2-tmp-notours", "mine.tmp"]
+
+
+@pytest.mark.parametrize("kind", [RuntimeError, ValueError, ResourceError, OSError])
+def test_an_error_of_who_writes_never_names_the_temporary(tmp_path: Path, kind: type[Exception]) -> None:
+    def fail(writer: Callable[[Path], AbstractContextManager[Path]], target: Path) -> None:
+        with writer(target) as temporary:
+            raise kind(f"could not write {temporary}: {temporary.name} is broken")
+
+    for writer, target in ((atomic_write, tmp_path / "a.mha"), (atomic_folder, tmp_path / "b.zarr")):
+        with pytest.raises(ResourceError) as told:
+            fail(writer, target)
+        assert "r2n2-tmp" not in str(told.value)
+        assert f"could not write {target}: {target.name} is broken" in str(told.value)
+    assert names(tmp_path) == []
+
+
+def test_other_errors_of_who_writes_stay_what_they_are(tmp_path: Path) -> None:
+    with pytest.raises(ZeroDivisionError), atomic_write(tmp_path / "a.mha"):
+        raise ZeroDivisionError
+
+
+@pytest.mark.parametrize("inside", ["", "new", "new/é 数据 a b", "n" * 240])
+def test_whether_a_folder_can_be_written_is_seen_without_making_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, inside: str
+) -> None:
+    place = tmp_path / inside
+    check_writable(place)
+    assert names(tmp_path) == []
+    monkeypatch.chdir(tmp_path)
+    check_writable(Path(inside or "."))
+
+    def refused(path: Path, data: bytes) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    with pytest.raises(ResourceError, match="read-only or not yours"):
+        check_writable(place)
+
+
+@pytest.mark.parametrize("inside", ["CON", "new/NUL.x/y", "a:b/c", "é" * 200])
+def test_a_folder_that_some_system_cannot_hold_is_refused_before_it_is_made(tmp_path: Path, inside: str) -> None:
+    with pytest.raises(ArgumentError, match="output name"):
+        check_writable(tmp_path / inside)
+
+
+def test_a_folder_cannot_be_made_in_a_file(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text("")
+    for place in (tmp_path / "a", tmp_path / "a" / "b"):
+        with pytest.raises(ArgumentError, match=r"a is a file|is a file; --output needs a folder"):
+            check_writable(place)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the attribute is Linux's")
+def test_a_folder_that_even_root_cannot_write_is_seen(tmp_path: Path) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    if shutil.which("chattr") is None or subprocess.run(["chattr", "+i", locked], capture_output=True).returncode:
+        locked.chmod(0o500)
+        if os.access(locked, os.W_OK):
+            pytest.skip("nothing is read-only for this user here")
+    try:
+        for place in (locked, locked / "new"):
+            with pytest.raises(ResourceError, match="read-only or not yours"):
+                check_writable(place)
+    finally:
+        subprocess.run(["chattr", "-i", locked], capture_output=True, check=False)
+        locked.chmod(0o700)

@@ -11,7 +11,8 @@ import pytest
 from numpy.testing import assert_allclose, assert_array_equal
 
 from r2n2.errors import ArgumentError, ReadError
-from r2n2.io.dicom.reader import list_dicom, read_dicom
+from r2n2.io.dicom.listing import list_dicom
+from r2n2.io.dicom.reader import read_dicom
 
 
 def _load_factory() -> ModuleType:

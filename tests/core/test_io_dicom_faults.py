@@ -10,7 +10,6 @@ import shutil
 import struct
 import subprocess
 import sys
-import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -18,13 +17,12 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.testing import assert_array_equal
-from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, JPEGLosslessSV1, RLELossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless, JPEGBaseline8Bit, RLELossless
 
-from r2n2.errors import ArgumentError, MissingExtraError, R2N2Error, ReadError, ResourceError
-from r2n2.io.dicom.reader import list_dicom, read_dicom
+from r2n2.errors import ArgumentError, MissingExtraError, ReadError, ResourceError
+from r2n2.io.dicom.listing import list_dicom
+from r2n2.io.dicom.reader import read_dicom
 
 
 def _load_factory() -> ModuleType:
@@ -49,7 +47,7 @@ def test_row01_three_good_one_random_one_empty(tmp_path):
     assert listing.groups[0].frames == 3
     assert [(path.name, reason) for path, reason in listing.skipped] == [
         ("empty.dcm", "empty"),
-        ("random.dcm", "not DICOM: no DICM prefix"),
+        ("random.dcm", "not DICOM: neither a DICM mark nor a first element of DICOM"),
     ]
     (series,) = read_dicom(tmp_path)
     assert len(series) == 3
@@ -76,7 +74,7 @@ def test_row01_dicom_without_an_image_is_skipped(tmp_path):
     make.save(report, tmp_path / "report.dcm")
     (series,) = read_dicom(tmp_path)
     assert len(series) == 2
-    assert any("report.dcm: DICOM without an image: Basic Text SR Storage" in note for note in series.notes)
+    assert any("report.dcm: no image: Basic Text SR Storage without pixels" in note for note in series.notes)
 
 
 def test_row02_cut_at_every_64_bytes_of_the_header(tmp_path):
@@ -227,7 +225,7 @@ def test_row04_a_codestream_larger_than_the_header_is_refused(tmp_path):
     data = bytearray(path.read_bytes())
     struct.pack_into(">LL", data, data.index(b"\xff\x4f\xff\x51") + 8, 60000, 60000)
     path.write_bytes(data)
-    with pytest.raises(ReadError, match="codestream is 60000 x 60000"):
+    with pytest.raises(ReadError, match="compressed stream is 60000 x 60000"):
         read_dicom(path)
 
 
@@ -238,7 +236,7 @@ def test_row04_sizes_beyond_the_limit_are_refused_before_decoding(tmp_path):
 
 
 def test_row04_a_deflate_bomb_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("r2n2.io.dicom.file._MAX_INFLATED_BYTES", 2**20)
+    monkeypatch.setattr("r2n2.io.dicom.bounded._MAX_INFLATED_BYTES", 2**20)
     dataset = make.dataset_of(0)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     path = make.save(dataset, tmp_path / "small.dcm")
@@ -317,21 +315,9 @@ def test_row11_missing_decoder_names_what_to_install(tmp_path, monkeypatch):
     dataset.compress(JPEG2000Lossless, generate_instance_uid=False)
     path = make.save(dataset, tmp_path / "a.dcm")
     monkeypatch.setattr(get_decoder(JPEG2000Lossless), "_available", {})
-    with pytest.raises(MissingExtraError, match=r"JPEG 2000.*pip install pylibjpeg pylibjpeg-openjpeg") as caught:
+    with pytest.raises(MissingExtraError, match=r"JPEG 2000.*pip install pylibjpeg-openjpeg") as caught:
         read_dicom(path)
     assert caught.value.exit_code == 4
-
-
-def test_row11_lossless_jpeg_says_how_to_convert(tmp_path):
-    from pydicom.encaps import encapsulate
-
-    dataset = make.dataset_of(0)
-    dataset.PixelData = encapsulate([b"\xff\xd8\xff\xd9"])
-    dataset["PixelData"].VR = "OB"
-    dataset.file_meta.TransferSyntaxUID = JPEGLosslessSV1
-    path = make.save(dataset, tmp_path / "a.dcm")
-    with pytest.raises(MissingExtraError, match="dcmdjpeg"):
-        read_dicom(path)
 
 
 @pytest.mark.parametrize("name", ["é 数据 a b", "x" * 240, "CON"])
@@ -380,31 +366,6 @@ def test_row86_hundred_thousand_empty_files_in_ten_seconds(tmp_path):
     assert listing.groups[0].frames == 2
     assert len(listing.skipped) == 99_998
     assert seen[-1] == 100_000
-
-
-@pytest.fixture(scope="module")
-def sound_files(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sound")
-    compressed = make.dataset_of(0, np.arange(40 * 33, dtype=np.uint16).reshape(40, 33))
-    compressed.compress(RLELossless, generate_instance_uid=False)
-    datasets = (make.dataset_of(0, RescaleSlope="2"), make.enhanced(2, 2), make.ultrasound(2), compressed)
-    return [make.save(dataset, folder / f"{k}.dcm").read_bytes() for k, dataset in enumerate(datasets)]
-
-
-@given(
-    which=st.integers(0, 3),
-    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=6),
-)
-@settings(max_examples=150, deadline=None, derandomize=True)
-def test_row04_changed_bytes_give_a_series_or_a_typed_error(sound_files, which, changes):
-    data = bytearray(sound_files[which])
-    for place, value in changes:
-        data[132 + int(place * (len(data) - 132))] = value
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "a.dcm"
-        path.write_bytes(data)
-        with contextlib.suppress(R2N2Error):
-            assert read_dicom(path, max_bytes=2**24)
 
 
 CANARY = "CANARY"
@@ -494,3 +455,13 @@ def test_damage_in_another_series_does_not_matter(tmp_path):
     assert len(read_dicom(tmp_path, series=".100")[0]) == 2
     with pytest.raises(ReadError, match="truncated"):
         read_dicom(tmp_path)
+
+
+def test_of_several_copies_the_undamaged_one_is_kept(tmp_path):
+    paths = make.write_series(tmp_path, 2)
+    whole = paths[0].read_bytes()
+    for name in ("0a", "0b", "z"):
+        (tmp_path / f"{name}.dcm").write_bytes(whole)
+    _cut(paths[0], len(whole) - 9)
+    _cut(tmp_path / "0a.dcm", len(whole) - 7)
+    assert_array_equal(read_dicom(tmp_path)[0].frames[:, 0, 0, 0], [0, 100])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import tempfile
 from pathlib import Path
@@ -17,6 +18,7 @@ from numpy.testing import assert_allclose, assert_array_equal
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.io.dicom.reader import read_dicom
+from r2n2.io.dicom.uids import stand_in
 from r2n2.io.dicom.write import write_dicom_series
 from r2n2.series import ImageSeries
 
@@ -254,3 +256,46 @@ def test_real_series_survives_a_round_trip(real_data, tmp_path):
     assert_allclose(image.GetOrigin(), original.GetOrigin())
     assert_allclose(image.GetDirection(), original.GetDirection(), atol=1e-5)  # the header has six digits
     assert_allclose(image.GetSpacing(), original.GetSpacing())
+
+
+@pytest.mark.parametrize("keep_headers", [False, True])
+def test_equal_results_are_equal_bytes_and_other_results_have_other_uids(tmp_path, keep_headers):
+    make.write_series(tmp_path / "in", 3)
+    (series,) = read_dicom(tmp_path / "in")
+    frames = [series.frame(k) for k in range(3)]
+    written = []
+    for name, shift in (("a", 0), ("b", 0), ("c", 1)):
+        (tmp_path / name).mkdir()
+        changed = [frames[0], frames[1] + shift, frames[2]]
+        written.append(write_dicom_series(tmp_path / name, series, enumerate(changed), keep_headers=keep_headers))
+    first, again, other = ([path.read_bytes() for path in paths] for paths in written)
+    assert first == again
+    headers = [pydicom.dcmread(path) for paths in (written[0], written[2]) for path in paths]
+    assert len({header.SOPInstanceUID for header in headers}) == 6
+    assert len({header.SeriesInstanceUID for header in headers}) == 2
+    assert all(header.file_meta.MediaStorageSOPInstanceUID == header.SOPInstanceUID for header in headers)
+    assert first[0] != other[0]
+
+
+def test_a_series_without_study_gets_one_of_its_content(tmp_path):
+    make.write_series(tmp_path / "in", 2, StudyInstanceUID=None)
+    (series,) = read_dicom(tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    paths = write_dicom_series(tmp_path / "out", series, enumerate([series.frame(0), series.frame(1)]))
+    studies = {pydicom.dcmread(path).StudyInstanceUID for path in paths}
+    assert len(studies) == 1
+    assert studies != {stand_in("study")}
+
+
+@pytest.mark.parametrize(
+    "change", [(b"\x08\0\x33\0TM", b"\x08\0\x33\0T\x06"), (b"\x08\0\x33\0TM", b"\x02\0\x33\0TM")], ids=["type", "group"]
+)
+def test_headers_that_cannot_be_written_again_are_a_typed_error_or_left_out(tmp_path, change):
+    path = make.write_series(tmp_path / "in", 1)[0]
+    path.write_bytes(path.read_bytes().replace(*change))
+    (series,) = read_dicom(path)
+    (tmp_path / "out").mkdir()
+    with contextlib.suppress(ReadError):
+        write_dicom_series(tmp_path / "out", series, [(0, series.frame(0))], keep_headers=True)
+    write_dicom_series(tmp_path / "out", series, [(0, series.frame(0))])
+    assert_array_equal(read_dicom(tmp_path / "out")[0].frames[0], series.frames[0])

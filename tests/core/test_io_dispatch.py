@@ -107,7 +107,7 @@ def test_a_3d_series_is_written_as_its_slices(tmp_path: Path, kind: str) -> None
 
 def test_unknown_formats_name_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "a.xyz").write_bytes(b"what is this")
-    with pytest.raises(ReadError, match=r"a\.xyz: unknown format; known are DICOM file or folder, \.nii"):
+    with pytest.raises(ReadError, match=r"a\.xyz: unknown format; known are DICOM file or folder, NIfTI"):
         read_series(tmp_path / "a.xyz")
     (tmp_path / "b.nii").write_bytes(b"what is this")
     with pytest.raises(ReadError, match=r"b\.nii: named \.nii but damaged or not a nifti file"):
@@ -223,7 +223,7 @@ def test_row86_symlink_loops(tmp_path: Path) -> None:
 
 
 def test_row86_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.io.dispatch._MOST_ENTRIES", 50)
+    monkeypatch.setattr("r2n2.io.detect._MOST_ENTRIES", 50)
     for k in range(60):
         (tmp_path / f"{k}.png").touch()
     with pytest.raises(ReadError, match="more than 50 entries"):
@@ -250,7 +250,7 @@ def test_row89_a_missing_package_is_named(
 
 def test_series_is_for_dicom_alone(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", ARRAY)
-    with pytest.raises(ArgumentError, match="--series picks a DICOM series, this is npy"):
+    with pytest.raises(ArgumentError, match="--series picks a DICOM series or one of several images in a file, this is npy"):
         read_series(tmp_path / "a.npy", series="1.2.3")
 
 

@@ -196,3 +196,52 @@ def test_ids_that_spreadsheets_run_are_disarmed_and_come_back(tmp_path: Path) ->
     back = read_landmarks(path)
     assert back.ids == NAMES
     np.testing.assert_array_equal(back.points, marks.points)
+
+
+SAMPLES: dict[str, bytes] = {
+    "l.csv": b"id,frame,y_mm,x_mm\na,0,12.5,-3.25\nb,1,10,4\n",
+    "n.csv": b"index,axis-0,axis-1,axis-2\n0,0.0,10.5,20.25\n1,1.0,11.0,21.0\n",
+    "Results.csv": b" ,X,Y,Slice\n1,14,24.0,1\n2,18,30.0,2\n",
+    "u.csv": "id;frame;z_mm;y_mm;x_mm\na;0;12;5,5;1\n".encode("utf-16"),
+    "a.csv": b"x,y,z,t,label\n1,2,12,0,a\n3,4,12,1,a\n",
+    "F.fcsv": FCSV["4.11 RAS"].encode(),
+    "m.mrk.json": b'{"markups": [{"coordinateSystem": "RAS", "controlPoints": [{"label": "a@0", "position": [1, 2, 12]}]}]}',
+    "point.txt": b"point\n2\n1.5 2.5 12\n3 4 12\n",
+    "dir_T10.txt": b"14 24 1\n18 30 1\n",
+    "outputpoints.txt": b"Point\t0\t; OutputPoint = [ 4.5 6.25 ]\t; Deformation = [ 0 0 ]\n",
+}
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_damage_of_any_kind_is_told_as_an_error_of_the_file(tmp_path: Path, name: str) -> None:
+    original = SAMPLES[name]
+    assert len(read_landmarks(put(tmp_path / name, original), SLICE))
+    random = np.random.default_rng(7)
+    inserted = (b"\0", b"\xff", b"1e999", b"nan", b"-", b"{", b"[" * 3000, b",", b'"', b"\n", b"9" * 400, b"@", b";", b"\t", b"\r")
+    for _ in range(120):
+        data = bytearray(original)
+        for _ in range(int(random.integers(1, 4))):
+            at = int(random.integers(0, max(len(data), 1)))
+            kind = int(random.integers(0, 4))
+            if kind == 0:
+                data[at : at + 1] = bytes([int(random.integers(0, 256))])
+            elif kind == 1:
+                del data[at : at + int(random.integers(1, 9))]
+            elif kind == 2:
+                data[at:at] = inserted[int(random.integers(0, len(inserted)))]
+            else:
+                data = data[:at]
+        # Whatever it is now: read, or refused by a line that names the file.
+        message = name
+        try:
+            found = read_landmarks(put(tmp_path / name, bytes(data)), SLICE)
+            assert np.abs(found.points).max() < 1e13
+            assert found.points.shape[1] == 2
+        except ReadError as error:
+            message = str(error)
+        assert name in message
+
+
+def test_numbers_beyond_any_place_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ReadError, match=r"position 1e\+300 lies nowhere"):
+        read_landmarks(put(tmp_path / "l.csv", "id,frame,y_mm,x_mm\na,0,1e300,1\n"), SLICE)

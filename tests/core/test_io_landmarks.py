@@ -253,6 +253,22 @@ def test_mistakes_are_named(points: list[tuple[str, int, float, float]], space: 
     assert any(words in warning for warning in check_plausible(marks(points, space), series(), 0))
 
 
+def test_whole_numbers_in_the_other_unit_are_asked_about() -> None:
+    place = series((100, 60), (1.7, 0.9))
+    pixels = [("a", 0, 20.0, 30.0), ("b", 0, 41.0, 27.0), ("c", 0, 55.0, 11.0), ("a", 1, 22.0, 33.0)]
+    (asked,) = check_plausible(marks(pixels, Space.WORLD), place, 0)[:1]
+    assert "every number in the columns named mm is whole, as pixels are" in asked
+    in_mm = [(i, f, y * 1.7, x * 0.9) for i, f, y, x in pixels]
+    assert "were mm given in columns named px?" in check_plausible(marks(in_mm, Space.INDEX), place, 0)[0]
+    for points, space in ((pixels, Space.INDEX), (in_mm, Space.WORLD)):
+        assert not [w for w in check_plausible(marks(points, space), place, 0) if "were" in w]
+
+
+def test_phases_in_percent_are_explained() -> None:
+    found = marks([("a", 0, 5, 5), ("a", 40, 5, 5)])
+    assert any("T50 of ten is frame 5" in warning for warning in check_plausible(found, series(), 0))
+
+
 def test_ids_that_do_not_match() -> None:
     far = [("a", 0, 2.0, 2.0), ("b", 0, 97.0, 57.0), ("a", 1, 97.0, 57.0), ("b", 1, 2.0, 2.0)]
     assert any("do the ids match" in warning for warning in check_plausible(marks(far), series(), 0))

@@ -175,14 +175,16 @@ def test_row40_big_endian(tmp_path: Path) -> None:
     assert not series.spacing_known
 
 
-@pytest.mark.parametrize("name", ["../secret.raw", "/etc/hostname", "a%02d.raw", "LIST"])
+@pytest.mark.parametrize(
+    "name", ["../secret.raw", "/etc/hostname", "../a%02d.raw 1 5 1", "LIST\n../secret.raw" + "\n../secret.raw" * 4]
+)
 def test_row28_pixels_outside_the_folder_are_refused(tmp_path: Path, name: str) -> None:
     folder = tmp_path / "in"
     folder.mkdir()
     (tmp_path / "secret.raw").write_bytes(bytes(990))
     header = f"NDims = 3\nDimSize = 11 9 5\nElementType = MET_SHORT\nElementDataFile = {name}\n"
     (folder / "a.mhd").write_text(header)
-    with pytest.raises(ReadError, match=r"outside the header's folder|several files"):
+    with pytest.raises(ReadError, match="outside the header's folder"):
         read_series(folder / "a.mhd", axes="TYX")
 
 

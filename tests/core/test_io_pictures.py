@@ -116,7 +116,7 @@ def test_row14_truncated_picture_in_a_stack(tmp_path: Path, percent: int) -> Non
 
 
 def test_row32_no_picture(tmp_path: Path) -> None:
-    with pytest.raises(ReadError, match=r"no \.png or \.jpg file fits this pattern"):
+    with pytest.raises(ReadError, match=r"no \.png, \.jpg, \.tif or other file of a single frame fits this pattern"):
         read_series(tmp_path / "*.png")
     (tmp_path / "empty").mkdir()
     with pytest.raises(ReadError, match="the folder is empty"):

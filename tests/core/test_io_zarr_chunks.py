@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from zarr.storage import LocalStore
 
 from r2n2.errors import ReadError, ResourceError
-from r2n2.io import omezarr_chunks, read_series
+from r2n2.io import read_series
 
 
 def stored(path: Path, axes: str, shape: tuple[int, ...], chunks: tuple[int, ...], **options: Any) -> np.ndarray:
@@ -58,7 +58,7 @@ def test_every_frame_is_the_file_s_in_any_order(data: st.DataObject, tmp_path_fa
     values = stored(path, axes, shape, chunks)
     budget = data.draw(st.sampled_from([1, 100, 1000, 2**30]))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(omezarr_chunks, "_RUN_BYTES", budget)
+        patch.setattr("r2n2.io.omezarr.chunks._RUN_BYTES", budget)
         found = read_series(path)
         count = shape[axes.index("T")]
         for index in data.draw(st.lists(st.integers(0, count - 1), min_size=1, max_size=3 * count)):
@@ -78,7 +78,7 @@ def test_axes_that_the_caller_names_decide_which_are_frames(tmp_path: Path, read
 def test_a_pass_reads_every_chunk_once(tmp_path: Path, reads: list[str], monkeypatch: pytest.MonkeyPatch, outward: bool) -> None:
     values = stored(tmp_path / "a.zarr", "TYX", (23, 9, 11), (5, 4, 11))
     # Two runs of five frames and no third.
-    monkeypatch.setattr(omezarr_chunks, "_RUN_BYTES", 5 * 9 * 11 * 2)
+    monkeypatch.setattr("r2n2.io.omezarr.chunks._RUN_BYTES", 5 * 9 * 11 * 2)
     (series,) = read_series(tmp_path / "a.zarr")
     order = sorted(range(23), key=lambda k: abs(k - 11)) if outward else range(23)
     for _ in range(2):
@@ -94,7 +94,7 @@ def test_a_run_that_memory_does_not_hold_is_cut_into_equal_ones(
 ) -> None:
     stored(tmp_path / "a.zarr", "TYX", (12, 9, 11), (12, 3, 2))
     # Five frames would fit: runs of four are as many as runs of five.
-    monkeypatch.setattr(omezarr_chunks, "_RUN_BYTES", 5 * 9 * 11 * 2)
+    monkeypatch.setattr("r2n2.io.omezarr.chunks._RUN_BYTES", 5 * 9 * 11 * 2)
     (series,) = read_series(tmp_path / "a.zarr")
     for k in range(12):
         reads.clear()

@@ -254,6 +254,7 @@ def test_weights_for_2d_are_refused_for_3d_and_back(file: Path, tmp_path: Path) 
         ({"sha256": None, "ndim": None}, "lacks ndim, sha256"),
         ({"architecture": "0" * 64}, "another architecture"),
         ({"normalisation": "min-max"}, "normalised by 'min-max'"),
+        ({"spacing": "pixels as they are"}, "made for pixel sizes 'pixels as they are', this version takes 'any"),
         ({"ndim": "3"}, "another architecture"),
         ({"ndim": "7"}, "manifest cannot be used"),
         ({"config": "{"}, "manifest cannot be used"),
@@ -445,3 +446,17 @@ def test_only_safetensors_are_written(tmp_path: Path, network: R2N2) -> None:
     with pytest.raises(ArgumentError, match="ends in it"):
         save_network(tmp_path / "weights.pt", network)
     assert not list(tmp_path.iterdir())
+
+
+def test_weights_of_a_version_that_did_not_say_how_it_takes_pixel_sizes_are_taken(file: Path) -> None:
+    content = file.read_bytes()
+    length = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + length])
+    assert header["__metadata__"]["spacing"] == checkpoint.SPACING
+    network = load_network(file)
+    metadata = {name: value for name, value in header["__metadata__"].items() if name not in ("spacing", "sha256")}
+    metadata["sha256"] = checkpoint._digest(metadata, dict(network.state_dict()))
+    header["__metadata__"] = metadata
+    text = json.dumps(header).encode()
+    file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
+    assert load_network(file).config == network.config

@@ -28,7 +28,8 @@ def test_the_smallest_pixel_size_decides_the_unit(spacing: tuple[float, ...], un
         (3.1e-4, LengthUnit.MM, "0.00031 mm"),
         (-0.0456, LengthUnit.MM, "-0.046 mm"),
         (0.0456, LengthUnit.UM, "45.60 um"),
-        (2.5e-9, LengthUnit.MM, "2.5e-09 mm"),
+        (-2.5e-9, LengthUnit.MM, "0.00 mm"),
+        (2.1e-8, LengthUnit.UM, "0.000021 um"),
         (math.nan, LengthUnit.UM, "- um"),
     ],
 )

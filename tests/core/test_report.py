@@ -186,3 +186,27 @@ def test_a_clean_result_says_so() -> None:
     row = FrameMetrics(0, math.nan, 1, 1, 0, 1, 0, 0, FrameStatus.REFERENCE)
     assert verdict((row,)).flagged == 0
     assert "none is flagged" in verdict((row,)).sentence
+
+
+def test_small_pixels_are_shown_in_um_on_page_and_axes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(globals(), "GRID", Grid(GRID.shape, (1.083e-4, 0.8e-4)))
+    labelled: list[str] = []
+    monkeypatch.setattr(
+        "matplotlib.axes.Axes.set_ylabel", lambda self, text, *_, **__: labelled.append(text) or self.yaxis.set_label_text(text)
+    )
+    series, registered = make([shift(rows) for rows in ROWS])
+    metrics = tuple(
+        dataclasses.replace(row, max_displacement_mm=row.max_displacement_mm * 1.083e-4 / 2) for row in registered.metrics
+    )
+    registered = dataclasses.replace(registered, metrics=metrics)
+    points = np.array([[18.0 + 1.25 * rows, 35.0] for rows in ROWS])
+    errors = target_registration_error(registered.transforms, LandmarkSet(("a",) * 5, np.arange(5), points, Space.INDEX), 0, GRID)
+    text = render_report(series, registered, errors)
+    assert ">0.43 um<" in text  # 4 pixels
+    assert "5.4 pixels" in text  # of the finer side
+    assert "0.1083 x 0.08 um" in text
+    assert ">0.061 um<" in text  # a quarter of 2.25 pixels
+    assert "displacement (um)" in text
+    assert not re.search(r"\d mm|\(mm\)|in mm", re.sub(r"base64,[^\"]+", "", text))
+    lengths = {"displacement (um)", "y (um)", "largest\ndisplacement (um)", "landmark error (um)"}
+    assert {label for label in labelled if "(" in label} == lengths

@@ -27,6 +27,7 @@ from r2n2.network.checkpoint import save_network
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, batch_size, register_series
 from r2n2.results.journal import JOURNAL_NAME, read_journal
 from r2n2.results.reader import read_result
+from r2n2.results.writer import ResultWriter
 from r2n2.runtime.signals import Interrupted
 from r2n2.series import ImageSeries
 
@@ -54,7 +55,7 @@ learning_rate = 0.01
 
 @pytest.fixture(autouse=True)
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.report.page.render_report", lambda series, registered, errors: "report")
+    monkeypatch.setattr("r2n2.workflow.render_report", lambda series, registered, errors: "report")
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +92,7 @@ def stop_after(batches: int, monkeypatch: pytest.MonkeyPatch, source: Path, out:
                 raise Interrupted(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("r2n2.registration.register_series", stopped)
+        patch.setattr("r2n2.workflow.register_series", stopped)
         assert run(source, out, *options) == 130
     assert not (out / "run.json").exists()
 
@@ -370,7 +371,8 @@ def test_what_makes_a_run_another(
         # The settings say "auto" in both parts, and the machine's memory was lost between them.
         monkeypatch.setattr("r2n2.registration.precision._remembered", lambda config, device: "bfloat16")
     else:
-        monkeypatch.setattr("r2n2.registration.resolve_device", lambda name: torch.device("cpu:0"))
+        plain = ResultWriter._head
+        monkeypatch.setattr(ResultWriter, "_head", lambda *given: plain(*given).model_copy(update={"device": "cuda:1"}))
     capsys.readouterr()
     assert run(mine, out, *options) == 0
     assert "starting anew" in capsys.readouterr().err
@@ -428,7 +430,7 @@ def test_of_several_slices_the_finished_ones_are_skipped(
                 raise Interrupted(signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr("r2n2.registration.register_series", stopped)
+        patch.setattr("r2n2.workflow.register_series", stopped)
         assert run(tmp_path / "in.npy", out, *options) == 130
     stamp = (out / "slice_00" / "run.json").stat().st_mtime_ns
     counted = Counted(monkeypatch)
@@ -448,7 +450,7 @@ def test_a_run_killed_while_it_writes_the_end_registers_nothing_again(
 ) -> None:
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
-        patch.setattr("r2n2.report.page.render_report", lambda *_: (_ for _ in ()).throw(Interrupted(signal.SIGTERM)))
+        patch.setattr("r2n2.workflow.render_report", lambda *_: (_ for _ in ()).throw(Interrupted(signal.SIGTERM)))
         assert run(source, out) == 143
     counted = Counted(monkeypatch)
     assert run(source, out) == 0

@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.report import page
 from r2n2.results.journal import JOURNAL_NAME
 from r2n2.results.manifest import RunFacts, input_sha256, load_manifest, run_sha256
+from r2n2.results.output_folder import UNFINISHED_NAME
 from r2n2.results.writer import ResultWriter, check_folder, check_space, is_same_run, read_result, read_sequences
 from r2n2.runtime.folder_lock import LOCK_NAME
 from r2n2.runtime.memory import peak_memory_mib
@@ -420,6 +422,16 @@ def test_a_batch_is_on_disk_before_the_next_begins(tmp_path: Path, monkeypatch: 
         writer.finish(page.render_report)
 
 
+def test_what_says_that_a_finished_result_is_not_is_cleared(finished, tmp_path: Path) -> None:
+    """A run killed right after its last file."""
+    folder = shutil.copytree(finished[0], tmp_path / "copy")
+    before = sorted(path.name for path in folder.iterdir())
+    for name in (JOURNAL_NAME, UNFINISHED_NAME):
+        (folder / name).write_text("left")
+    check_folder(folder)
+    assert sorted(path.name for path in folder.iterdir()) == before
+
+
 def test_two_runs_cannot_share_a_folder(tmp_path: Path) -> None:
     folder = tmp_path / "out"
     with (
@@ -505,8 +517,6 @@ def test_a_damaged_run_json_is_named(tmp_path: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("name", ["sequence.npz", "metrics.csv"])
 def test_a_damaged_file_of_a_result_is_named(finished, tmp_path: Path, name: str) -> None:
-    import shutil
-
     folder = shutil.copytree(finished[0], tmp_path / "copy")
     content = (folder / name).read_bytes()
     (folder / name).write_bytes(content[: len(content) // 2])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -267,10 +269,29 @@ def test_what_adapt_refuses(data: Path, weights: Path, tmp_path: Path, capsys: p
         ([series, "-o", tmp_path / "new.safetensors", "--minutes", 0], 2, "--minutes: must be positive"),
         ([series, "-o", tmp_path / "new.safetensors", "--reference", "first"], 2, "--reference: expected auto"),
         ([tmp_path / "none.mha", "-o", tmp_path / "new.safetensors", "--weights", weights], 3, "none.mha"),
+        ([tmp_path / "none.mha", "-o", tmp_path / "CON.safetensors"], 2, "output name 'CON.safetensors'"),
+        ([tmp_path / "none.mha", "-o", tmp_path / "new.safetensors", "--device", "cpu:3"], 4, "choose cpu"),
     ):
         assert _run("adapt", *arguments) == code, message
         assert message in _said(capsys)
     assert not (tmp_path / "new.safetensors").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "adapt"])
+def test_where_nothing_can_be_written_nothing_is_read(
+    command: str, data: Path, config: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    def refused(path: Path, content: bytes) -> int:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    arguments = {
+        "train": ["train", config, "--data", data, "-o", tmp_path / "new"],
+        "adapt": ["adapt", data / "a" / "s.mha", "--weights", weights, "-o", tmp_path / "new.safetensors"],
+    }[command]
+    monkeypatch.setattr(Path, "write_bytes", refused)
+    monkeypatch.setattr("r2n2.io.dispatch.read_series", lambda *_, **__: pytest.fail("read"))
+    assert _run(*arguments) == 4
+    assert "read-only or not yours" in _said(capsys)
 
 
 _BLOCKED = """

@@ -10,7 +10,9 @@ import torch
 import training_factory as make
 
 from r2n2.errors import ArgumentError
+from r2n2.registration.recurrent_steps import Progress
 from r2n2.training.loop import build_network, learning_rate, stage_at
+from r2n2.training.resuming import capture, restore, under_way
 from r2n2.training.settings import OptimiserConfig, Stage
 
 
@@ -27,8 +29,8 @@ class _Spoilt(torch.nn.Module):
         return (loss * self.factor if self.count in self.calls else loss, *rest)
 
 
-def _spoilt(calls: set[int], **changes: Any) -> Any:
-    settings = make.config(40, **changes)
+def _spoilt(calls: set[int], updates: int = 40, **changes: Any) -> Any:
+    settings = make.config(updates, **changes)
     return make.trainer(settings, wrap=lambda chunk: _Spoilt(chunk, calls))
 
 
@@ -206,3 +208,53 @@ def test_every_process_takes_its_own_part_of_the_stream() -> None:
     assert asked == {0: [(0, 2), (6, 2)], 1: [(2, 2), (8, 2)], 2: [(4, 2), (10, 2)]}
     with pytest.raises(ArgumentError, match="rank: must be 0 to 1"):
         make.trainer(make.config(), rank=2, world=2)
+
+
+def test_positions_that_are_no_numbers_are_skipped_without_going_back_through_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their loss is finite, as the sampler shows a pixel there; going back through them ended the process."""
+    trainer = make.trainer(make.config(3))
+    plain = type(trainer.chunk).forward
+    calls = iter(range(10))
+
+    def broken(chunk: Any, *arguments: Any) -> Any:
+        loss, progress, logged = plain(chunk, *arguments)
+        if next(calls) == 1:
+            progress = Progress(tuple(d / 0 * 0 for d in progress.displacements), progress.state)
+            loss.register_hook(lambda gradient: pytest.fail("went back"))
+        return loss, progress, logged
+
+    monkeypatch.setattr(type(trainer.chunk), "forward", broken)
+    assert [step.skipped for step in trainer.run()] == [0, 1, 1]
+
+
+def test_weights_that_burst_go_back_and_the_steps_become_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step of 1e6 leaves finite weights and, through tanh, a finite loss."""
+    trainer = make.trainer(make.config(60, optimiser={"learning_rate": 1e6}))
+    good = _weights(trainer)
+    steps = []
+    while trainer.skipped == len(steps):
+        steps.append(trainer.make_update())
+    assert steps[0].rolled_back == 1
+    assert [step.learning_rate for step in steps[:4]] == [1e6, 0.5e6, 1e6 * 2**-3, 1e6 * 2**-6]
+    assert 1e-4 < steps[-1].learning_rate < 10, "the first one that is no worse"
+    assert trainer.returns == 0
+    after = _weights(trainer)
+    assert sum(float(value.square().sum()) for value in after.values()) < 100 * sum(float(v.square().sum()) for v in good.values())
+
+
+def test_a_training_that_always_diverges_ends_and_says_so() -> None:
+    trainer = _spoilt(set(range(1, 1000)), updates=200)
+    with pytest.raises(
+        ArgumentError, match=r"learning_rate: the training diverges, even at .*45 updates skipped.* 9 times.*smaller"
+    ):
+        list(trainer.run())
+
+
+def test_the_step_size_stays_smaller_when_resumed() -> None:
+    trainer = make.trainer(make.config(9))
+    trainer.returns, trainer.halvings = 1, 3
+    state = capture(trainer, [under_way(trainer)], 0.0, {})
+    other = make.trainer(make.config(9))
+    restore(other, state, 0, 1)
+    assert (other.returns, other.halvings) == (1, 3)
+    assert other.make_update().learning_rate == pytest.approx(trainer.config.optimiser.learning_rate / 8)

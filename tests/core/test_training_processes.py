@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -14,7 +15,7 @@ import torch
 import training_factory as make
 from safetensors.torch import load_file
 
-from r2n2.errors import ResourceError
+from r2n2.errors import ArgumentError, ResourceError
 from r2n2.simulation.slices import RealSlice
 from r2n2.training.data.contents import Stock
 from r2n2.training.data.file import save_stock
@@ -106,6 +107,69 @@ def test_a_dead_process_ends_the_other_with_a_message(tmp_path: Path) -> None:
     assert state.step >= 2
     assert state.counters["processes"] == 2
     assert {name.split("/")[0] for name in state.tensors} == {"rank0", "rank1"}
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"seed": 1}, "seed"),
+        ({"settings": {"batch": 3}}, "settings"),
+        ({"seed": 1, "images": "x"}, "seed and images"),
+    ],
+)
+def test_what_differs_between_processes_is_named_on_each(
+    other: dict[str, object], named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = {"version": "1", "seed": 0, "settings": {"batch": 2}, "images": "abc"}
+    sent: list[list[float]] = []
+    both = [mine, {**mine, **other}]
+
+    def largest(team: Processes, values: list[float]) -> list[float]:
+        sent.append(values)
+        return [max(a, b) for a, b in zip(sent[0], sent[-1], strict=True)]
+
+    monkeypatch.setattr(Processes, "_largest", largest)
+    Processes(0, 2).require_alike(**mine)  # both say the same
+    for rank, facts in enumerate(both):
+        # What the other one says is heard first.
+        sent[:] = []
+        with contextlib.suppress(ArgumentError):
+            Processes(1 - rank, 2).require_alike(**both[1 - rank])
+        with pytest.raises(ArgumentError, match=f"process {rank} of 2: .* the same {named}; give every one the same CONFIG"):
+            Processes(rank, 2).require_alike(**facts)
+    Processes.alone().require_alike(**mine)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="gloo needs Linux or macOS")
+@pytest.mark.parametrize("change", ["seed", "steps", "images"])
+def test_processes_that_were_started_with_something_else_all_end_and_say_so(tmp_path: Path, change: str) -> None:
+    port, team = _free_port(), []
+    for rank in range(2):
+        differs = rank == 1
+        image = torch.rand(1, 40, 33, generator=torch.Generator().manual_seed(int(differs and change == "images")))
+        stock = tmp_path / f"stock{rank}.safetensors"
+        save_stock(stock, Stock((RealSlice(image, None, (1.0, 2.0), "a", "a"),)))
+        settings = make.config(
+            5,
+            steps=3 if differs and change == "steps" else 2,
+            seed=int(differs and change == "seed"),
+            stock={"folders": (stock,), "held_out": 0.0},
+        )
+        (tmp_path / f"{rank}.toml").write_text(settings.to_toml())
+        command = [sys.executable, "-m", "r2n2.training", str(tmp_path / f"{rank}.toml"), "-o", str(tmp_path / "run")]
+        command += ["--device", "cpu"]
+        team.append(subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=_environment(rank, port)))
+    try:
+        said = [process.communicate(timeout=60)[1] for process in team]
+    finally:
+        for process in team:
+            process.kill()
+            process.communicate()
+    assert [process.returncode for process in team] == [2, 2], said
+    named = "settings" if change == "steps" else change
+    for rank in range(2):
+        assert f"process {rank} of 2: not all processes were started with the same {named};" in said[rank]
 
 
 def test_alone_there_is_nobody_to_ask() -> None:

@@ -246,6 +246,24 @@ def test_a_validation_that_is_not_finite_spoils_nothing(tmp_path: Path, monkeypa
     assert (tmp_path / WEIGHTS_FILE).is_file()
 
 
+def test_a_run_killed_in_its_last_validation_is_finished_when_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*arguments: Any, **options: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(run_module, "validate", killed)
+        with pytest.raises(KeyboardInterrupt):
+            list(train(make.config(2), tmp_path, Stock(), device="cpu"))
+    assert not (tmp_path / WEIGHTS_FILE).exists()
+    (done,) = train(make.config(2), tmp_path, Stock(), device="cpu", resume=True)
+    assert done.step.update == 2
+    assert done.validation is not None
+    assert done.best["update"] == 2
+    assert (tmp_path / WEIGHTS_FILE).is_file()
+    assert not list(train(make.config(2), tmp_path, Stock(), device="cpu", resume=True)), "now it is finished"
+    assert list(train(make.config(3), tmp_path, Stock(), device="cpu", resume=True))[-1].step.update == 3
+
+
 def _small_stock(path: Path) -> Path:
     image = torch.rand(1, 40, 33, generator=torch.Generator().manual_seed(0))
     save_stock(path, Stock(tuple(RealSlice(image, None, (1.0, 2.0), name, name) for name in "abc")))

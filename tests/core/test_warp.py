@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -176,3 +178,25 @@ def test_without_a_mask_only_the_edge_of_the_image_counts() -> None:
     sampled, expected = sample_masked(_noise(ODD), None, positions, ODD), sample_normalised(_noise(ODD), positions, ODD)
     assert torch.equal(sampled.image, expected.image)
     assert torch.equal(sampled.valid, expected.valid)
+
+
+def test_going_back_through_positions_that_are_no_numbers_touches_nothing_but_the_image() -> None:
+    """Torch's own sampler writes outside of its memory there: in a process of its own, as that may end it."""
+    code = """
+import torch
+from r2n2.geometry import Grid
+from r2n2.transform import warp
+grid = Grid((64, 64))
+for bad in (float("nan"), float("inf"), -float("inf")):
+    displacement = torch.full((4, 2, 64, 64), bad)
+    displacement[:, :, :32] = 0.01
+    displacement.requires_grad_()
+    image = torch.rand(4, 3, 64, 64, requires_grad=True)
+    warped, valid = warp(image, displacement, grid)
+    assert not valid[:, :, 33:].any()
+    warped.sum().backward()
+    assert displacement.grad.isfinite().all() and image.grad.isfinite().all()
+    assert abs(float(image.grad.double().sum()) - image.numel()) < 1
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -14,13 +14,18 @@ import pytest
 pytest.importorskip("napari")
 pytest.importorskip("pytestqt")
 
-from qtpy.QtCore import QPoint, Qt
+from qtpy.QtCore import QEvent, QPoint, Qt
 from qtpy.QtTest import QTest
+from qtpy.QtWidgets import QApplication
 
+import r2n2.registration
 from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Grid
-from r2n2.registration import FrameResult, register_series
+from r2n2.registration import FrameResult, FrameStatus, register_series, unregistered
+from r2n2.registration.results import SeriesProgress
 from r2n2.series import ImageSeries
+
+_SIZE = (1000, 640)
 
 
 class CanvasMouse:
@@ -31,7 +36,7 @@ class CanvasMouse:
         self.native = self.canvas.native
         qtbot.waitExposed(viewer.window._qt_window)
         viewer.reset_view()
-        qtbot.wait(200)
+        qtbot.wait(50)
 
     def position(self, yx: tuple[float, float], tile: int | None = None) -> QPoint:
         transform = self.canvas.view.scene.transform
@@ -60,7 +65,7 @@ class CanvasMouse:
 
 @pytest.fixture(autouse=True)
 def _collected() -> Iterator[None]:
-    """Closed windows are garbage with GL and Qt objects in it: collected here, not by chance in the thread of a later worker."""
+    """Closed windows and deleted layers are garbage with GL objects in it: collected here, not in a later worker's thread."""
     yield
     gc.collect()
 
@@ -80,10 +85,72 @@ def _no_thread_left() -> Iterator[None]:
         time.sleep(0.05)
 
 
+@pytest.fixture(scope="session")
+def _window(qapp: Any) -> Iterator[Any]:
+    """One window for all tests that leave it as it was: opening and closing one takes longer than most tests."""
+    import napari
+    from napari._qt.threads.status_checker import StatusChecker
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StatusChecker, "start", lambda _self: None)  # a thread that no test needs
+        viewer = napari.Viewer(show=True, show_welcome_screen=False)
+        viewer.window._qt_window.resize(*_SIZE)
+        qapp.processEvents()
+        gc.collect()
+        gc.freeze()  # what stays for the whole session is not searched for garbage after every test
+        yield viewer
+        gc.unfreeze()
+        patch.setattr(viewer.window._qt_window, "_save_current_window_settings", lambda: ({}, {}))
+        viewer.close()
+
+
 @pytest.fixture
-def viewer(make_napari_viewer: Callable[..., Any]) -> Any:
-    """A shown window; napari's fixture fails the test if a viewer, a widget or a worker leaks."""
-    return make_napari_viewer(show=True)
+def viewer(_window: Any, qtbot: Any) -> Iterator[Any]:
+    """A shown window without layers and docks; what a test does to it is undone."""
+    size, callbacks = _window.window._qt_window.size(), list(_window.mouse_drag_callbacks)
+    keymap = dict(_window.keymap)
+    qtbot.waitExposed(_window.window._qt_window)
+    yield _window
+    _clear(_window)
+    _window.mouse_drag_callbacks[:] = callbacks
+    _window.keymap.clear()
+    _window.keymap.update(keymap)
+    _window.window._qt_window.resize(size)
+
+
+def _clear(viewer: Any) -> None:
+    """As a window is when it opens."""
+    from napari._qt.dialogs.qt_notification import NapariQtNotification
+
+    from napari_r2n2.layers import result_layers
+    from napari_r2n2.models import session
+
+    # Layers first: napari 0.9 crashes in software GL if the canvas changes its size after the lowest of its layers was removed.
+    viewer.layers.clear()
+    for dock in list(viewer.window._wrapped_dock_widgets.values()):
+        inner = dock.inner_widget()
+        viewer.window.remove_dock_widget(dock)
+        inner.deleteLater()
+    for notification in viewer.window._qt_window.findChildren(NapariQtNotification):
+        notification.close()
+    # What was posted for deletion is deleted now, and lets go of the viewer.
+    QApplication.sendPostedEvents(None, QEvent.Type.DeferredDelete)
+    QApplication.processEvents()
+    result_layers._RESULTS.pop(viewer, None)
+    session._SESSIONS.pop(viewer, None)
+    viewer.dims.reset()
+    viewer.dims.axis_labels = ("0", "1")
+    viewer.canvas.grid.enabled = False
+    viewer.theme = "dark"
+
+
+@pytest.fixture
+def own_viewer(request: pytest.FixtureRequest) -> Any:
+    """A window of its own, for tests that close it or need it new; napari's fixture fails the test if it leaks."""
+    from napari._qt.qt_viewer import QtViewer
+
+    QtViewer._instances.clear()  # else the window that all others share would count as a leak
+    return request.getfixturevalue("make_napari_viewer")(show=True)
 
 
 @pytest.fixture
@@ -137,7 +204,7 @@ def disc_results(disc_config: RegistrationConfig) -> tuple[FrameResult, ...]:
 
 @pytest.fixture
 def in_layer(viewer: Any, series: ImageSeries) -> Any:
-    from napari_r2n2.layers import series_to_layers
+    from napari_r2n2.layers.from_series import series_to_layers
 
     data, options, _kind = series_to_layers([series])[0]
     return viewer.add_image(data, **options)
@@ -146,8 +213,9 @@ def in_layer(viewer: Any, series: ImageSeries) -> Any:
 @pytest.fixture
 def aligned(viewer: Any, in_layer: Any, disc_config: RegistrationConfig, disc_results: tuple[FrameResult, ...]) -> Any:
     """The disc aligned to frame 0 by six Gaussians, shown in the window; its ``ResultLayers``."""
-    from napari_r2n2.layers import Place, axes_of, layer_to_series
-    from napari_r2n2.result_layers import results_of
+    from napari_r2n2.layers.place import Place
+    from napari_r2n2.layers.result_layers import results_of
+    from napari_r2n2.layers.to_series import axes_of, layer_to_series
 
     results = results_of(viewer)
     results.session.begin(layer_to_series(in_layer), disc_config)
@@ -156,3 +224,46 @@ def aligned(viewer: Any, in_layer: Any, disc_config: RegistrationConfig, disc_re
         results.session.add(0, 0, result)
     results.session.end()
     return results
+
+
+@pytest.fixture
+def widget(viewer: Any, canvas_mouse: Any) -> Any:
+    """The Align widget as the entry of the Plugins menu opens it; files of other widgets have their own."""
+    _dock, widget = viewer.window.add_plugin_dock_widget("napari-r2n2", "Align")
+    return widget
+
+
+@pytest.fixture
+def finished(qtbot: Any) -> Callable[..., None]:
+    """Wait until what an Align widget does in the background is over."""
+
+    def wait(widget: Any, timeout: int = 120_000) -> None:
+        qtbot.waitUntil(lambda: widget.job is None, timeout=timeout)
+        assert gc.isenabled(), "what the run took it gives back"
+
+    return wait
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch, disc_results: tuple[FrameResult, ...]) -> None:
+    """Registration gives the disc's known results."""
+
+    def register(item: ImageSeries, _config: Any, **_done: Any) -> Iterator[SeriesProgress]:
+        for count, result in enumerate(disc_results, start=1):
+            yield SeriesProgress(0, count, len(item), count / len(item), (result,))
+
+    monkeypatch.setattr(r2n2.registration, "register_series", register)
+
+
+def _endless(item: ImageSeries, _config: Any, **_done: Any) -> Iterator[SeriesProgress]:
+    """Gives the reference at once, then only progress, until somebody stops it."""
+    yield SeriesProgress(0, 1, len(item), 0.25, (unregistered(0, item.grid, FrameStatus.REFERENCE, ""),))
+    for _ in range(10_000):
+        time.sleep(0.01)  # in the worker's thread: the pace of real steps
+        yield SeriesProgress(0, 1, len(item), 0.5, ())
+
+
+@pytest.fixture
+def endless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Registration never ends by itself."""
+    monkeypatch.setattr(r2n2.registration, "register_series", _endless)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import time
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,51 +16,15 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 import r2n2.registration
-from napari_r2n2.image_views import View
-from napari_r2n2.session import FrameKey
+from napari_r2n2.layers.image_views import View
+from napari_r2n2.models.session import FrameKey
 from r2n2.errors import ResourceError
-from r2n2.registration import FrameResult, FrameStatus, unregistered
+from r2n2.io import write_series
+from r2n2.registration import FrameStatus, unregistered
 from r2n2.registration.results import SeriesProgress
 from r2n2.series import ImageSeries
 
 pytestmark = pytest.mark.usefixtures("canvas_mouse")
-
-
-@pytest.fixture
-def widget(viewer: Any) -> Any:
-    """The widget as the entry of the Plugins menu opens it."""
-    _dock, widget = viewer.window.add_plugin_dock_widget("napari-r2n2", "Align")
-    return widget
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch, disc_results: tuple[FrameResult, ...]) -> None:
-    """Registration gives the disc's known results."""
-
-    def register(item: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
-        for count, result in enumerate(disc_results, start=1):
-            yield SeriesProgress(0, count, len(item), count / len(item), (result,))
-
-    monkeypatch.setattr(r2n2.registration, "register_series", register)
-
-
-def _endless(item: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
-    """Gives the reference at once, then only progress, until somebody stops it."""
-    yield SeriesProgress(0, 1, len(item), 0.25, (unregistered(0, item.grid, FrameStatus.REFERENCE, ""),))
-    for _ in range(10_000):
-        time.sleep(0.01)  # in the worker's thread: the pace of real steps
-        yield SeriesProgress(0, 1, len(item), 0.5, ())
-
-
-@pytest.fixture
-def endless(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Registration never ends by itself."""
-    monkeypatch.setattr(r2n2.registration, "register_series", _endless)
-
-
-def _finished(qtbot: Any, widget: Any, timeout: int = 120_000) -> None:
-    qtbot.waitUntil(lambda: widget._worker is None, timeout=timeout)
-    assert gc.isenabled(), "what the run took it gives back"
 
 
 def test_without_a_layer_it_says_what_to_do(widget: Any) -> None:
@@ -69,7 +33,7 @@ def test_without_a_layer_it_says_what_to_do(widget: Any) -> None:
 
 
 def test_run_aligns_with_the_network_and_shows_ellipses(
-    viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any
+    viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], finished: Callable[..., None]
 ) -> None:
     before = in_layer.data.copy()
     widget.form._auto.setChecked(False)
@@ -78,7 +42,7 @@ def test_run_aligns_with_the_network_and_shows_ellipses(
     assert not widget._run.isEnabled()
     config = widget.session.config
     assert (config.method, config.weights, config.refine, config.reference) == ("r2n2", "general", True, 0)
-    _finished(qtbot, widget)
+    finished(widget)
     result = viewer.layers["disc aligned"]
     np.testing.assert_array_equal(in_layer.data, before)
     aligned = result.data[-1]
@@ -93,7 +57,7 @@ def test_run_aligns_with_the_network_and_shows_ellipses(
 
 @pytest.mark.usefixtures("quick")
 def test_frames_appear_as_they_are_done(
-    viewer: Any, widget: Any, in_layer: Any, disc_results: Any, press: Callable[[Any], None], qtbot: Any
+    viewer: Any, widget: Any, in_layer: Any, disc_results: Any, press: Callable[[Any], None], finished: Callable[..., None]
 ) -> None:
     seen: list[tuple[int, bool]] = []
     press(widget._run)
@@ -104,52 +68,56 @@ def test_frames_appear_as_they_are_done(
         seen.append((key.frame, np.array_equal(layer.data[-1, 2], in_layer.data[2])))
 
     widget.session.added.connect(look)
-    _finished(qtbot, widget)
+    finished(widget)
     assert seen == [(result.frame, result.frame < 2) for result in disc_results]
 
 
 @pytest.mark.usefixtures("endless")
-def test_cancel_keeps_the_frames_that_are_ready(widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+def test_cancel_keeps_the_frames_that_are_ready(
+    widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any, finished: Callable[..., None]
+) -> None:
     press(widget._run)
     qtbot.waitUntil(lambda: widget._progress.value() >= 250)
     assert "1 of 4 frames" in widget._message.text()
     press(widget._cancel)
-    _finished(qtbot, widget)
+    finished(widget)
     assert list(widget.session.results) == [FrameKey(0, 0)]
     assert not widget.session.complete
     assert "Cancelled: 1 of 4 frames" in widget._message.text()
     np.testing.assert_array_equal(widget.results.layer(View.ALIGNED).data[-1], in_layer.data)
     assert widget._run.isEnabled()
-    assert widget._export.isEnabled(), "what is done can be written"
+    assert widget.files._export.isEnabled(), "what is done can be written"
     assert not widget._cancel.isEnabled()
 
 
 @pytest.mark.usefixtures("endless", "in_layer")
-def test_pressing_run_twice_runs_once(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+def test_pressing_run_twice_runs_once(
+    viewer: Any, widget: Any, press: Callable[[Any], None], finished: Callable[..., None]
+) -> None:
     press(widget._run)
-    worker = widget._worker
+    worker = widget.job.worker
     QTest.mouseClick(widget._run, Qt.LeftButton)
     QTest.keyClick(viewer.window._qt_viewer.canvas.native, Qt.Key_Return, Qt.ControlModifier)
-    assert widget._worker is worker
+    assert widget.job.worker is worker
     press(widget._cancel)
-    _finished(qtbot, widget)
+    finished(widget)
     assert sum("aligned" in layer.name for layer in viewer.layers) == 1
 
 
 @pytest.mark.usefixtures("endless", "in_layer")
-def test_ctrl_enter_runs(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+def test_ctrl_enter_runs(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any, finished: Callable[..., None]) -> None:
     canvas = viewer.window._qt_viewer.canvas.native
     canvas.setFocus()
     qtbot.wait(50)
     QTest.keyClick(canvas, Qt.Key_Return, Qt.ControlModifier)
-    assert widget._worker is not None
+    assert widget.job is not None
     press(widget._cancel)
-    _finished(qtbot, widget)
+    finished(widget)
 
 
 @pytest.mark.usefixtures("endless")
 def test_the_input_layer_may_be_renamed_and_deleted_meanwhile(
-    viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any
+    viewer: Any, widget: Any, in_layer: Any, press: Callable[[Any], None], qtbot: Any, finished: Callable[..., None]
 ) -> None:
     press(widget._run)
     qtbot.waitUntil(lambda: bool(widget.session.results))
@@ -157,9 +125,9 @@ def test_the_input_layer_may_be_renamed_and_deleted_meanwhile(
     assert widget.form.chooser.layers.currentText() == "other"
     viewer.layers.remove(in_layer)
     qtbot.wait(100)
-    assert widget._worker is not None, "what runs goes on"
+    assert widget.job is not None, "what runs goes on"
     press(widget._cancel)
-    _finished(qtbot, widget)
+    finished(widget)
     assert "disc aligned" in viewer.layers
     np.testing.assert_array_equal(viewer.layers["disc aligned"].data[-1, 1], in_layer.data[1])
 
@@ -170,21 +138,26 @@ def test_closing_the_dock_stops_the_worker(viewer: Any, widget: Any, press: Call
     widget.session.ended.connect(lambda: ended.append(None))
     press(widget._run)
     qtbot.waitUntil(lambda: bool(widget.session.results))
-    worker = widget._worker
+    worker = widget.job.worker
     viewer.window.remove_dock_widget(widget)
     widget.deleteLater()
     qtbot.waitUntil(lambda: not worker.is_running)
-    assert worker.abort_requested
     assert ended
     assert gc.isenabled()
     viewer.add_image(np.zeros((3, 20, 30)), name="nobody listens any more")
 
 
-@pytest.mark.usefixtures("endless", "in_layer")
-def test_closing_the_window_meanwhile_is_harmless(viewer: Any, widget: Any, press: Callable[[Any], None], qtbot: Any) -> None:
+@pytest.mark.usefixtures("endless")
+def test_closing_the_window_meanwhile_is_harmless(
+    own_viewer: Any, series: ImageSeries, press: Callable[[Any], None], qtbot: Any
+) -> None:
+    viewer = own_viewer
+    viewer.add_image(np.asarray(series.frames)[:, 0], name="disc")
+    _dock, widget = viewer.window.add_plugin_dock_widget("napari-r2n2", "Align")
+    qtbot.waitUntil(widget._run.isVisible)
     press(widget._run)
     qtbot.waitUntil(lambda: bool(widget.session.results))
-    worker = widget._worker
+    worker = widget.job.worker
     viewer.close()
     qtbot.waitUntil(lambda: not worker.is_running, timeout=20_000)
     qtbot.waitUntil(gc.isenabled, timeout=20_000)
@@ -192,7 +165,7 @@ def test_closing_the_window_meanwhile_is_harmless(viewer: Any, widget: Any, pres
 
 @pytest.mark.usefixtures("in_layer")
 def test_a_problem_is_shown_in_plain_words(
-    widget: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    widget: Any, press: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, finished: Callable[..., None]
 ) -> None:
     def refuse(_series: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
         raise ResourceError("the device has no memory left; use a smaller batch")
@@ -200,14 +173,14 @@ def test_a_problem_is_shown_in_plain_words(
 
     monkeypatch.setattr(r2n2.registration, "register_series", refuse)
     press(widget._run)
-    _finished(qtbot, widget)
+    finished(widget)
     assert widget._message.text() == "the device has no memory left; use a smaller batch"
     assert widget._run.isEnabled()
 
 
 @pytest.mark.usefixtures("in_layer")
 def test_an_error_of_ours_is_told_and_what_was_done_is_kept(
-    widget: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch
+    widget: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch, finished: Callable[..., None]
 ) -> None:
     def broken(item: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
         yield SeriesProgress(0, 1, 4, 0.25, (unregistered(0, item.grid, FrameStatus.REFERENCE, ""),))
@@ -216,14 +189,14 @@ def test_an_error_of_ours_is_told_and_what_was_done_is_kept(
     monkeypatch.setattr(r2n2.registration, "register_series", broken)
     with qtbot.capture_exceptions():
         press(widget._run)
-        _finished(qtbot, widget)
+        finished(widget)
     assert "ZeroDivisionError: a bug; what was finished is kept" in widget._message.text()
     assert list(widget.session.results) == [FrameKey(0, 0)]
 
 
 @pytest.mark.parametrize(
     ("shape", "reason"),
-    [((27, 35), "needs axes"), ((1, 27, 35), "one frame"), ((4, 9, 35), "too small"), ((2, 3, 27, 35), "4 axes without names")],
+    [((27, 35), "needs axes"), ((1, 27, 35), "one frame"), ((4, 9, 35), "too small"), ((2, 3, 27, 35), "4 axes whose names")],
 )
 def test_wrong_input_is_refused_before_run(viewer: Any, widget: Any, shape: tuple[int, ...], reason: str) -> None:
     viewer.add_image(np.zeros(shape), name="photo")
@@ -281,7 +254,7 @@ def test_advanced_settings_reach_the_configuration(widget: Any) -> None:
 
 
 def test_weights_of_a_file_can_be_chosen(widget: Any, tmp_path: Path) -> None:
-    from napari_r2n2.training_run import weights_added
+    from napari_r2n2.models.training_run import weights_added
 
     names = [widget.form.weights.box.itemText(k) for k in range(widget.form.weights.box.count())]
     assert {"general", "paper"} <= set(names)
@@ -290,83 +263,105 @@ def test_weights_of_a_file_can_be_chosen(widget: Any, tmp_path: Path) -> None:
     assert widget.form.weights.box.currentText() == "mine"
 
 
-@pytest.mark.usefixtures("quick", "in_layer")
-def test_the_command_is_copied(widget: Any, press: Callable[[Any], None]) -> None:
-    press(widget._command)
+def test_the_command_is_copied_for_a_shell(
+    viewer: Any, widget: Any, series: ImageSeries, press: Callable[[Any], None], tmp_path: Path
+) -> None:
+    folder = tmp_path / "it's a; folder"
+    folder.mkdir()
+    path = write_series(folder, "in", replace(series, source={"format": "mha"}), map(series.frame, range(4)))
+    viewer.open(path, plugin="napari-r2n2")
+    press(widget.files._command)
     clipboard = QApplication.clipboard()
     assert clipboard is not None
-    assert clipboard.text().startswith("r2n2 register SERIES -o RESULT --method r2n2 --refine")
+    seen = subprocess.run(
+        ["sh", "-c", f"printf '%s\\n' {clipboard.text()}"], capture_output=True, text=True, check=True
+    ).stdout.splitlines()
+    assert seen[:5] == ["r2n2", "register", str(path), "-o", str(folder / "in aligned")]
+
+
+@pytest.mark.usefixtures("in_layer")
+def test_there_is_no_command_for_what_lies_in_memory(widget: Any) -> None:
+    assert not widget.files._command.isEnabled()
+    assert "'disc' lies in memory only" in widget.files._command.toolTip()
 
 
 def test_a_result_is_written_and_opened_again(
-    viewer: Any, widget: Any, series: ImageSeries, disc_config: Any, disc_results: Any, tmp_path: Path, qtbot: Any
+    viewer: Any,
+    widget: Any,
+    series: ImageSeries,
+    disc_config: Any,
+    disc_results: Any,
+    tmp_path: Path,
+    finished: Callable[..., None],
 ) -> None:
-    from napari_r2n2.layers import Place, axes_of, layer_to_series, series_to_layers
-    from r2n2.io import read_series, write_series
+    from napari_r2n2.layers.from_series import series_to_layers
+    from napari_r2n2.layers.place import Place
+    from napari_r2n2.layers.to_series import axes_of, layer_to_series
+    from r2n2.io import read_series
 
     path = write_series(tmp_path, "in", replace(series, source={"format": "mha"}), (series.frame(k) for k in range(4)))
     (read,) = read_series(path)
     data, options, _kind = series_to_layers([read])[0]
     layer = viewer.add_image(data, **options)
     widget.session.begin(layer_to_series(layer), disc_config)
-    widget.results.begin(Place.of(layer, axes_of(layer)))
+    widget.results.begin(Place.of(layer, axes_of(layer)), layer)
     for result in disc_results:
         grid = widget.session.series[0].grid
         widget.session.add(0, 0, replace(result, transform=replace(result.transform, grid=grid)))
     widget.session.switch(FrameKey(0, 2), 3, False)
     expected = np.asarray(widget.results.layer(View.ALIGNED).data)[-1]
-    widget.export(tmp_path / "out")
-    _finished(qtbot, widget)
+    widget.files.export(tmp_path / "out")
+    finished(widget)
     assert (tmp_path / "out" / "run.json").is_file()
     assert str(tmp_path / "out") in widget._message.text()
     (written,) = read_series(next((tmp_path / "out").glob("registered.*")))
     np.testing.assert_array_equal(np.stack([written.frame(k)[0] for k in range(4)]), expected)
-    widget.open(tmp_path / "out")
-    _finished(qtbot, widget)
+    widget.files.open(tmp_path / "out")
+    finished(widget)
     assert "Opened: 4 frames" in widget._message.text()
     assert len(widget.session.sequence(FrameKey(0, 2)) or ()) == 5, "the step that was switched off was not written"
     assert widget.session.results[FrameKey(0, 2)].status is FrameStatus.EDITED
     np.testing.assert_array_equal(np.asarray(widget.results.layer(View.ALIGNED).data)[-1], expected)
 
 
-def test_a_folder_that_is_no_result_is_refused(widget: Any, tmp_path: Path, qtbot: Any) -> None:
-    widget.open(tmp_path)
-    _finished(qtbot, widget)
+def test_a_folder_that_is_no_result_is_refused(widget: Any, tmp_path: Path, finished: Callable[..., None]) -> None:
+    widget.files.open(tmp_path)
+    finished(widget)
     assert "run.json" in widget._message.text()
 
 
 @pytest.mark.usefixtures("quick")
 def test_an_existing_result_is_not_replaced_unasked(
-    widget: Any, in_layer: Any, press: Callable[[Any], None], tmp_path: Path, qtbot: Any
+    widget: Any, in_layer: Any, press: Callable[[Any], None], tmp_path: Path, finished: Callable[..., None]
 ) -> None:
     press(widget._run)
-    _finished(qtbot, widget)
-    widget.export(tmp_path / "out")
-    _finished(qtbot, widget)
+    finished(widget)
+    widget.files.export(tmp_path / "out")
+    finished(widget)
     stamp = (tmp_path / "out" / "run.json").stat().st_mtime_ns
-    widget.export(tmp_path / "out")
-    _finished(qtbot, widget)
-    assert "overwrite" in widget._message.text()
+    widget.files.export(tmp_path / "out")
+    finished(widget)
+    assert "holds a result already" in widget._message.text()
     assert (tmp_path / "out" / "run.json").stat().st_mtime_ns == stamp
     assert in_layer.visible
 
 
 @pytest.mark.usefixtures("quick")
 def test_slices_run_one_after_the_other(
-    viewer: Any, widget: Any, series: ImageSeries, press: Callable[[Any], None], tmp_path: Path, qtbot: Any
+    viewer: Any, widget: Any, series: ImageSeries, press: Callable[[Any], None], tmp_path: Path, finished: Callable[..., None]
 ) -> None:
-    from napari_r2n2.layers import series_to_layers
+    from napari_r2n2.layers.from_series import series_to_layers
     from r2n2.results.reader import read_result, slice_folders
 
     other = replace(series, frames=np.asarray(series.frames) * 2)
     data, options, _kind = series_to_layers([series, other])[0]
     viewer.add_image(data, **options)
     press(widget._run)
-    _finished(qtbot, widget)
+    finished(widget)
     assert set(widget.session.results) == {FrameKey(index, frame) for index in (0, 1) for frame in range(4)}
     assert "Done: 8 frames" in widget._message.text()
-    widget.export(tmp_path / "out")
-    _finished(qtbot, widget)
+    widget.files.export(tmp_path / "out")
+    finished(widget)
     folders = slice_folders(tmp_path / "out")
     assert [folder.name for folder in folders] == ["slice_00", "slice_01"]
     assert len(read_result(folders[1]).metrics) == 4

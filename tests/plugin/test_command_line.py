@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from napari_r2n2.command_line import register_command
+from napari_r2n2.models.command_line import register_command
 from r2n2.config import RegistrationConfig
 from r2n2.series import ImageSeries
 
@@ -18,7 +18,8 @@ def _settings_given(command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict
     """What ``r2n2 register`` makes of a command: its settings and its reading options."""
     from typer.testing import CliRunner
 
-    from r2n2 import cli, io
+    from r2n2 import io
+    from r2n2.cli.app import app
     from r2n2.errors import ReadError
 
     seen: dict[str, Any] = {}
@@ -35,7 +36,7 @@ def _settings_given(command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict
 
     monkeypatch.setattr(io, "read_series", read)
     monkeypatch.setattr(RegistrationConfig, "parse", classmethod(parse))
-    CliRunner().invoke(cli.app, shlex.split(command)[1:])
+    CliRunner().invoke(app, shlex.split(command)[1:])
     return seen["settings"].model_dump(), seen["reading"]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from pytestqt.qtbot import QtBot
 
-from napari_r2n2.garbage import MainThreadGarbage
+from napari_r2n2.widgets.garbage import MainThreadGarbage
 
 
 class _Node:

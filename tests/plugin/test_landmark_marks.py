@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 import torch
 
-from napari_r2n2.landmarks import files
-from napari_r2n2.landmarks.errors import report
-from napari_r2n2.landmarks.marks import COPIED, PLACED, PREDICTED, Marks
-from napari_r2n2.landmarks.predictions import Predictions
-from napari_r2n2.session import FrameKey, Session
+from napari_r2n2.models.landmarks import files
+from napari_r2n2.models.landmarks.errors import report
+from napari_r2n2.models.landmarks.marks import COPIED, PLACED, PREDICTED, Marks
+from napari_r2n2.models.landmarks.predictions import Predictions
+from napari_r2n2.models.session import FrameKey, Session
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.evaluation import target_registration_error
 from r2n2.geometry import Grid, Space
@@ -288,8 +288,8 @@ def test_placing_needs_neither_qt_nor_torch() -> None:
 import sys
 import numpy as np
 from napari.components import ViewerModel
-from napari_r2n2.landmarks.model import LandmarkModel
-from napari_r2n2.session import FrameKey, session_of
+from napari_r2n2.layers.landmarks.model import LandmarkModel
+from napari_r2n2.models.session import FrameKey, session_of
 
 viewer = ViewerModel()
 model = LandmarkModel(viewer)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QFileDialog
 
-from napari_r2n2.landmarks.files import FORMATS
-from napari_r2n2.layers import series_to_layers
-from napari_r2n2.session import FrameKey, session_of
+from napari_r2n2.layers.from_series import series_to_layers
+from napari_r2n2.models.landmarks.files import FORMATS
+from napari_r2n2.models.session import FrameKey, session_of
 from r2n2.geometry import Grid, Space
 from r2n2.io import write_landmarks
 from r2n2.registration.results import FrameResult, FrameStatus
@@ -160,8 +160,8 @@ def test_pairs_are_placed_by_clicks_frame_after_frame(
     settle(widget, qtbot)
     by_hand = [np.hypot(*((layer.data[k + 2, 1:] - layer.data[k, 1:]) * (2, 1.5))) for k in range(2)]
     assert [(row[:3], row[3]) for row in widget.errors.table.texts()] == [
-        (("1", "1", f"{by_hand[0]:.2f}"), "–"),
-        (("1", "2", f"{by_hand[1]:.2f}"), "–"),
+        (("1", "1", f"{by_hand[0]:.2f}"), "-"),
+        (("1", "2", f"{by_hand[1]:.2f}"), "-"),
     ]
 
 
@@ -180,7 +180,7 @@ def test_tre_by_hand_and_live_when_things_change(widget: Any, viewer: Any, serie
     assert after_mm(widget) == {("2", "1"): "0.00", ("2", "2"): f"{math.hypot(2, 6):.2f}"}
     session_of(viewer).begin([series])
     settle(widget, qtbot)
-    assert set(after_mm(widget).values()) == {"–"}
+    assert set(after_mm(widget).values()) == {"-"}
 
 
 def test_switching_a_gaussian_off_changes_the_error(widget: Any, viewer: Any, series: ImageSeries, qtbot: Any) -> None:
@@ -344,7 +344,7 @@ def test_prediction_is_hollow_and_read_only_and_does_not_count(
     assert layer.features["predicted"].tolist() == [False, False, True]
     assert session_of(viewer).landmarks().ids == ("1", "2")
     settle(widget, qtbot)
-    assert widget.errors.table.texts() == [("2", "1", "–", "–", "predicted")]
+    assert widget.errors.table.texts() == [("2", "1", "-", "-", "predicted")]
     assert "1 not counted: still on the prediction" in widget.errors.notes.text()
     press(widget.place.move_)
     drag((13, 10), (17, 10))
@@ -449,16 +449,19 @@ def test_the_curve_shows_means_and_leads_to_frames(widget: Any, viewer: Any, ser
     register(viewer, series)
     settle(widget, qtbot)
     plot = widget.errors.plot
-    assert plot._before == {2: pytest.approx(4.0)}  # 3 and 1 rows of 2 mm
-    assert plot._after == {2: pytest.approx(2.0)}  # 1 row too far, 1 row too near
-    assert plot._top_mm == 4.0
-    place = plot.position(2, 2.0)
-    area = plot._area()
-    assert (place.x(), place.y()) == pytest.approx((area.left() + area.width() * 2.5 / 4, area.center().y()))
-    QTest.mouseClick(plot, Qt.LeftButton, Qt.NoModifier, place.toPoint())
+    np.testing.assert_allclose(plot.before.get_xydata(), [(1, np.nan), (2, 4.0), (3, np.nan)])  # 3 and 1 rows of 2 mm
+    np.testing.assert_allclose(plot.after.get_xydata(), [(1, np.nan), (2, 2.0), (3, np.nan)])  # 1 row too far, 1 too near
+    assert plot.axes.get_ylabel() == "mm"
+    qtbot.waitUntil(lambda: plot.axes.get_window_extent().width < plot.width() * plot.device_pixel_ratio)
+    x, y = plot.axes.transData.transform((2, 2.0)) / plot.device_pixel_ratio
+    place = QPoint(round(x), round(plot.height() - y))
+    QTest.mouseClick(plot, Qt.LeftButton, Qt.NoModifier, place)
     assert viewer.dims.current_step[0] == 2
-    blue = plot.grab().toImage().pixelColor(place.toPoint())
+    plot.draw()
+    blue = plot.grab().toImage().pixelColor(place)
     assert blue.blue() > blue.red() + 60
+    left, right = plot.here.get_x(), plot.here.get_x() + plot.here.get_width()
+    assert (left, right) == (1.5, 2.5), "the frame on the screen is marked"
 
 
 def test_reference_can_be_chosen_until_it_is_known(widget: Any, viewer: Any, series: ImageSeries, qtbot: Any) -> None:
@@ -576,7 +579,7 @@ def test_a_second_observer_is_shown_and_measured(
     assert "1 in frame 1: 6.00" in text
     layer = viewer.layers["disc observer 2"]
     assert not layer.editable
-    assert (layer.units, layer.axis_labels) == (widget._model.image.units, ("frame", "y", "x"))
+    assert (layer.units, layer.axis_labels) == (widget._model.image.units, ("time", "y", "x"))
     fill(widget, {(1, "1"): (12, 14)})
     settle(widget, qtbot)
     assert "max 0.00 mm" in widget.files.observer.text()
@@ -596,7 +599,7 @@ def test_layers_may_go_be_renamed_or_exchanged(widget: Any, viewer: Any, in_laye
     in_layer.scale = (0.5, 4.0, 1.5)
     settle(widget, qtbot)
     np.testing.assert_allclose(widget._model.layer.scale, (0.5, 4.0, 1.5))
-    assert widget.errors.table.texts()[0][2:4] == ("8.00", "–")  # calibrated anew: that registration is another's
+    assert widget.errors.table.texts()[0][2:4] == ("8.00", "-")  # calibrated anew: that registration is another's
     in_layer.data = np.zeros((2, 30, 30), np.int16)
     settle(widget, qtbot)
     assert widget.place.reference.maximum() == 1
@@ -628,7 +631,7 @@ def test_another_series_of_equal_shape_is_not_the_registered_one(widget: Any, vi
     other = viewer.add_image(data, **options)
     register(viewer, replace(series, name="other"))
     settle(widget, qtbot)
-    assert after_mm(widget) == {("1", "1"): "–"}
+    assert after_mm(widget) == {("1", "1"): "-"}
     assert not widget._model.registered
     viewer.layers.remove(other)
     assert widget._model.registered
@@ -712,7 +715,11 @@ def test_edits_by_script_stay_consistent(widget: Any, press: Callable[[Any], Non
     assert widget._model.marks.ids == ("1", "2", "1")
 
 
-def test_closing_the_window_in_the_middle_is_harmless(widget: Any, viewer: Any, series: ImageSeries) -> None:
+def test_closing_the_window_in_the_middle_is_harmless(own_viewer: Any, series: ImageSeries) -> None:
+    viewer = own_viewer
+    data, options, _kind = series_to_layers([series])[0]
+    viewer.add_image(data, **options)
+    _dock, widget = viewer.window.add_plugin_dock_widget("napari-r2n2", "Landmarks")
     fill(widget, {(0, "1"): (10, 10), (1, "1"): (12, 10)})
     register(viewer, series)
     widget._soon()

@@ -12,8 +12,10 @@ import pytest
 from napari.layers import Image, Layer
 from numpy.typing import NDArray
 
-from napari_r2n2 import layers
-from napari_r2n2.layers import AXES_CHOICES, Place, axes_of, landmarks_to_layer, layer_to_series, series_to_layers
+from napari_r2n2.layers import from_series
+from napari_r2n2.layers.from_series import landmarks_to_layer, series_to_layers
+from napari_r2n2.layers.place import Place
+from napari_r2n2.layers.to_series import AXES_CHOICES, axes_of, layer_to_series, slices_first
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
@@ -32,7 +34,7 @@ def test_layer_carries_scale_units_and_labels(series: ImageSeries) -> None:
     assert layer.data.shape == (4, 27, 35)
     assert layer.data.dtype == np.int16
     np.testing.assert_allclose(layer.scale, (0.5, 2.0, 1.5))
-    assert layer.axis_labels == ("frame", "y", "x")
+    assert layer.axis_labels == ("time", "y", "x")
     assert [str(unit) for unit in layer.units] == ["second", "millimeter", "millimeter"]
 
 
@@ -49,7 +51,7 @@ def test_slices_that_agree_become_one_layer(series: ImageSeries) -> None:
 
     second = replace(series, frames=series.frames[:][::-1].copy(), patient_grid=place(12.0))  # type: ignore[index]
     (layer,) = _layers(replace(series, patient_grid=place(2.0)), second)
-    assert layer.axis_labels == ("slice", "frame", "y", "x")
+    assert layer.axis_labels == ("slice", "time", "y", "x")
     np.testing.assert_allclose(layer.scale, (10.0, 0.5, 2.0, 1.5))
     back = layer_to_series(layer)
     assert len(back) == 2
@@ -94,7 +96,8 @@ def test_a_series_read_from_a_file_keeps_all_that_a_writer_needs(series: ImageSe
     json.dumps(layer.metadata)
     layer.name = "renamed"
     (back,) = layer_to_series(layer)
-    for name in ("grid", "patient_grid", "source", "notes", "name", "times_s", "spacing_known"):
+    assert back.name == "renamed", "a name that a person gave"
+    for name in ("grid", "patient_grid", "source", "notes", "times_s", "spacing_known"):
         assert getattr(back, name) == getattr(read, name), name
 
 
@@ -124,7 +127,7 @@ def test_four_axes_without_names_are_asked_about() -> None:
     data = np.random.default_rng(0).random((2, 3, 20, 30)).astype(np.float32)
     layer = Image(data, name="x")
     assert axes_of(layer) == ()
-    with pytest.raises(ArgumentError, match="'x': has 4 axes without names; say what they mean"):
+    with pytest.raises(ArgumentError, match="'x': has 4 axes whose names do not say"):
         layer_to_series(layer)
     slices = layer_to_series(layer, AXES_CHOICES[0])
     assert [len(item) for item in slices] == [3, 3]
@@ -134,10 +137,37 @@ def test_four_axes_without_names_are_asked_about() -> None:
     np.testing.assert_array_equal(channels.frame(1), data[1])
 
 
-def test_volumes_are_refused_not_taken_for_channels() -> None:
-    layer = Image(np.zeros((2, 3, 20, 30)), axis_labels=("frame", "z", "y", "x"))
-    with pytest.raises(ArgumentError, match="volumes are not aligned yet"):
+@pytest.mark.parametrize("labels", [("frame", "z", "y", "x"), ("time", "slice", "y", "x")])
+def test_slices_behind_the_time_are_not_taken_for_channels(labels: tuple[str, ...]) -> None:
+    data = np.random.default_rng(0).random((2, 3, 20, 30))
+    units = ("s", "mm", "mm", "mm")
+    layer = Image(data, name="x", axis_labels=labels, units=units, scale=(0.5, 8, 2, 1.5), translate=(0, 1, 2, 3))
+    assert axes_of(layer) == ()
+    with pytest.raises(ArgumentError, match="say it under 'Axes'"):
         layer_to_series(layer)
+    turned, options = slices_first(layer)
+    again = Image(turned, **options)
+    assert np.shares_memory(turned, data)
+    assert again.axis_labels == ("slice", "time", "y", "x")
+    assert (tuple(again.scale), tuple(again.translate)) == ((8, 0.5, 2, 1.5), (1, 0, 2, 3))
+    slices = layer_to_series(again)
+    assert [len(item) for item in slices] == [2, 2, 2]
+    np.testing.assert_array_equal(slices[2].frame(1)[0], data[1, 2])
+
+
+def test_contrast_comes_from_nearly_all_pixels_of_the_series(series: ImageSeries) -> None:
+    frames = np.asarray(series.frames).copy()
+    frames[0, 0, 3, 4] = 30000  # one bright vessel
+    (layer,) = _layers(replace(series, frames=frames))
+    low, high = layer.contrast_limits
+    assert low == 0
+    assert 800 < high < 1000
+    (dark,) = _layers(replace(series, frames=np.zeros_like(frames)))
+    assert dark.contrast_limits[0] < dark.contrast_limits[1]
+    broken = frames.astype(np.float32)
+    broken[:, :, :5] = np.nan
+    (holes,) = _layers(replace(series, frames=broken))
+    assert 800 < holes.contrast_limits[1] < 1000
 
 
 @pytest.mark.parametrize("turn", [{"rotate": 20}, {"shear": [0.0, 0.0, 0.3]}, {"affine": np.diag([1.0, 2.0, 1.0, 1.0])}])
@@ -153,7 +183,7 @@ def test_layers_of_a_result_lie_where_the_series_lies(series: ImageSeries) -> No
     place = Place.of(layer, axes_of(layer))
     stack = Image(np.zeros((2, 4, 27, 35), np.int16), **place.stack_options("aligned"), **place.display)
     assert stack.name == "disc aligned"
-    assert stack.axis_labels == ("step", "frame", "y", "x")
+    assert stack.axis_labels == ("step", "time", "y", "x")
     np.testing.assert_allclose(stack.scale, (1.0, 0.5, 2.0, 1.5))
     np.testing.assert_allclose(stack.translate, (0.0, 0.0, 5.0, -3.0))
     assert [str(unit) for unit in stack.units] == ["pixel", "second", "millimeter", "millimeter"]
@@ -182,7 +212,7 @@ def test_a_large_series_is_read_as_it_is_looked_at(
     asked: list[int] = []
     frame = ImageSeries.frame
     monkeypatch.setattr(ImageSeries, "frame", lambda self, index: asked.append(index) or frame(self, index))
-    monkeypatch.setattr(layers, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(from_series, "LARGE_BYTES", 1000)
     lazy = series_to_layers(items)[0]
     layer = Layer.create(*lazy)
     assert len(asked) < 9, "opening reads a few frames only"

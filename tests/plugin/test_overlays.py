@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from napari_r2n2 import overlays
+from napari_r2n2.layers import overlays
 from r2n2.geometry import Grid, Space
 from r2n2.transform import DisplacementField, GaussianSequence
 

@@ -17,8 +17,9 @@ from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
 from qtpy.QtWidgets import QApplication, QDialog, QRadioButton
 
-from napari_r2n2.layers import METADATA_KEY, layer_to_series
-from napari_r2n2.reader import get_reader
+from napari_r2n2.layers.place import METADATA_KEY
+from napari_r2n2.layers.to_series import layer_to_series
+from napari_r2n2.reading.reader import get_reader
 from r2n2.errors import ReadError
 from r2n2.io import write_series
 from r2n2.series import ImageSeries
@@ -97,7 +98,7 @@ def test_dropped_series_has_values_scale_units_times_and_name(
     np.testing.assert_array_equal(np.asarray(layer.data), np.asarray(series.frames)[:, 0])
     np.testing.assert_allclose(layer.scale, (0.5, 2.0, 1.5), rtol=1e-6)
     assert tuple(str(unit) for unit in layer.units) == ("second", "millimeter", "millimeter")
-    assert layer.axis_labels == ("frame", "y", "x")
+    assert layer.axis_labels == ("time", "y", "x")
     assert layer.name == "disc"
     (back,) = layer_to_series(layer)
     np.testing.assert_allclose(back.times_s or (), (0.0, 0.5, 1.0, 1.5), atol=1e-6)
@@ -169,7 +170,7 @@ def test_slice_positions_become_one_layer(drop: Callable[..., list[Any]], tmp_pa
     _unique(folder)
     (layer,) = drop(folder)
     assert layer.data.shape == (2, 3, 5, 7)
-    assert layer.axis_labels == ("slice", "frame", "y", "x")
+    assert layer.axis_labels == ("slice", "time", "y", "x")
     np.testing.assert_allclose(layer.scale, (9.0, 0.04, 1.2, 2.5))
     assert layer.name == "heart"
 
@@ -331,4 +332,4 @@ def test_real_dicom_folder_becomes_one_layer_of_slices(viewer: Any, real_data: P
     assert {layer.data.shape[-3:] for layer in layers} == {(20, 256, 256)}
     for layer in layers:
         np.testing.assert_allclose(layer.scale[-2:], (1.289, 1.289), atol=1e-3)
-        assert layer.axis_labels[-3:] == ("frame", "y", "x")
+        assert layer.axis_labels[-3:] == ("time", "y", "x")

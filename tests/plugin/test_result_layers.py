@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_r2n2.image_views import IMAGES, View
-from napari_r2n2.session import FrameKey
+from napari_r2n2.layers.image_views import IMAGES, View
+from napari_r2n2.models.session import FrameKey
 from r2n2.registration import warp_frame
 
 pytestmark = pytest.mark.usefixtures("canvas_mouse")
@@ -24,7 +24,7 @@ def _canvas(viewer: Any, qtbot: Any) -> Any:
 def test_the_aligned_layer_leads_with_the_step(viewer: Any, aligned: Any, in_layer: Any) -> None:
     layer = aligned.layer(View.ALIGNED)
     assert layer.data.shape == (7, 4, 27, 35)
-    assert viewer.dims.axis_labels == ("step", "frame", "y", "x")
+    assert viewer.dims.axis_labels == ("step", "time", "y", "x")
     assert viewer.dims.current_step[0] == 6, "the aligned frame is what is seen first"
     series, session = aligned.session.series[0], aligned.session
     for frame in range(4):
@@ -39,7 +39,7 @@ def test_every_view_has_units_and_lies_on_the_image(viewer: Any, aligned: Any, i
     aligned.begin(aligned.place.of(in_layer, ("frame", "y", "x")))
     aligned.show(view)
     layer = aligned.layer(view)
-    labels = ("step", "frame", "y", "x")
+    labels = ("step", "time", "y", "x")
     assert layer.axis_labels == labels[-layer.ndim :]
     units = [str(unit) for unit in layer.units]
     assert units == ["pixel", "second", "millimeter", "millimeter"][-layer.ndim :]
@@ -214,8 +214,10 @@ def test_layers_that_are_deleted_can_be_shown_again(viewer: Any, aligned: Any) -
 def test_an_acquisition_of_several_slices_has_a_slider_more(viewer: Any, series: Any) -> None:
     from dataclasses import replace
 
-    from napari_r2n2.layers import Place, axes_of, layer_to_series, series_to_layers
-    from napari_r2n2.result_layers import results_of
+    from napari_r2n2.layers.from_series import series_to_layers
+    from napari_r2n2.layers.place import Place
+    from napari_r2n2.layers.result_layers import results_of
+    from napari_r2n2.layers.to_series import axes_of, layer_to_series
     from r2n2.config import RegistrationConfig
     from r2n2.registration import FrameStatus, unregistered
 
@@ -226,7 +228,7 @@ def test_an_acquisition_of_several_slices_has_a_slider_more(viewer: Any, series:
     results.session.begin(layer_to_series(layer), RegistrationConfig(method="fit", steps=2))
     results.begin(Place.of(layer, axes_of(layer)))
     results.session.add(1, 3, unregistered(3, series.grid, FrameStatus.REFERENCE, ""))
-    assert viewer.dims.axis_labels == ("step", "slice", "frame", "y", "x")
+    assert viewer.dims.axis_labels == ("step", "slice", "time", "y", "x")
     results.go_to(key=FrameKey(1, 3), step=1)
     assert viewer.dims.current_step[:3] == (1, 1, 3)
     assert results.key == FrameKey(1, 3)
@@ -238,8 +240,10 @@ def test_an_acquisition_of_several_slices_has_a_slider_more(viewer: Any, series:
 def test_colour_and_channels_are_shown(viewer: Any, series: Any) -> None:
     from dataclasses import replace
 
-    from napari_r2n2.layers import Place, axes_of, layer_to_series, series_to_layers
-    from napari_r2n2.result_layers import results_of
+    from napari_r2n2.layers.from_series import series_to_layers
+    from napari_r2n2.layers.place import Place
+    from napari_r2n2.layers.result_layers import results_of
+    from napari_r2n2.layers.to_series import axes_of, layer_to_series
     from r2n2.config import RegistrationConfig
 
     for channels in (2, 3):

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_r2n2.layers import layer_to_series
-from napari_r2n2.sample_data import breathing_thorax
+from napari_r2n2.layers.to_series import layer_to_series
+from napari_r2n2.reading.sample_data import breathing_thorax
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def test_image_and_landmarks_share_their_world(layers: Any) -> None:
     np.testing.assert_allclose(points.scale, image.scale)
     assert points.units == image.units
     assert tuple(str(unit) for unit in image.units) == ("second", "millimeter", "millimeter")
-    assert points.axis_labels == image.axis_labels == ("frame", "y", "x")
+    assert points.axis_labels == image.axis_labels == ("time", "y", "x")
     assert image.name == "breathing thorax"
     assert points.name == "breathing thorax landmarks"
 

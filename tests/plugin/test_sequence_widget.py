@@ -10,8 +10,8 @@ import pytest
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
-from napari_r2n2.image_views import View
-from napari_r2n2.session import FrameKey
+from napari_r2n2.layers.image_views import View
+from napari_r2n2.models.session import FrameKey
 from r2n2.geometry import Space
 from r2n2.series import LandmarkSet
 

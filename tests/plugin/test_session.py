@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from napari_r2n2.registration import FrameKey
-from napari_r2n2.session import Session, session_of
+from napari_r2n2.models.registration import FrameKey
+from napari_r2n2.models.session import Session, session_of
 from r2n2.config import RegistrationConfig
 from r2n2.geometry import Grid, Space
 from r2n2.registration import FrameResult, FrameStatus, unregistered, warp_frame

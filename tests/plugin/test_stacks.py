@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from napari_r2n2.stacks import LazyStack
+from napari_r2n2.layers.stacks import LazyStack
 
 WHOLE = np.arange(3 * 4 * 5 * 7, dtype=np.int16).reshape(3, 4, 5, 7)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import matplotlib.colors
 import numpy as np
 import platformdirs
 import pytest
@@ -14,10 +15,10 @@ import training_factory
 from qtpy.QtWidgets import QFileDialog
 
 import r2n2.training.adapt as core
-from napari_r2n2 import training_run
-from napari_r2n2.layers import series_to_layers
-from napari_r2n2.loss_plot import LossPlot, smoothed, span
-from napari_r2n2.training_run import adapted_weights, resolve_weights, weights_added
+from napari_r2n2.layers.from_series import series_to_layers
+from napari_r2n2.models import training_run
+from napari_r2n2.models.training_run import adapted_weights, resolve_weights, weights_added
+from napari_r2n2.widgets.loss_plot import LossPlot, smoothed
 from r2n2.config import RegistrationConfig
 from r2n2.geometry import Grid
 from r2n2.series import ImageSeries
@@ -338,32 +339,47 @@ def test_newest_weights_come_first_and_names_fit_a_file_system(folder: Path, mov
     assert training_run._free_name(folder, "...").name.startswith("series_")
 
 
-def test_axes_of_the_plot_end_at_whole_steps_and_curves_lie_inside(qtbot: Any) -> None:
-    assert span([0.9993, 0.9998], 0.001) == pytest.approx((0.999, 1.0002, 0.0005), abs=4e-4)
-    low, high, step = span([-0.13, 1.9], 0.01)
-    assert (low, high, step) == pytest.approx((-0.5, 2.0, 0.5)) or (low <= -0.13 and high >= 1.9)
-    assert (high - low) / step == pytest.approx(round((high - low) / step))
+def test_curves_lie_inside_their_axes(qtbot: Any) -> None:
     assert smoothed([(1, 4.0), (2, 4.0), (3, 4.0)]) == [(1, pytest.approx(4)), (2, pytest.approx(4)), (3, pytest.approx(4))]
     plot = LossPlot()
     qtbot.addWidget(plot)
     plot.resize(300, 190)
-    losses = [(k, 1 / k) for k in range(1, 101)]
-    plot.show_curves(losses, [(0, 0.94), (50, 0.95), (100, 0.96)])
+    plot.show_curves([(k, 1 / k) for k in range(1, 101)], [(0, 0.94), (50, 0.95), (100, 0.96)])
     plot.show()
     qtbot.waitExposed(plot)
-    assert plot.similarity_position(100, 0.96).y() < plot.similarity_position(0, 0.94).y()
+    assert plot.axes.get_xlim() == (0, 100)
+    low, high = plot.similarity_axes.get_ylim()
+    assert low < 0.94 < 0.96 < high
+    plot.draw()
     image = plot.grab().toImage()
-    for place, colour in ((plot.similarity_position(100, 0.96), "#3fa0dc"), (plot.loss_position(90, 0.03), "#e69f00")):
-        near = {image.pixelColor(round(place.x()) + dx, round(place.y()) + dy).name() for dx in (-2, -1, 0) for dy in range(-9, 10)}
+    for axes, point, colour in (
+        (plot.similarity_axes, (100, 0.96), "#3fa0dc"),
+        (plot.axes, plot.means.get_xydata()[60], "#e69f00"),
+    ):
+        x, y = axes.transData.transform(point) / plot.device_pixel_ratio
+        near = {image.pixelColor(round(x) + dx, round(plot.height() - y) + dy).name() for dx in (-2, -1, 0) for dy in range(-3, 4)}
         assert colour in near
+
+
+def test_the_ink_of_a_plot_follows_the_theme(qtbot: Any) -> None:
+    plot = LossPlot()
+    qtbot.addWidget(plot)
+    inks = []
+    for theme in ("dark", "light"):
+        plot.show_theme(theme)
+        ink = {
+            matplotlib.colors.to_hex(label.get_color()) for label in (plot.axes.xaxis.label, *plot.figure.legends[0].get_texts())
+        }
+        assert len(ink) == 1
+        inks.append(sum(matplotlib.colors.to_rgb(ink.pop())))
+    assert inks[0] > 2.4, "light on dark"
+    assert inks[1] < 0.6, "dark on light"
 
 
 def test_one_bad_batch_does_not_flatten_the_others(qtbot: Any) -> None:
     plot = LossPlot()
     qtbot.addWidget(plot)
-    plot.resize(300, 190)
     losses = [(k, 1 / k + 0.1) for k in range(1, 101)]
-    plot.show_curves(losses, [])
     plot.show_curves([(update, 1e6 if update == 40 else loss) for update, loss in losses], [])
-    assert plot.loss_position(50, 0.12).y() - plot.loss_position(5, 0.3).y() > 10
-    assert max(loss for _update, loss in plot._means) < 2
+    assert plot.axes.get_ylim()[1] < 2
+    assert max(plot.means.get_ydata()) < 2

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import r2n2.registration
-from napari_r2n2.image_views import View
-from napari_r2n2.session import FrameKey
+from napari_r2n2.layers.image_views import View
+from napari_r2n2.models.session import FrameKey
 
 pytestmark = pytest.mark.usefixtures("canvas_mouse")
 
@@ -32,7 +32,7 @@ def _open(viewer: Any, name: str, qtbot: Any) -> Any:
 
 def _aligned(align: Any, press: Callable[[Any], None], qtbot: Any) -> Any:
     press(align._run)
-    qtbot.waitUntil(lambda: align._worker is None, timeout=300_000)
+    qtbot.waitUntil(lambda: align.job is None, timeout=300_000)
     assert align.session.complete, align._message.text()
     return align.results
 
@@ -69,7 +69,7 @@ def test_from_the_sample_to_a_measured_error(
     ids = list(truth.features["id"])
     known = {(int(row[0]), name): row[1:] for row, name in zip(truth.data, ids, strict=True)}
     names = [name for name in dict.fromkeys(ids) if (reference, name) in known and (moving, name) in known][:2]
-    press(align._measure)
+    press(align.files._measure)
     marks = viewer.window.dock_widgets["Landmarks (napari-r2n2)"]
     qtbot.wait(100)
     press(marks.place.new)
@@ -102,8 +102,8 @@ def test_from_the_sample_to_a_measured_error(
     results.session.switch_all_on(FrameKey(0, moving))
     assert results.session.errors().after().mean_mm == pytest.approx(error)
 
-    align.export(tmp_path / "out")
-    qtbot.waitUntil(lambda: align._worker is None, timeout=120_000)
+    align.files.export(tmp_path / "out")
+    qtbot.waitUntil(lambda: align.job is None, timeout=120_000)
     assert json.loads((tmp_path / "out" / "run.json").read_text())["status_counts"] == {"ok": 19, "reference": 1}
     assert "tre_mm" in (tmp_path / "out" / "metrics.csv").read_text()
 
@@ -138,9 +138,9 @@ def test_the_window_writes_what_the_command_line_writes(
     viewer.open(path, plugin="napari-r2n2")
     align = _open(viewer, "Align", qtbot)
     results = _aligned(align, press, qtbot)
-    align.export(tmp_path / "window")
-    qtbot.waitUntil(lambda: align._worker is None, timeout=120_000)
-    press(align._command)
+    align.files.export(tmp_path / "window")
+    qtbot.waitUntil(lambda: align.job is None, timeout=120_000)
+    press(align.files._command)
     command = align._message.text().splitlines()[1].replace("RESULT", str(tmp_path / "terminal")).split()
     done = CliRunner().invoke(app, command[1:])
     assert done.exit_code == 0, done.output

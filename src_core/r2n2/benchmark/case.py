@@ -92,7 +92,7 @@ def make_case(
         raise ArgumentError(
             f"{series.name}: the comparison is of 2D frames, these have {series.grid.ndim} axes; give one slice of it"
         )
-    notes = list(series.notes)
+    notes = [*series.notes, *(() if landmarks is None else landmarks.notes)]
     marked = None if landmarks is None else sorted(set(landmarks.frames.tolist()))
     index = resolve_reference(series, reference)
     if marked and reference == "auto" and index not in marked:

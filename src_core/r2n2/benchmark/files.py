@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from dataclasses import asdict
@@ -13,6 +11,8 @@ from typing import Any
 from r2n2.benchmark.results import Benchmark, CaseResult, ContestantResult, Row, before_row, row_of
 from r2n2.errors import ArgumentError
 from r2n2.io.atomic import atomic_write
+from r2n2.io.spreadsheet import table_text
+from r2n2.quantities import exact_number
 
 __all__ = ["CSV_NAME", "HTML_NAME", "JSON_NAME", "check_free", "record", "table_csv", "write_text"]
 
@@ -72,11 +72,7 @@ def table_csv(benchmark: Benchmark) -> str:
         rows += [_cells("all", "", "", row) for row in benchmark.rows()]
     empty = [""] * (len(_COLUMNS) - 4)
     rows += [["", contestant.name, "", reason, *empty] for contestant, reason in benchmark.absent]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    writer.writerows(rows)
-    return text.getvalue()
+    return table_text(_COLUMNS, rows, text=_COLUMNS[:4])
 
 
 def _status(result: ContestantResult) -> str:
@@ -90,7 +86,7 @@ def _cells(series: str, package: str, status: str, row: Row) -> list[str]:
     images = (row.correlation, row.folding_percent, row.worst_folding_percent)
     truth = (row.tre.count, row.tre.mean_mm, row.tre.median_mm, row.tre.q95_mm, row.tre.max_mm, row.dice)
     numbers = (*times_and_memory, *images, *truth, row.numbers, row.frames, row.wanted)
-    return [series, row.name, package, status, *(f"{value:.6g}" if math.isfinite(value) else "" for value in numbers)]
+    return [series, row.name, package, status, *map(exact_number, numbers)]
 
 
 def record(benchmark: Benchmark, facts: dict[str, str], created: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from r2n2.benchmark.figure import Point, accuracy_figure
 from r2n2.benchmark.results import Benchmark, Row, before_row, row_of
+from r2n2.quantities import LengthUnit, length_number, spacing_text
 
 __all__ = ["render_page"]
 
@@ -67,6 +69,7 @@ def render_page(benchmark: Benchmark, facts: dict[str, str], created: str) -> st
         loader=PackageLoader("r2n2.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters |= {"number": _number, "mean": _mean, "largest": lambda values: max(values, default=math.nan)}
+    environment.filters["distance"] = partial(length_number, unit=benchmark.length_unit)
     template = environment.get_template("benchmark.html.j2")
     return template.render(**_context(benchmark, facts, created))
 
@@ -74,8 +77,8 @@ def render_page(benchmark: Benchmark, facts: dict[str, str], created: str) -> st
 def _context(benchmark: Benchmark, facts: dict[str, str], created: str) -> dict[str, Any]:
     rows = benchmark.rows()
     nothing, taking_part = rows[0], rows[1:]
-    accuracy = _accuracy(rows)
-    columns, points = _columns(rows), _points(benchmark, taking_part, accuracy)
+    accuracy = _accuracy(rows, benchmark.length_unit)
+    columns, points = _columns(rows, benchmark.length_unit), _points(benchmark, taking_part, accuracy)
     results = [(outcome, result) for outcome in benchmark.cases for result in outcome.results]
     return {
         "title": _title(benchmark),
@@ -98,6 +101,7 @@ def _context(benchmark: Benchmark, facts: dict[str, str], created: str) -> dict[
             (outcome.case.name, result.contestant.name, _rounds(result.seconds, benchmark.rounds)) for outcome, result in results
         ],
         "scores": [(outcome.case.name, result.contestant.name, score) for outcome, result in results for score in result.scores],
+        "unit": benchmark.length_unit.value,
         "with_errors": nothing.tre.count > 0,
         "with_labels": math.isfinite(nothing.dice),
     }
@@ -108,14 +112,14 @@ def _title(benchmark: Benchmark) -> str:
     return names[0] if len(names) == 1 else f"{len(names)} series: {', '.join(names[:3])}{' ...' if len(names) > 3 else ''}"
 
 
-def _accuracy(rows: Sequence[Row]) -> _Column:
+def _accuracy(rows: Sequence[Row], unit: LengthUnit) -> _Column:
     """What the methods are judged by: landmark errors where they are known, else how much less alike than equal images are."""
     if rows[0].tre.count:
-        return _Column("mean TRE (mm)", lambda row: row.tre.mean_mm, 2, unit=" mm mean TRE")
+        return _Column(f"mean TRE ({unit.value})", lambda row: row.tre.mean_mm * unit.per_mm, 2, unit=f" {unit.value} mean TRE")
     return _Column("1 − correlation", lambda row: 1 - row.correlation, 4, unit=" from a correlation of 1")
 
 
-def _columns(rows: Sequence[Row]) -> list[_Column]:
+def _columns(rows: Sequence[Row], unit: LengthUnit) -> list[_Column]:
     columns = [
         _Column("s a frame", lambda row: row.seconds, 3),
         _Column("fastest", lambda row: row.fastest, 3, 0),
@@ -126,10 +130,10 @@ def _columns(rows: Sequence[Row]) -> list[_Column]:
     ]
     if rows[0].tre.count:
         columns += [
-            _Column("TRE mean (mm)", lambda row: row.tre.mean_mm, 2),
-            _Column("median", lambda row: row.tre.median_mm, 2),
-            _Column("95 %", lambda row: row.tre.q95_mm, 2),
-            _Column("max", lambda row: row.tre.max_mm, 2),
+            _Column(f"TRE mean ({unit.value})", lambda row: row.tre.mean_mm * unit.per_mm, 2),
+            _Column("median", lambda row: row.tre.median_mm * unit.per_mm, 2),
+            _Column("95 %", lambda row: row.tre.q95_mm * unit.per_mm, 2),
+            _Column("max", lambda row: row.tre.max_mm * unit.per_mm, 2),
         ]
     if math.isfinite(rows[0].dice):
         columns.append(_Column("Dice", lambda row: row.dice, 3, 1))
@@ -157,9 +161,17 @@ def _best(column: _Column, rows: Sequence[Row]) -> str | None:
 
 
 def _points(benchmark: Benchmark, rows: Sequence[Row], accuracy: _Column) -> list[Point]:
-    ours = _ours(benchmark)
+    ours, per_mm = _ours(benchmark), benchmark.length_unit.per_mm
     return [
-        Point(row.name, row.name in ours, row.seconds, row.fastest, row.slowest, accuracy.value(row), row.tre.q95_mm)
+        Point(
+            row.name,
+            row.name in ours,
+            row.seconds,
+            row.fastest,
+            row.slowest,
+            accuracy.value(row),
+            row.tre.q95_mm * per_mm,
+        )
         for row in rows
         if math.isfinite(accuracy.value(row))
     ]
@@ -223,8 +235,7 @@ def _facts(benchmark: Benchmark, facts: dict[str, str], created: str) -> list[tu
     for outcome in benchmark.cases:
         case = outcome.case
         size = " x ".join(map(str, case.grid.shape))
-        spacing = " x ".join(f"{value:g}" for value in case.grid.spacing)
-        unit = f"{spacing} mm" if case.spacing_known else "size unknown: 1 pixel is called 1 mm"
+        unit = spacing_text(case.grid.spacing) if case.spacing_known else "size unknown: 1 pixel is called 1 mm"
         frames = ", ".join(map(str, case.frames))
         series.append((case.name, f"{size} pixels of {unit}; frames {frames} of {case.total} to frame {case.reference}"))
     return [*series, *facts.items(), ("weights", benchmark.settings.weights), ("date", created)]

@@ -13,6 +13,7 @@ from r2n2.benchmark.case import Case
 from r2n2.benchmark.contestant import Contestant, Settings
 from r2n2.benchmark.scores import FrameScore
 from r2n2.evaluation import ErrorSummary, summarise
+from r2n2.quantities import LengthUnit, length_unit
 
 __all__ = ["Benchmark", "CaseResult", "ContestantResult", "Row", "before_row", "row_of"]
 
@@ -76,6 +77,12 @@ class Benchmark:
     rounds: int
     absent: tuple[tuple[Contestant, str], ...]
     cases: tuple[CaseResult, ...]
+
+    @property
+    def length_unit(self) -> LengthUnit:
+        """What lengths are shown in: um where the pixels of every series are that small."""
+        units = {length_unit(outcome.case.grid.spacing) for outcome in self.cases}
+        return units.pop() if len(units) == 1 else LengthUnit.MM
 
     def rows(self) -> list[Row]:
         """One row a contestant over all series, the frames of all counted alike; the first is that of doing nothing."""

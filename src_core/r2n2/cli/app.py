@@ -18,9 +18,10 @@ from typing import Annotated
 import typer
 
 from r2n2 import __version__
+from r2n2.cli.apply import apply
 from r2n2.cli.benchmark import benchmark
 from r2n2.cli.register import register
-from r2n2.cli.results import apply, evaluate
+from r2n2.cli.results import evaluate
 from r2n2.cli.tools import doctor, info, simulate
 from r2n2.cli.training import adapt, train
 from r2n2.errors import R2N2Error

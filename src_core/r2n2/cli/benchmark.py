@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from r2n2.cli.register import parse_reference, parse_spacing
+from r2n2.cli.options import parse_reference, parse_spacing
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.runtime.signals import StopRequest
 
@@ -188,7 +188,7 @@ def _cases(
 
 
 def _landmarks(path: Path | None, found: Sequence[ImageSeries]) -> list[LandmarkSet | None]:
-    from r2n2.io import read_landmarks
+    from r2n2.io import check_usable, landmarks_of_slice, read_landmarks
     from r2n2.results.acquisition import slice_names
 
     if path is None:
@@ -197,11 +197,15 @@ def _landmarks(path: Path | None, found: Sequence[ImageSeries]) -> list[Landmark
         raise ArgumentError(
             f"--landmarks {path}: the input holds {len(found)} slice positions; give a folder with slice_00.csv ..., or --slice"
         )
-    files = [path] if not path.is_dir() else [path / f"{name}.csv" for name in slice_names(len(found))]
-    return [
-        read_landmarks(file, series.patient_grid or series.grid) if file.exists() else None
+    files = [path] if len(found) == 1 else [landmarks_of_slice(path, name) for name in slice_names(len(found))]
+    sets = [
+        None if file is None else read_landmarks(file, series.patient_grid or series.grid)
         for file, series in zip(files, found, strict=True)
     ]
+    for marks, series in zip(sets, found, strict=True):
+        if marks is not None:
+            check_usable(marks, series, None)
+    return sets
 
 
 def _run(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,16 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from r2n2.errors import ArgumentError, R2N2Error, ReadError
+from r2n2.cli.options import parse_batch_size, parse_reference, parse_spacing
+from r2n2.errors import ArgumentError, ReadError
 from r2n2.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.results.manifest import RunFacts
-    from r2n2.results.reader import RegisteredSeries
     from r2n2.series import ImageSeries, LandmarkSet
 
-__all__ = ["parse_batch_size", "parse_reference", "parse_spacing", "register"]
+__all__ = ["register"]
 
 _INPUT = "Input"
 _METHOD = "Method"
@@ -37,6 +38,15 @@ class _Job:
     overwrite: bool
     quiet: bool
     stop: StopRequest
+
+    def options(self) -> dict[str, Any]:
+        """As ``register_to_folder`` takes them."""
+        return {
+            "selection": self.selection,
+            "facts": self.facts,
+            "overwrite": self.overwrite,
+            "keep_headers": "keep_headers" in self.selection,
+        }
 
 
 def register(
@@ -87,6 +97,14 @@ def register(
     drop_damaged: Annotated[
         bool, typer.Option("--drop-damaged", help="Leave out damaged DICOM frames.", rich_help_panel=_INPUT)
     ] = False,
+    contrast_series: Annotated[
+        bool,
+        typer.Option(
+            "--contrast-series",
+            help="One series of DICOM frames that differ in inversion time, echo, b-value ...",
+            rich_help_panel=_INPUT,
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
     keep_headers: Annotated[
         bool, typer.Option("--keep-headers", help="Copy all DICOM headers, patient data included, to the aligned series.")
@@ -106,6 +124,7 @@ def register(
     }
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
     pixel_size = None if spacing is None else parse_spacing(spacing)
+    from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
     from r2n2.results.manifest import RunFacts
     from r2n2.results.writer import check_folder
@@ -114,8 +133,12 @@ def register(
     _check_paths(source, output, landmarks)
     check_folder(output)
     reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
+    if contrast_series:
+        reading["contrast_series"] = True
     limits = {} if max_bytes is None else {"max_bytes": max_bytes}
-    found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged)
+    with scan_progress(quiet=quiet) as progress:
+        found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged, progress=progress)
+    _check_frames(source, found)
     reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}
     stop = context.ensure_object(StopRequest)
@@ -124,57 +147,6 @@ def register(
     failed = _register_one(found[0], output, job, marks[0]) if len(found) == 1 else _register_all(found, output, job, marks)
     if failed:
         raise typer.Exit(_BAD_INPUT)
-
-
-def parse_spacing(text: str) -> tuple[float, ...]:
-    """Pixel size in mm from ``Y,X`` (or ``Z,Y,X``).
-
-    Raises
-    ------
-    ArgumentError
-        If it is not two or three positive finite numbers.
-    """
-    try:
-        values = tuple(float(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if len(values) not in (2, 3) or any(not 0 < value < float("inf") for value in values):
-        raise ArgumentError(f"--spacing: expected Y,X as two positive numbers of mm such as 1.5,1.2, got {text!r}")
-    return values
-
-
-def parse_reference(text: str) -> int | str:
-    """Frame number from ``auto`` or ``N``.
-
-    Raises
-    ------
-    ArgumentError
-        If it is neither.
-    """
-    if text == "auto":
-        return text
-    try:
-        number = int(text)
-    except ValueError:
-        number = -1
-    if number < 0:
-        raise ArgumentError(f"--reference: expected auto or a frame number from 0, got {text!r}")
-    return number
-
-
-def parse_batch_size(text: str) -> int | str:
-    """Frames at once from ``auto`` or ``N``.
-
-    Raises
-    ------
-    ArgumentError
-        If it is neither.
-    """
-    if text == "auto":
-        return text
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise ArgumentError(f"--batch-size: expected auto or a number from 1 to 1024, got {text!r}")
-    return int(text)
 
 
 def _settings(path: Path | None, given: dict[str, Any]) -> RegistrationConfig:
@@ -197,90 +169,49 @@ def _check_paths(source: Path, output: Path, landmarks: Path | None) -> None:
         raise ReadError(f"--landmarks {landmarks}: no such file; check the path")
 
 
-def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, marks: Sequence[LandmarkSet | None]) -> bool:
-    """Every slice position into its sub-folder; one that fails does not stop the others."""
-    from r2n2.results.acquisition import finish_acquisition, is_finished, slice_names
-    from r2n2.results.reader import read_result
+def _check_frames(source: Path, found: Sequence[ImageSeries]) -> None:
+    """One message where there are several images and none of them moves, instead of one for each."""
+    if len(found) < 2 or any(len(series) > 1 for series in found):
+        return
+    why = next((f" ({note})" for series in found for note in series.notes if "not joined" in note), "")
+    raise ReadError(f"{source}: holds {len(found)} single images and no series in time, so there is nothing to register{why}")
 
+
+def _register_one(series: ImageSeries, output: Path, job: _Job, marks: LandmarkSet | None) -> bool:
+    """Register one series; true if a frame failed."""
+    from r2n2.cli.progress import RunDisplay
+    from r2n2.workflow import register_to_folder
+
+    running = register_to_folder(series, output, job.config, landmarks=marks, **job.options())
+    with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
+        flagged = False
+        for progress in running:
+            flagged |= display.show(progress, series, output)
+        return flagged
+
+
+def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, marks: Sequence[LandmarkSet | None]) -> bool:
+    """Every slice position into its sub-folder; true if a frame or a slice position failed."""
+    from r2n2.cli.progress import RunDisplay
+    from r2n2.workflow import register_slices_to_folder
+
+    flagged, seen = False, -1
     failed: dict[str, str] = {}
-    flagged = False
-    names = slice_names(len(found))
-    for name, series, own in zip(names, found, marks, strict=True):
-        _note(job, f"{name}: {series.name}, {len(series)} frames")
-        try:
-            flagged |= _register_one(series, output / name, job, own)
-        except R2N2Error as error:
-            failed[name] = " ".join(str(error).split())
-            print(f"r2n2: {name}: {failed[name]}", file=sys.stderr)
-    done = tuple(name for name in names if name not in failed)
-    if not is_finished(output, done, failed):
-        # Not the time of this go alone: a slice position may have been registered before, or in several goes.
-        wall_time_s = sum(read_result(output / name).manifest.wall_time_s for name in done)
-        finish_acquisition(output, done, failed, wall_time_s)
+    running = register_slices_to_folder(found, output, job.config, landmarks=marks, **job.options())
+    with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
+        for step in running:
+            series = found[step.index]
+            if step.index != seen:
+                seen = step.index
+                display.note(f"{step.name}: {series.name}, {len(series)} frames")
+            if step.progress is None:
+                failed[step.name] = step.failure
+                display.fail(f"{step.name}: {step.failure}")
+            else:
+                flagged |= display.show(step.progress, series, output / step.name)
     for name, reason in failed.items():
         print(f"failed: {name}: {reason}")
     return bool(failed) or flagged
-
-
-def _register_one(series: ImageSeries, folder: Path, job: _Job, marks: LandmarkSet | None) -> bool:
-    """Register one series; true if a frame failed."""
-    from r2n2.registration import resolve_batch_size, resolve_device
-    from r2n2.report.page import render_report
-    from r2n2.results.manifest import input_sha256, run_sha256
-    from r2n2.results.writer import ResultWriter, check_folder, check_space, is_same_run, landmarks_sha256
-
-    if len(series) < 2:
-        raise ReadError(
-            f"{series.name or 'the series'}: holds one frame, so there is nothing to register; give at least two frames"
-        )
-    check_folder(folder)
-    check_space(folder, series)
-    for note in series.notes:
-        _note(job, f"note: {note}")
-    input_hash = input_sha256(series)
-    hashes = {
-        "weights_sha256": job.facts.weights_sha256,
-        "landmarks_sha256": None if marks is None else landmarks_sha256(marks),
-    }
-    run_hash = run_sha256(job.config, input_hash, job.selection, precision=job.facts.precision, **hashes)
-    if not job.overwrite and is_same_run(folder, run_hash):
-        print(f"{folder}: holds this very result already; nothing to do (--overwrite repeats it)")
-        return False
-    writer = ResultWriter(
-        folder,
-        series,
-        job.config,
-        input_hash=input_hash,
-        selection=job.selection,
-        facts=job.facts,
-        landmarks=marks,
-        overwrite=job.overwrite,
-        keep_headers="keep_headers" in job.selection,
-        batch_size=resolve_batch_size(job.config, series.grid, resolve_device(job.facts.device)),
-    )
-    with writer:
-        if writer.note:
-            _note(job, f"{folder}: {writer.note}")
-        _run(series, writer, job)
-        _note(job, f"writing {folder}")
-        registered = writer.finish(render_report)
-    return _print_result(registered)
-
-
-def _run(series: ImageSeries, writer: Any, job: _Job) -> None:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from r2n2.registration import register_series
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("frames"), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=job.quiet) as bar, job.stop.patiently():
-        task = bar.add_task("registering", total=len(series))
-        settings = job.facts.held_to(job.config).model_copy(update={"batch_size": writer.batch_size})
-        for progress in register_series(series, settings, done=writer.done):
-            writer.add(*progress.finished)
-            bar.update(task, completed=min(progress.fraction, 1) * len(series))
-            job.stop.check()
 
 
 def _all_landmarks(found: Sequence[ImageSeries], job: _Job) -> list[LandmarkSet | None]:
@@ -315,14 +246,6 @@ def _landmarks(path: Path, series: ImageSeries, job: _Job) -> LandmarkSet:
     for warning in check_plausible(marks, series, reference):
         print(f"r2n2: landmarks: {warning}", file=sys.stderr)
     return marks
-
-
-def _print_result(registered: RegisteredSeries) -> bool:
-    from r2n2.cli.tables import print_registration
-    from r2n2.registration.results import FrameStatus
-
-    print_registration(registered)
-    return any(row.status is FrameStatus.FAILED for row in registered.metrics)
 
 
 def _note(job: _Job, text: str) -> None:

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from r2n2.evaluation import ErrorSummary, ObserverError, TRETable
+from r2n2.evaluation import ErrorSummary, ObserverError, TRETable, summarise
+from r2n2.quantities import LengthUnit, length_number, length_text, spacing_text
 from r2n2.registration.results import FrameStatus
 from r2n2.results.tre_table import slice_errors
 
@@ -33,6 +34,7 @@ __all__ = [
 ]
 
 _WIDTH_WITHOUT_TERMINAL = 160
+_MOST_LANDMARKS = 100
 
 
 def _console() -> Console:
@@ -55,8 +57,9 @@ def _number(value: float, digits: int) -> str:
 def print_registration(registered: RegisteredSeries) -> None:
     """A row a frame, flagged frames with the reason, and where the result is."""
     with_errors = any(math.isfinite(row.tre_mm) for row in registered.metrics)
-    columns = ["frame", "similarity before", "after", "folding %", "displacement mm", "seconds"]
-    columns += ["TRE before mm", "TRE mm", "max"] if with_errors else []
+    unit = registered.length_unit
+    columns = ["frame", "similarity before", "after", "folding %", f"displacement {unit.value}", "seconds"]
+    columns += [f"TRE before {unit.value}", f"TRE {unit.value}", "max"] if with_errors else []
     table = _table("", [*columns, "status"], text=["status"])
     for row in registered.metrics:
         cells = [
@@ -64,77 +67,101 @@ def print_registration(registered: RegisteredSeries) -> None:
             _number(row.similarity_before, 4),
             _number(row.similarity_after, 4),
             _number(row.folding_percent, 2),
-            _number(row.max_displacement_mm, 2),
+            length_number(row.max_displacement_mm, unit),
             _number(row.seconds, 2),
         ]
         if with_errors:
-            cells += [_number(value, 2) for value in (row.tre_before_mm, row.tre_mm, row.tre_max_mm)]
+            cells += [length_number(value, unit) for value in (row.tre_before_mm, row.tre_mm, row.tre_max_mm)]
         good = row.status in (FrameStatus.OK, FrameStatus.REFERENCE)
-        status = str(row.status) if good else f"{row.status}: {row.message}"
+        status = f"{row.status}: {row.message}" if row.message else str(row.status)
         table.add_row(*cells, escape(status), style=None if good else "yellow")
     console = _console()
     console.print(table)
     flagged = [row for row in registered.metrics if row.status not in (FrameStatus.OK, FrameStatus.REFERENCE)]
     total = len(registered.metrics)
     console.print(f"{total - len(flagged)} of {total} frames ok; reference {registered.reference}; result in {registered.folder}")
+    doubtful = [str(row.frame) for row in flagged if row.status is FrameStatus.DOUBTFUL]
+    if doubtful:
+        console.print(f"doubtful frames, to be looked at before use: {', '.join(doubtful)}", style="yellow")
     failed = [str(row.frame) for row in flagged if row.status is FrameStatus.FAILED]
     if failed:
         console.print(f"failed frames: {', '.join(failed)}", style="red")
 
 
-def print_errors(table: TRETable) -> None:
-    """A row a frame and one of the series."""
-    shown = _table(
-        f"Target registration error in mm, reference frame {table.reference}",
-        ["frame", "n", "before mean", "max", "TRE mean", "median", "95 %", "max "],
-    )
-    for frame in (*table.frames, None):
-        before, after = table.before(frame), table.after(frame)
-        shown.add_row(
-            "series" if frame is None else str(frame), *_error_cells(before, after), style="bold" if frame is None else None
-        )
+def print_errors(table: TRETable, unit: LengthUnit = LengthUnit.MM) -> None:
+    """A row a landmark, then a row a frame and one of the series; what could not be used below."""
     console = _console()
+    columns = ["n", "before mean", "max", "TRE mean", "median", "95 %", "max "]
+    ids = list(dict.fromkeys(row.id for row in table.rows))
+    console.print(f"[bold]Target registration error in {unit.value} by landmark[/bold]")
+    by_id = _table("", ["id", *columns], text=["id"])
+    for name in ids[:_MOST_LANDMARKS]:
+        rows = [row for row in table.included() if row.id == name]
+        before, after = summarise(row.before_mm for row in rows), summarise(row.after_mm for row in rows)
+        by_id.add_row(escape(name), *_error_cells(before, after, unit))
+    console.print(by_id)
+    if len(ids) > _MOST_LANDMARKS:
+        console.print(f"... {len(ids)} landmarks in all: tre.csv holds every one")
+    console.print(f"[bold]Target registration error in {unit.value} by frame, reference {table.reference}[/bold]")
+    shown = _table("", ["frame", *columns])
+    for frame in (*table.frames, None):
+        cells = _error_cells(table.before(frame), table.after(frame), unit)
+        shown.add_row("series" if frame is None else str(frame), *cells, style="bold" if frame is None else None)
     console.print(shown)
-    for note in table.notes:
+    for note in (*table.notes, *_unmatched(table)):
         console.print(escape(note))
 
 
-def _error_cells(before: ErrorSummary, after: ErrorSummary) -> list[str]:
+def _error_cells(before: ErrorSummary, after: ErrorSummary, unit: LengthUnit) -> list[str]:
     values = (before.mean_mm, before.max_mm, after.mean_mm, after.median_mm, after.q95_mm, after.max_mm)
-    return [str(after.count), *(_number(value, 2) for value in values)]
+    return [str(after.count), *(length_number(value, unit) for value in values)]
 
 
-def print_slices(slices: Mapping[str, TRETable], method: str) -> None:
+def _unmatched(table: TRETable) -> list[str]:
+    """Every id without a partner, with the frames in which it has none."""
+    frames: dict[str, list[int]] = {}
+    for frame, name in table.unmatched:
+        frames.setdefault(name, []).append(frame)
+    return [f"unmatched id {name!r}: no partner in frame {', '.join(map(str, found))}" for name, found in frames.items()]
+
+
+def print_slices(slices: Mapping[str, TRETable], method: str, unit: LengthUnit = LengthUnit.MM) -> None:
     """The paper's Table 1: a column a slice position, mean error of its frames and, small, the largest."""
-    table = _table("Mean TRE in mm (and the largest of a frame)", ["", *slices, "mean"], text=[""])
+    table = _table("", ["", *slices, "mean"], text=[""])
     pairs = [slice_errors(table) for table in slices.values()]
     for name, which in (("before", 0), (method, 1)):
-        cells = [f"{_number(pair[which][0], 2)} [dim]{_number(pair[which][1], 2)}[/dim]" for pair in pairs]
+        cells = [f"{length_number(pair[which][0], unit)} [dim]{length_number(pair[which][1], unit)}[/dim]" for pair in pairs]
         means = [pair[which][0] for pair in pairs if math.isfinite(pair[which][0])]
-        table.add_row(name, *cells, _number(sum(means) / len(means) if means else math.nan, 2))
+        table.add_row(name, *cells, length_number(sum(means) / len(means) if means else math.nan, unit))
     console = _console()
+    # A line of its own: a title would be wrapped to the width of the table.
+    console.print(f"[bold]Mean TRE in {unit.value} (and the largest of a frame)[/bold]")
     console.print(table)
     for name, errors in slices.items():
-        for note in errors.notes:
+        for note in (*errors.notes, *_unmatched(errors)):
             console.print(escape(f"{name}: {note}"))
 
 
-def print_observer(error: ObserverError) -> None:
-    """One line of how far two observers are apart."""
+def print_observer(error: ObserverError, unit: LengthUnit = LengthUnit.MM, name: str = "") -> None:
+    """One line of how far two observers are apart, and which points only one of them has marked."""
     both = error.summary
-    _console().print(
-        f"inter-observer error: mean {_number(both.mean_mm, 2)} mm, median {_number(both.median_mm, 2)}, "
-        f"max {_number(both.max_mm, 2)}, n = {both.count}; {len(error.unmatched)} points marked by one only"
+    console = _console()
+    console.print(
+        f"{name}inter-observer error: mean {length_text(both.mean_mm, unit)}, median {length_text(both.median_mm, unit)}, "
+        f"max {length_text(both.max_mm, unit)}, n = {both.count}; {len(error.unmatched)} points marked by one only"
     )
+    if error.unmatched:
+        listed = ", ".join(f"{point!r} in frame {frame}" for frame, point in error.unmatched[:_MOST_LANDMARKS])
+        console.print(escape(f"{name}marked by one only: {listed}"))
 
 
 def print_descriptions(descriptions: Sequence[Description]) -> None:
     """A row a slice position, with what the reader noticed below."""
     console = _console()
-    columns = ["slice", "name", "format", "frames", "size", "channels", "spacing mm", "time s", "type", "modality"]
+    columns = ["slice", "name", "format", "frames", "size", "channels", "spacing", "time s", "type", "modality"]
     table = _table("", columns, text=["name", "format", "type", "modality"])
     for index, item in enumerate(descriptions):
-        spacing = "unknown" if item.spacing_mm is None else " x ".join(f"{s:.4g}" for s in item.spacing_mm)
+        spacing = "unknown" if item.spacing_mm is None else spacing_text(item.spacing_mm)
         times = "none" if item.times_s is None else f"{item.times_s[0]:g} .. {item.times_s[-1]:g}"
         size = " x ".join(map(str, item.shape))
         cells = [str(index), item.name, item.format, str(item.frames), size, str(item.channels), spacing, times]
@@ -162,13 +189,14 @@ def print_benchmark(benchmark: Benchmark) -> None:
     with_errors = any(row.tre.count for row in rows)
     with_labels = any(math.isfinite(row.dice) for row in rows)
     columns = ["method", "s/frame", "fastest", "slowest", "memory MiB", "correlation", "folding %"]
-    columns += ["TRE mean mm", "median", "95 %", "max"] if with_errors else []
+    unit = benchmark.length_unit
+    columns += [f"TRE mean {unit.value}", "median", "95 %", "max"] if with_errors else []
     columns += ["Dice"] if with_labels else []
     series = f"{len(benchmark.cases)} series" if len(benchmark.cases) > 1 else benchmark.cases[0].case.name
     title = f"{series}: {rows[0].wanted} frames, {benchmark.rounds} rounds in turn, {benchmark.settings.threads} threads"
     table = _table("", [*columns, "numbers", "frames"], text=["method"])
     for row in rows:
-        cells = _benchmark_cells(row, with_errors, with_labels)
+        cells = _benchmark_cells(row, unit if with_errors else None, with_labels)
         table.add_row(escape(row.name), *cells, style="yellow" if row.frames < row.wanted else None)
     console = _console()
     console.print(f"[bold]{escape(title)}[/bold]")
@@ -183,11 +211,12 @@ def print_benchmark(benchmark: Benchmark) -> None:
                 console.print(escape(f"{outcome.case.name}, {result.contestant.name}: {reason}"), style="yellow")
 
 
-def _benchmark_cells(row: Row, with_errors: bool, with_labels: bool) -> list[str]:
+def _benchmark_cells(row: Row, unit: LengthUnit | None, with_labels: bool) -> list[str]:
     cells = [_number(value, 3) for value in (row.seconds, row.fastest, row.slowest)]
     cells += [_number(row.peak_mib, 0), _number(row.correlation, 4), _number(row.folding_percent, 3)]
-    if with_errors:
-        cells += [_number(value, 2) for value in (row.tre.mean_mm, row.tre.median_mm, row.tre.q95_mm, row.tre.max_mm)]
+    if unit is not None:
+        errors = (row.tre.mean_mm, row.tre.median_mm, row.tre.q95_mm, row.tre.max_mm)
+        cells += [length_number(value, unit) for value in errors]
     if with_labels:
         cells.append(_number(row.dice, 3))
     return [*cells, _number(row.numbers, 0), f"{row.frames} of {row.wanted}"]

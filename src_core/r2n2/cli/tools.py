@@ -23,6 +23,9 @@ _BAD_INPUT, _RESOURCE = 3, 4
 def info(
     path: Annotated[Path, typer.Argument(metavar="INPUT|DIR", help="An image series, or a folder that r2n2 register wrote.")],
     axes: Annotated[str | None, typer.Option(metavar="TYX", help="Meaning of the axes.")] = None,
+    contrast_series: Annotated[
+        bool, typer.Option("--contrast-series", help="One series of DICOM frames that differ in inversion time, echo, b-value ...")
+    ] = False,
 ) -> None:
     """What an input or a result holds."""
     from r2n2.results.manifest import MANIFEST_NAME
@@ -30,16 +33,19 @@ def info(
     if path.is_dir() and (path / MANIFEST_NAME).exists():
         _print_result(path)
         return
+    from r2n2.cli.scanning import scan_progress
     from r2n2.cli.tables import print_descriptions
     from r2n2.io import describe
 
-    descriptions = describe(path, axes=axes)
+    with scan_progress() as progress:
+        descriptions = describe(path, axes=axes, contrast_series=contrast_series, progress=progress)
     print_descriptions(descriptions)
     if any(item.problems for item in descriptions):
         raise typer.Exit(_BAD_INPUT)
 
 
 def _print_result(folder: Path) -> None:
+    from r2n2.quantities import spacing_text
     from r2n2.report.page import verdict
     from r2n2.results.reader import read_result, slice_folders
 
@@ -47,10 +53,11 @@ def _print_result(folder: Path) -> None:
         registered = read_result(part)
         manifest = registered.manifest
         print(f"{part}: {verdict(registered.metrics).sentence}")
-        spacing = " x ".join(f"{value:g}" for value in registered.grid.spacing)
+        spacing = spacing_text(registered.grid.spacing)
         size = " x ".join(map(str, registered.grid.shape))
-        unit = "mm" if manifest.input.spacing_known else "(unknown, 1 pixel counted as 1 mm)"
-        print(f"  input {manifest.input.path}: {manifest.input.frames} frames of {size} pixels, spacing {spacing} {unit}")
+        if not manifest.input.spacing_known:
+            spacing = "unknown, 1 pixel counted as 1 mm"
+        print(f"  input {manifest.input.path}: {manifest.input.frames} frames of {size} pixels, spacing {spacing}")
         tag = manifest.input.source.get("time_tag")
         times = manifest.input.times_s
         if times is not None:
@@ -71,7 +78,7 @@ def simulate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier simulation.")] = False,
 ) -> None:
     """Make a breathing thorax with known motion: series.mha, landmarks.csv and the true fields."""
-    from r2n2.cli.register import parse_spacing
+    from r2n2.cli.options import parse_spacing
     from r2n2.results.writer import check_folder
 
     shape = _parse_size(size)

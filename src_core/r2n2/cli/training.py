@@ -80,10 +80,12 @@ def train(
     seeds = settings.stock.thorax_seeds
     if not settings.stock.folders and seeds[0] >= seeds[1]:
         raise ArgumentError("--data: no folder is given; give one or more folders of image series")
+    from r2n2.io.atomic import check_writable
     from r2n2.registration import resolve_device
     from r2n2.training.state import state_files
 
     resolve_device(device)
+    check_writable(output)
     if state_files(output) and not resume:
         raise ArgumentError(f"--output {output}: holds a training run; give --resume to go on with it, or another folder")
     say = _silent if quiet else _say
@@ -113,7 +115,7 @@ def adapt(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
 ) -> None:
     """Go on training on the very series to be registered; what is written is never worse on frames held out."""
-    from r2n2.cli.register import parse_reference, parse_spacing
+    from r2n2.cli.options import parse_reference, parse_spacing
 
     frame = parse_reference(reference)
     pixel_size = None if spacing is None else parse_spacing(spacing)
@@ -126,8 +128,13 @@ def adapt(
     if not output.parent.is_dir():
         raise ArgumentError(f"--output {output}: the folder {output.parent} does not exist; make it first")
     from r2n2.io import read_series
+    from r2n2.io.atomic import check_output_name, check_writable
     from r2n2.network.checkpoint import load_network, read_manifest, save_network
+    from r2n2.registration import resolve_device
 
+    resolve_device(device)
+    check_output_name(output.name)
+    check_writable(output.parent)
     network = load_network(weights, ndim=2)
     found = read_series(source, axes=axes, spacing=pixel_size, series=series, slice_index=slice_index)
     if len(found) != 1:

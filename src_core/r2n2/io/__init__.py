@@ -19,6 +19,7 @@ _HOMES = {
     "landmarks_of_slice": "r2n2.io.landmarks",
     "read_field": "r2n2.io.fields",
     "read_landmarks": "r2n2.io.landmarks",
+    "read_segmentation": "r2n2.io.dicom.segmentation",
     "read_series": "r2n2.io.dispatch",
     "write_field": "r2n2.io.fields",
     "write_landmarks": "r2n2.io.landmarks",

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.geometry import Grid
-from r2n2.io.checks import check_axes, check_dtype, check_spacing
+from r2n2.io.axes import axes_question, check_axes
+from r2n2.io.checks import check_dtype, check_spacing, read_errors
 from r2n2.io.placement import Placement, plane_grid, slice_grids
+from r2n2.quantities import spacing_text
 from r2n2.series import ImageSeries
 
 __all__ = ["FileContent", "LazyFrames", "assemble"]
@@ -64,6 +66,8 @@ class LazyFrames:
     z: int
     convert: Convert | None = None
     converted_dtype: np.dtype[Any] | None = None
+    path: Path = Path()
+    """What to call the file in messages."""
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -80,7 +84,8 @@ class LazyFrames:
     def __getitem__(self, index: int) -> NDArray[Any]:
         """Frame ``index`` (C, Y, X)."""
         where = tuple({"T": index, "Z": self.z}.get(axis, slice(None)) for axis in self.axes)
-        frame = np.asarray(self.array[where])
+        with read_errors(self.path, f"a frame, number {index},"):
+            frame = np.asarray(self.array[where])
         left = self.axes.replace("T", "").replace("Z", "").replace("S", "C")
         if "C" not in left:
             frame, left = frame[None], "C" + left
@@ -116,10 +121,7 @@ def assemble(
     shape = tuple(int(n) for n in content.array.shape)
     check_dtype(content.path, content.array.dtype)
     if not axes and not content.axes:
-        raise ReadError(
-            f"{content.path}: the meaning of the axes of an array of shape {shape} is not known; "
-            "pass --axes with one letter each of T, C, Z, Y, X, slow to fast, for example --axes TYX"
-        )
+        raise axes_question(content.path, shape)
     letters = check_axes(content.path, axes or content.axes, shape, given=bool(axes))
     if min(shape) == 0:
         raise ReadError(f"{content.path}: holds no frame or no pixel, its array has shape {shape}; check how it was saved")
@@ -129,7 +131,8 @@ def assemble(
     if spacing is not None:
         spacing = check_spacing(spacing, where="spacing")
         if content.spacing is not None and tuple(content.spacing[-2:]) != tuple(spacing[-2:]):
-            notes.append(f"the spacing {spacing} mm was given by the caller; the file says {content.spacing} mm")
+            given, stored = spacing_text(spacing), spacing_text(content.spacing)
+            notes.append(f"the spacing {given} was given by the caller; the file says {stored}")
     elif content.spacing is None:
         notes.append("no spacing in the file: a pixel is counted as 1 mm; pass --spacing for results in mm")
     size = dict(zip(letters, shape, strict=True))
@@ -143,7 +146,7 @@ def assemble(
 def _one_slice(
     content: FileContent, letters: str, index: int, count: int, spacing: tuple[float, ...] | None, notes: tuple[str, ...]
 ) -> ImageSeries:
-    frames = LazyFrames(content.array, letters, index, content.convert, content.dtype)
+    frames = LazyFrames(content.array, letters, index, content.convert, content.dtype, content.path)
     grid, patient = _grids(content, frames.shape[2:], index)
     if spacing is not None:
         grid, patient = plane_grid(grid, spacing), patient and plane_grid(patient, spacing)

@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from r2n2.errors import ArgumentError, ResourceError
+from r2n2.errors import ArgumentError, R2N2Error, ResourceError
 
-__all__ = ["atomic_folder", "atomic_write", "check_output_name", "clean_stale", "resource_errors"]
+__all__ = ["atomic_folder", "atomic_write", "check_output_name", "check_writable", "clean_stale", "resource_errors"]
 
 _PREFIX = ".r2n2-tmp"
 _ASIDE = ".r2n2-earlier"
 _PATTERN = re.compile(r"^\.r2n2-tmp-(?P<host>[0-9a-f]{8})-(?P<pid>\d+)-[0-9a-f]{8}")
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in "123456789¹²³")}
 _LONGEST_NAME_BYTES = 255
 _NO_SPACE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _NO_PERMISSION = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -47,7 +47,7 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
     check_output_name(target.name)
     temporary = _temporary_beside(target)
     try:
-        with resource_errors(target):
+        with _under_its_name(temporary, target), resource_errors(target):
             yield temporary
             _flush_file(temporary)
             os.replace(temporary, target)
@@ -73,7 +73,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     check_output_name(target.name)
     temporary = _temporary_beside(target)
     try:
-        with resource_errors(target):
+        with _under_its_name(temporary, target), resource_errors(target):
             temporary.mkdir()
             yield temporary
             for entry in temporary.rglob("*"):
@@ -109,6 +109,49 @@ def _put_in_place(temporary: Path, target: Path) -> None:
         aside.unlink()
 
 
+@contextmanager
+def _under_its_name(temporary: Path, target: Path) -> Iterator[None]:
+    """Errors of the libraries that write name the file they were given, which nobody else knows."""
+    try:
+        yield
+    except Exception as error:
+        if temporary.name not in str(error):
+            raise
+        reason = " ".join(str(error).replace(str(temporary), str(target)).replace(temporary.name, target.name).split())
+        if isinstance(error, R2N2Error):
+            raise type(error)(reason) from error
+        raise ResourceError(
+            f"{target}: not written ({reason}; {_free_space(target)}); choose another folder and try again"
+        ) from error
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+    """See that a folder can be written or made, before anything is computed; makes nothing, and clears what killed runs left in it.
+
+    Raises
+    ------
+    ArgumentError
+        If a file has that name, or a part of the path that is to be made has one that some system cannot hold.
+    ResourceError
+        If it cannot be made or written.
+    """
+    place = Path(folder)
+    with resource_errors(place):
+        there = place
+        # Not Path.exists, to which a name that is too long is an error. Absolute, as a relative path ends before its parents do.
+        while not os.path.exists(there):
+            check_output_name(there.name)
+            there = there.absolute().parent
+        if not there.is_dir():
+            raise ArgumentError(f"{place}: {'is' if there == place else f'{there} is'} a file; --output needs a folder")
+        clean_stale(there)
+        probe = _temporary_beside(there / "probe")
+        try:
+            probe.write_bytes(b"")
+        finally:
+            probe.unlink(missing_ok=True)
+
+
 def clean_stale(folder: str | os.PathLike[str]) -> tuple[str, ...]:
     """Remove temporaries that killed processes of this machine left in ``folder``; give their names."""
     removed = []
@@ -133,8 +176,10 @@ def check_output_name(name: str) -> None:
         For an empty, reserved (``CON``, ``NUL``, ...) or too long name, or one with a control character.
     """
     stem = name.split(".")[0].rstrip(" ").upper()
-    if not name or stem in _RESERVED or any(ord(letter) < 32 or letter in '<>:"|?*\\/' for letter in name):
-        raise ArgumentError(f"output name {name!r} is empty, reserved or holds a forbidden character; choose another name")
+    if not name or name[-1] in " ." or stem in _RESERVED or any(ord(letter) < 32 or letter in '<>:"|?*\\/' for letter in name):
+        raise ArgumentError(
+            f"output name {name!r} is empty, reserved, ends in a dot or space, or holds a forbidden character; choose another name"
+        )
     if len(os.fsencode(name)) > _LONGEST_NAME_BYTES:
         raise ArgumentError(
             f"output name {name[:40]!r}... has {len(os.fsencode(name))} bytes; at most {_LONGEST_NAME_BYTES} are possible"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import math
 import os
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,16 +15,17 @@ from typing import Any
 
 import numpy as np
 
-from r2n2.errors import ArgumentError, MissingExtraError, ReadError, ResourceError
+from r2n2.errors import ArgumentError, MissingExtraError, R2N2Error, ReadError, ResourceError
 
 __all__ = [
     "DEFAULT_MAX_BYTES",
-    "check_axes",
     "check_declared_bytes",
     "check_dtype",
     "check_memory",
     "check_same_shape",
     "check_spacing",
+    "check_times",
+    "choose_named",
     "existing",
     "import_package",
     "read_errors",
@@ -30,10 +33,21 @@ __all__ = [
 ]
 
 DEFAULT_MAX_BYTES = 8 * 2**30
-_AXIS_LETTERS = "TCZYXS"
+
+_ANSWER_S = 30.0
+_UNREACHABLE = (
+    errno.EIO,
+    errno.ESTALE,
+    errno.ENOTCONN,
+    errno.EHOSTDOWN,
+    errno.EHOSTUNREACH,
+    errno.ETIMEDOUT,
+    errno.ENETUNREACH,
+    errno.ENXIO,
+)
 
 
-def existing(path: str | os.PathLike[str]) -> Path:
+def existing(path: str | os.PathLike[str], *, timeout_s: float = _ANSWER_S) -> Path:
     """Make a path and see that something is there.
 
     Raises
@@ -41,18 +55,41 @@ def existing(path: str | os.PathLike[str]) -> Path:
     ReadError
         If nothing is there or the name cannot be a path.
     ResourceError
-        If it may not be looked at.
+        If it may not be looked at, or the disk or share it lies on does not answer.
     """
-    try:
-        found = Path(path)
-        found.stat()
-    except FileNotFoundError:
-        raise ReadError(f"{path}: no such file or folder; check the path") from None
-    except PermissionError as error:
-        raise ResourceError(f"{path}: may not be read ({error.strerror}); change its permissions or copy it") from None
-    except (OSError, ValueError) as error:
-        raise ReadError(f"{str(path)[:120]!r}: not a usable path ({error}); check the path") from None
-    return found
+    failure: list[Exception] = []
+
+    def look() -> None:
+        try:
+            str(Path(path)).encode()  # what is read is named in run.json, which is UTF-8
+            Path(path).stat()
+        except (OSError, ValueError) as error:
+            failure.append(error)
+
+    # A share that has gone away blocks whoever looks, for ever: so a thread looks that nobody need wait for.
+    looking = threading.Thread(target=look, daemon=True)
+    looking.start()
+    looking.join(timeout_s)
+    if looking.is_alive():
+        raise ResourceError(f"{path}: does not answer within {timeout_s:g} s; check the disk or the network share and try again")
+    if failure:
+        error = failure[0]
+        if isinstance(error, FileNotFoundError):
+            raise ReadError(f"{path}: no such file or folder; check the path")
+        _tell_system_error(Path(path), error)
+        raise ReadError(f"{str(path)[:120]!r}: not a usable path ({error}); check the path")
+    return Path(path)
+
+
+def _tell_system_error(path: Path, error: Exception) -> None:
+    """Raise what the system said, where it was the system: a file that cannot be reached is not damaged."""
+    if isinstance(error, PermissionError):
+        raise ResourceError(f"{path}: may not be read ({error.strerror}); change its permissions or copy it") from error
+    if isinstance(error, FileNotFoundError):
+        raise ReadError(f"{path}: is not there any more ({error.filename or error}); check the path") from error
+    if isinstance(error, OSError) and error.errno in _UNREACHABLE:
+        reason = os.strerror(error.errno)
+        raise ResourceError(f"{path}: cannot be reached ({reason}); check the disk or the network share and try again") from error
 
 
 @contextmanager
@@ -60,15 +97,16 @@ def read_errors(path: Path, what: str) -> Iterator[None]:
     """Turn what a library raises on damaged input into one ReadError that names the file; ours pass unchanged."""
     try:
         yield
-    except (ReadError, ArgumentError, ResourceError, MissingExtraError):
+    except R2N2Error:
         raise
-    except PermissionError as error:
-        raise ResourceError(f"{path}: may not be read ({error.strerror}); change its permissions or copy it") from error
     except MemoryError as error:
         raise ResourceError(f"{path}: not enough memory to read this {what} file; crop it or use a machine with more") from error
     except Exception as error:
+        _tell_system_error(path, error)
         reason = " ".join(str(error).split())[:200] or type(error).__name__
-        raise ReadError(f"{path}: damaged or not a {what} file ({reason}); get an intact copy") from error
+        raise ReadError(
+            f"{path}: cannot be read as {what} ({reason}); it may be damaged: get an intact copy, or save it anew"
+        ) from error
 
 
 def import_package(name: str, needed_for: str, install: str | None = None) -> ModuleType:
@@ -149,6 +187,26 @@ def check_spacing(spacing: Sequence[float], *, where: str) -> tuple[float, ...]:
     return values
 
 
+def check_times(times: Sequence[Any], count: int, *, where: str) -> tuple[float, ...]:
+    """One finite number of seconds for each frame.
+
+    Raises
+    ------
+    ReadError
+        Naming ``where`` the numbers came from.
+    """
+    try:
+        values = tuple(float(t) for t in times)
+    except (TypeError, ValueError):
+        raise ReadError(f"{where}: must be {count} times in s, got {str(times)[:80]}; correct it") from None
+    wrong = [k for k, value in enumerate(values) if not math.isfinite(value)]
+    if wrong:
+        raise ReadError(f"{where}: the time of frame {wrong[0]} is {values[wrong[0]]}, which is no finite number of s; correct it")
+    if len(values) != count:
+        raise ReadError(f"{where}: holds {len(values)} times for {count} frames; correct it")
+    return values
+
+
 def check_same_shape(path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
     """Refuse frames of different shape.
 
@@ -167,27 +225,27 @@ def check_same_shape(path: Path, shapes: Sequence[tuple[int, ...]]) -> None:
         raise ReadError(f"{path}: frames of different shape ({listed}); crop or resample them to one shape")
 
 
-def check_axes(path: Path, axes: str, shape: Sequence[int], *, given: bool) -> str:
-    """Check the letters that name the axes of an array, slow to fast: T time, C or S channel, Z slice, Y row, X column.
+def choose_named(path: Path, names: Sequence[str], wanted: str | None, what: str) -> str:
+    """The one of several images in a file that is meant.
 
     Raises
     ------
     ArgumentError
-        If ``given`` by the caller and wrong.
+        If there is none of that name.
     ReadError
-        If the file itself says so.
+        If there is none, or several and none was named.
     """
-    letters = axes.upper()
-    wrong = [a for a in letters if a not in _AXIS_LETTERS]
-    problem = ""
-    if wrong or len(set(letters)) != len(letters) or not {"Y", "X"} <= set(letters) or {"C", "S"} <= set(letters):
-        problem = "must hold Y and X once and may hold T, Z and one of C and S once"
-    elif len(letters) != len(shape):
-        problem = f"must have {len(shape)} letters, one for each axis of the array of shape {tuple(shape)}"
-    if problem:
-        kind = ArgumentError if given else ReadError
-        raise kind(f"{path}: axes {axes!r} {problem}; pass --axes, for example TYX")
-    return letters
+    listed = ", ".join(names[:20]) + (f", ... ({len(names)} in all)" if len(names) > 20 else "")
+    if wanted is not None:
+        ends = [name for name in names if name == wanted] or [name for name in names if name.rpartition("/")[2] == wanted]
+        if len(ends) == 1:
+            return ends[0]
+        raise ArgumentError(f"{path}: --series {wanted!r} is none of its {what}; choose one of {listed or 'none'}")
+    if not names:
+        raise ReadError(f"{path}: holds no {what} that can be an image series; check how it was saved")
+    if len(names) > 1:
+        raise ReadError(f"{path}: holds several {what}; pass --series with the name of one of {listed}")
+    return names[0]
 
 
 def wrapped_note(minimum: float, dtype: np.dtype[Any], modality: str = "") -> str | None:

@@ -1,27 +1,26 @@
-"""Which reader a path belongs to: by its first bytes and its suffix, never by the suffix alone."""
+"""One way in for every format: ``read_series`` gives the image series of a path, ``describe`` what it holds."""
 
 from __future__ import annotations
 
 import glob
 import itertools
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from r2n2.errors import ArgumentError, ReadError, ResourceError
+from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.io.assemble import FileContent, assemble
-from r2n2.io.checks import DEFAULT_MAX_BYTES, existing, read_errors
-from r2n2.io.pictures import PICTURE_SUFFIXES
+from r2n2.io.checks import DEFAULT_MAX_BYTES, existing
+from r2n2.io.detect import detect_format, files_by_kind, folder_entries
+from r2n2.io.readers import ReadOptions, has_own_axes, read_content
 from r2n2.series import ImageSeries
 
-__all__ = ["KNOWN_FORMATS", "Description", "describe", "detect_format", "read_series"]
+__all__ = ["Description", "describe", "detect_format", "read_series"]
 
-KNOWN_FORMATS = (
-    "DICOM file or folder, .nii, .nii.gz, .mha, .mhd, .tif, .tiff, .zarr, .npy, .npz, .gif, and a folder or pattern of .png or .jpg"
-)
-_MOST_ENTRIES = 100_000
-_MOST_PROBED = 20  # a DICOM folder may hold a few preview pictures
-_OWN_AXES = frozenset({"mha", "nifti"})  # these readers have already applied the caller's axes
+_MOST_MATCHES = 100_000
+_MOST_DECODED = 2**31
 
 
 @dataclass(frozen=True)
@@ -53,6 +52,8 @@ def read_series(
     max_bytes: int = DEFAULT_MAX_BYTES,
     allow_missing: bool = False,
     drop_damaged: bool = False,
+    contrast_series: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[ImageSeries, ...]:
     """Read the image series of a file, a folder or a pattern such as ``frames/*.png``: one for each slice position.
 
@@ -63,7 +64,8 @@ def read_series(
     spacing
         (y, x) or (z, y, x) in mm, in place of the file's.
     series
-        DICOM series UID, or its end, where a folder holds several.
+        Which one is meant where there are several: DICOM series UID or its end, name of an array in .npz, MATLAB or HDF5, of an
+        image in Zarr or TIFF.
     slice_index
         Read only this slice position.
     max_bytes
@@ -72,6 +74,11 @@ def read_series(
         Take missing Zarr chunks as their fill value instead of refusing.
     drop_damaged
         Leave out damaged DICOM frames, with a note, instead of refusing.
+    contrast_series
+        Make one series of DICOM frames that differ in how they were made (inversion time, echo time, b-value, ...) instead of
+        setting them apart.
+    progress
+        Called now and then with the number of files of a DICOM folder that were looked at.
 
     Raises
     ------
@@ -84,22 +91,32 @@ def read_series(
     MissingExtraError
         If the format needs a package that is not installed.
     """
-    files, place = _files_of(path)
-    kind = detect_format(place) if files is None else "pictures"
-    if kind == "dicom":
+    found = _found(path)
+    if found.kind == "dicom":
         from r2n2.io.dicom.reader import read_dicom
 
         return read_dicom(
-            place, spacing=spacing, series=series, slice_index=slice_index, max_bytes=max_bytes, drop_damaged=drop_damaged
+            found.path,
+            spacing=spacing,
+            series=series,
+            slice_index=slice_index,
+            max_bytes=max_bytes,
+            drop_damaged=drop_damaged,
+            contrast_series=contrast_series,
+            progress=progress,
         )
-    if series is not None:
-        raise ArgumentError(f"{place}: --series picks a DICOM series, this is {kind}; leave it out or use --slice")
-    content = _content(kind, place, files, axes, max_bytes, allow_missing)
-    return assemble(content, axes=None if content.format in _OWN_AXES else axes, spacing=spacing, slice_index=slice_index)
+    content = _content(found, ReadOptions(axes, series, max_bytes, allow_missing))
+    return assemble(content, axes=None if has_own_axes(content.format) else axes, spacing=spacing, slice_index=slice_index)
 
 
 def describe(
-    path: str | os.PathLike[str], *, axes: str | None = None, spacing: tuple[float, ...] | None = None
+    path: str | os.PathLike[str],
+    *,
+    axes: str | None = None,
+    spacing: tuple[float, ...] | None = None,
+    series: str | None = None,
+    contrast_series: bool = False,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[Description, ...]:
     """What a path holds; damage and questions are listed as problems instead of raised.
 
@@ -108,18 +125,22 @@ def describe(
     ReadError
         Only if there is nothing at ``path`` or its format is unknown.
     """
-    files, place = _files_of(path)
-    kind = detect_format(place) if files is None else "pictures"
+    found = _found(path)
     try:
-        if kind == "dicom":
-            return _describe_dicom(place, spacing)
-        found = read_series(path, axes=axes, spacing=spacing)
+        if found.kind == "dicom":
+            return _describe_dicom(found.path, spacing, contrast_series, progress)
+        items = read_series(path, axes=axes, spacing=spacing, series=series)
     except (ReadError, ResourceError, ArgumentError) as error:
-        return (Description(str(place), kind, place.name, problems=(str(error),)),)
+        return (Description(str(found.path), found.kind, found.path.name, problems=(str(error),)),)
+    left = _MOST_DECODED
+    problems = []
+    for item in items:
+        problem, left = _unreadable_frame(item, left)
+        problems.append(problem)
     return tuple(
         Description(
-            str(place),
-            str(item.source.get("format", kind)),
+            str(found.path),
+            str(item.source.get("format", found.kind)),
             item.name,
             len(item),
             item.channels,
@@ -129,19 +150,32 @@ def describe(
             item.dtype.name,
             item.modality,
             item.notes,
+            problem,
         )
-        for item in found
+        for item, problem in zip(items, problems, strict=True)
     )
 
 
-def _describe_dicom(path: Path, spacing: tuple[float, ...] | None) -> tuple[Description, ...]:
-    from r2n2.io.dicom.reader import list_dicom
+def _unreadable_frame(series: ImageSeries, left: int) -> tuple[tuple[str, ...], int]:
+    """Why a frame cannot be decoded, as far as ``left`` bytes go, so that what is listed here can also be registered."""
+    size = series.channels * math.prod(series.grid.shape) * series.dtype.itemsize
+    for index in range(min(len(series), left // max(size, 1))):
+        try:
+            series.frame(index)
+        except R2N2Error as error:
+            return (f"frame {index}: {error}",), left
+        left -= size
+    return (), left
 
-    listing = list_dicom(path)
-    damaged = tuple(f"{file}: {reason}" for file, reason in listing.damaged)
+
+def _describe_dicom(
+    path: Path, spacing: tuple[float, ...] | None, contrast_series: bool, progress: Callable[[int], None] | None
+) -> tuple[Description, ...]:
+    from r2n2.io.dicom.listing import list_dicom
+
+    listing = list_dicom(path, contrast_series=contrast_series, progress=progress)
     if not listing.groups:
-        problem = f"{path}: holds no DICOM image ({len(listing.skipped)} other files); known formats are {KNOWN_FORMATS}"
-        return (Description(str(path), "dicom", path.name, problems=(*damaged, problem)),)
+        return (Description(str(path), "dicom", path.name, notes=listing.notes, problems=listing.problems),)
     return tuple(
         Description(
             str(path),
@@ -154,123 +188,74 @@ def _describe_dicom(path: Path, spacing: tuple[float, ...] | None) -> tuple[Desc
             group.time_range_s,
             "",
             group.modality,
-            group.notes,
-            (*group.problems, *(damaged if number == 0 else ())),
+            (*group.notes, *(listing.notes if number == 0 else ())),
+            (*group.problems, *(listing.problems if number == 0 else ())),
         )
         for number, group in enumerate(listing.groups)
     )
 
 
-def detect_format(path: Path) -> str:
-    """Name of the format of a file or folder.
+@dataclass(frozen=True)
+class _Found:
+    """A path, its format, and the files that hold one frame each where it is a folder or pattern of such."""
 
-    Raises
-    ------
-    ReadError
-        Naming the known formats, or why an archive is not opened.
-    """
-    if path.is_dir():
-        return _folder_format(path)
-    with read_errors(path, "image"), path.open("rb") as file:
-        start = file.read(352)
-    name = path.name.lower()
-    if not start:
-        raise ReadError(f"{path}: the file is empty; get an intact copy")
-    for kind, matches in _signatures(start, name).items():
-        if matches:
-            return kind
-    if start[:4] == b"PK\x03\x04" or name.endswith((".zip", ".tar", ".tgz", ".tar.gz", ".ozx")):
-        raise ReadError(f"{path}: archives are not opened; unpack it yourself and read the folder or file inside")
-    suffixed = {".nii": "nifti", ".nii.gz": "nifti", ".tif": "tiff", ".tiff": "tiff", ".npy": "npy", ".gif": "gif", ".dcm": "dicom"}
-    for suffix, kind in {**suffixed, ".mha": "mha", ".mhd": "mha", ".npz": "npz"}.items():
-        if name.endswith(suffix):
-            raise ReadError(
-                f"{path}: named {suffix} but damaged or not a {kind} file (its first bytes are {start[:8]!r}); get an intact copy"
-            )
-    raise ReadError(f"{path}: unknown format; known are {KNOWN_FORMATS}")
+    path: Path
+    kind: str
+    files: tuple[Path, ...] = ()
+    skipped: tuple[Path, ...] = ()
 
 
-def _signatures(start: bytes, name: str) -> dict[str, bool]:
-    sizes = (b"\x5c\x01\0\0", b"\0\0\x01\x5c", b"\x1c\x02\0\0", b"\0\0\x02\x1c")
-    nifti = (start[:4] in sizes and (start[344:348] in (b"n+1\0", b"ni1\0") or start[4:8] in (b"n+2\0", b"ni2\0"))) or (
-        start[:2] == b"\x1f\x8b" and name.endswith((".nii.gz", ".gz")) and not name.endswith(".tar.gz")
-    )
-    return {
-        "dicom": start[128:132] == b"DICM" or (name.endswith((".dcm", ".ima")) and start[:2] in (b"\x08\0", b"\x02\0")),
-        "nifti": nifti or (name.endswith(".nii") and start[:4] in sizes),
-        "tiff": start[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
-        "npy": start[:6] == b"\x93NUMPY",
-        "npz": start[:4] in (b"PK\x03\x04", b"PK\x05\x06") and name.endswith(".npz"),
-        "gif": start[:6] in (b"GIF87a", b"GIF89a"),
-        "mha": name.endswith((".mha", ".mhd")) and b"=" in start and b"\0" not in start.split(b"=")[0],
-        "pictures": start[:8] == b"\x89PNG\r\n\x1a\n" or start[:3] == b"\xff\xd8\xff",
-    }
-
-
-def _folder_format(path: Path) -> str:
-    if any((path / name).exists() for name in (".zgroup", ".zarray", "zarr.json", ".zattrs")) or path.name.endswith(".zarr"):
-        return "zarr"
-    entries = _entries(path)
-    others = [entry for entry in entries if entry.suffix.lower() not in PICTURE_SUFFIXES]
-    if len(others) < len(entries) and not any(_is_dicom(entry) for entry in others[:_MOST_PROBED]):
-        return "pictures"
-    if not entries:
-        raise ReadError(f"{path}: the folder is empty; known formats are {KNOWN_FORMATS}")
-    return "dicom"
-
-
-def _is_dicom(path: Path) -> bool:
-    if not path.is_file():
-        return False
-    with read_errors(path, "image"), path.open("rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
-def _entries(path: Path) -> list[Path]:
-    with read_errors(path, "folder"):
-        entries = list(itertools.islice(path.iterdir(), _MOST_ENTRIES + 1))
-    if len(entries) > _MOST_ENTRIES:
-        raise ReadError(f"{path}: more than {_MOST_ENTRIES} entries; choose the folder of one acquisition")
-    return [entry for entry in entries if not entry.name.startswith(".")]
-
-
-def _files_of(path: str | os.PathLike[str]) -> tuple[list[Path] | None, Path]:
-    """The picture files of a pattern or folder, or None for anything else; and the path to name in messages."""
+def _found(path: str | os.PathLike[str]) -> _Found:
     text = os.fspath(path)
     if any(sign in text for sign in "*?[") and not os.path.lexists(text):
-        found = [Path(p) for p in itertools.islice(glob.iglob(text), _MOST_ENTRIES)]
-        pictures = [p for p in found if p.suffix.lower() in PICTURE_SUFFIXES]
-        if not pictures:
-            raise ReadError(f"{text}: no .png or .jpg file fits this pattern ({len(found)} others do); check the pattern")
-        return pictures, Path(text)
+        return _matching(text)
     place = existing(path)
-    if place.is_dir():
-        if _folder_format(place) != "pictures":
-            return None, place
-        return [entry for entry in _entries(place) if entry.suffix.lower() in PICTURE_SUFFIXES], place
-    return ([place], place) if detect_format(place) == "pictures" else (None, place)
+    kind = detect_format(place)
+    if kind not in ("pictures", "frames"):
+        return _Found(place, kind)
+    if place.is_file():
+        return _Found(place, kind, (place,))
+    entries = folder_entries(place)
+    ((kind, files),) = files_by_kind(entries).items()
+    # The pixels of a header lie beside it under another name.
+    parts = {file.stem for file in files} if kind in ("mha", "nrrd", "nifti") else set()
+    chosen = set(files)  # a folder may hold a hundred thousand
+    skipped = tuple(entry for entry in entries if entry not in chosen and entry.stem not in parts)
+    return _Found(place, kind, tuple(files), skipped)
 
 
-def _content(kind: str, path: Path, files: list[Path] | None, axes: str | None, max_bytes: int, allow_missing: bool) -> FileContent:
-    if kind == "pictures":
-        from r2n2.io.pictures import read_picture_stack
+def _matching(pattern: str) -> _Found:
+    found = [Path(p) for p in itertools.islice(glob.iglob(pattern), _MOST_MATCHES)]
+    kinds = files_by_kind(found)
+    if len(kinds) > 1:
+        listed = ", ".join(f"{len(files)} {files[0].suffix}" for files in kinds.values())
+        raise ReadError(f"{pattern}: fits {listed} files; give a pattern that fits one kind")
+    if not kinds:
+        if len(found) == 1:
+            return _found(found[0])
+        raise ReadError(
+            f"{pattern}: no .png, .jpg, .tif or other file of a single frame fits this pattern ({len(found)} others do); check it"
+        )
+    ((kind, files),) = kinds.items()
+    return _Found(Path(pattern), kind, tuple(files))
 
-        return read_picture_stack(path, files or [path], max_bytes)
-    if kind == "zarr":
-        from r2n2.io.omezarr import read_zarr
 
-        return read_zarr(path, axes, max_bytes, allow_missing=allow_missing)
-    # Imported when needed: each loads its own library.
-    if kind == "nifti":
-        from r2n2.io.nifti import read_nifti as read
-    elif kind == "mha":
-        from r2n2.io.mha import read_mha as read
-    elif kind == "tiff":
-        from r2n2.io.tiff import read_tiff as read
-    elif kind == "npy":
-        from r2n2.io.arrays import read_npy as read
-    elif kind == "npz":
-        from r2n2.io.arrays import read_npz as read
+def _content(found: _Found, options: ReadOptions) -> FileContent:
+    if not found.files:
+        return read_content(found.kind, found.path, options)
+    if found.kind == "pictures":
+        from r2n2.io.pictures.stack import read_picture_stack
+
+        if options.name is not None:
+            raise ArgumentError(f"{found.path}: --series picks a DICOM series, these are pictures; leave it out")
+        content = read_picture_stack(found.path, found.files, options.max_bytes)
     else:
-        from r2n2.io.pictures import read_gif as read
-    return read(path, axes, max_bytes)
+        from r2n2.io.frames import read_frame_files
+
+        content = read_frame_files(found.path, found.kind, found.files, options)
+    if found.skipped:
+        named = ", ".join(file.name for file in found.skipped[:3]) + (", ..." if len(found.skipped) > 3 else "")
+        content = replace(
+            content, notes=(*content.notes, f"{len(found.skipped)} other entries of the folder were skipped ({named})")
+        )
+    return content

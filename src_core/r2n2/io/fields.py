@@ -11,7 +11,8 @@ from r2n2.errors import ReadError
 from r2n2.geometry import Grid, Space
 from r2n2.io.atomic import atomic_write
 from r2n2.io.checks import DEFAULT_MAX_BYTES, existing
-from r2n2.io.mha import header_bytes, open_mha
+from r2n2.io.metaimage.header import open_mha
+from r2n2.io.metaimage.writing import header_bytes
 from r2n2.io.placement import orthonormal
 from r2n2.transform import DisplacementField
 

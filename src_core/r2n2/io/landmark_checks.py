@@ -45,7 +45,7 @@ def check_usable(landmarks: LandmarkSet, series: ImageSeries, reference: int | N
     if reference is not None and reference not in frames:
         raise ReadError(
             f"landmarks: none in the reference frame {reference}, but in frames {_some(list(map(str, sorted(frames))))}; "
-            "mark the reference, or choose a marked frame with --reference"
+            f"{_counted_from_one(frames, series)}mark the reference, or choose a marked frame with --reference"
         )
     ids = [set(landmarks.in_frame(frame).ids) for frame in frames]
     if len(frames) > 1 and sum(map(len, ids)) == len(set().union(*ids)):
@@ -133,13 +133,17 @@ def _frame_warnings(landmarks: LandmarkSet, series: ImageSeries, reference: int 
     frames = set(landmarks.frames.tolist())
     beyond = sorted(frame for frame in frames if frame >= len(series))
     if beyond:
-        hint = "; are frames counted from 1?" if max(beyond) == len(series) and 0 not in frames else ""
+        hint = f"; {_counted_from_one(frames, series)}".rstrip("; ")
         if all(frame % 10 == 0 for frame in frames) and max(frames) // 10 < len(series):
             hint = "; are these phases in percent? T50 of ten is frame 5"
         warnings.append(f"frames {_some(list(map(str, beyond)))} do not exist: the series has frames 0 to {len(series) - 1}{hint}")
     if reference is not None and reference not in frames:
         warnings.append(f"no landmark lies in the reference frame {reference}, so none can be evaluated")
     return warnings
+
+
+def _counted_from_one(frames: set[int], series: ImageSeries) -> str:
+    return "are frames counted from 1? They count from 0; " if max(frames) == len(series) and 0 not in frames else ""
 
 
 def _pair_warnings(landmarks: LandmarkSet, index: NDArray[np.float64], series: ImageSeries, reference: int) -> list[str]:

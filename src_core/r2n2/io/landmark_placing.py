@@ -15,6 +15,7 @@ from r2n2.quantities import length_text, length_unit
 
 __all__ = ["on_series"]
 
+_LARGEST = 1e12
 _WHOLE = 1e-3
 _ROUNDED = 5e-4
 """ImageJ writes three decimals."""
@@ -33,6 +34,9 @@ def on_series(path: Path, found: FilePoints, grid: Grid | None) -> FilePoints:
     ReadError
         If the points do not fit, or it cannot be told whether they are pixels or lengths.
     """
+    largest = float(np.abs(found.points).max())
+    if largest > _LARGEST:
+        raise ReadError(f"{path}: the position {largest:g} lies nowhere; correct the number")
     if grid is None:
         if found.in_patient:
             raise ReadError(f"{path}: these points are patient positions; read them together with their image series")
@@ -56,6 +60,8 @@ def _in_slice(path: Path, found: FilePoints, grid: Grid) -> FilePoints:
         return _projected(found, grid)
     height = found.points[:, 0]
     flat = replace(found, points=found.points[:, 1:], in_patient=False)
+    if found.in_patient and not height.any():
+        return flat  # as is written where no place in the patient is known
     if np.ptp(height) <= _WHOLE:
         return flat.with_note("z is the same for all points and left out: the series has one slice")
     if found.in_patient:

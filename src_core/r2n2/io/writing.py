@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ArgumentError
 from r2n2.io.atomic import atomic_folder, check_output_name
+from r2n2.io.pictures.stack import PICTURE_KINDS
 from r2n2.series import ImageSeries
 
 __all__ = ["output_name", "write_series"]
@@ -22,8 +23,7 @@ _SUFFIXES = {
     "imagej": ".tif",
     "npy": ".npy",
     "npz": ".npz",
-    "png": "",
-    "jpg": "",
+    "nrrd": ".nrrd",
 }
 
 
@@ -64,28 +64,30 @@ def write_series(folder: Path, stem: str, series: ImageSeries, frames: Iterator[
     suffix = _suffix(series)
     # Imported when needed: each loads its own library.
     if suffix.endswith((".nii", ".nii.gz")):
-        from r2n2.io.nifti import write_nifti as write
+        from r2n2.io.nifti.writing import write_nifti as write
     elif suffix == ".mha":
-        from r2n2.io.mha import write_mha as write
+        from r2n2.io.metaimage.writing import write_mha as write
+    elif suffix == ".nrrd":
+        from r2n2.io.nrrd.writing import write_nrrd as write
     elif suffix.endswith(".tif"):
-        from r2n2.io.tiff import write_tiff as write
+        from r2n2.io.tiff.writing import write_tiff as write
     elif suffix == ".zarr":
-        from r2n2.io.omezarr import write_zarr as write
+        from r2n2.io.omezarr.writing import write_zarr as write
     elif suffix == ".npy":
-        from r2n2.io.arrays import write_npy as write
+        from r2n2.io.arrays.npy import write_npy as write
     elif suffix == ".npz":
-        from r2n2.io.arrays import write_npz as write
+        from r2n2.io.arrays.npy import write_npz as write
     elif series.source["format"] == "dicom":
         write = _write_dicom
     else:
-        from r2n2.io.pictures import write_picture_stack as write
+        from r2n2.io.pictures.stack import write_picture_stack as write
     write(target, series, checked)
     return target
 
 
 def _suffix(series: ImageSeries) -> str:
     kind = str(series.source.get("format", ""))
-    if kind in ("gif", "png", "jpg"):
+    if kind in PICTURE_KINDS:
         fits = series.dtype == np.uint8 or (series.dtype == np.uint16 and series.channels == 1)
         return "" if fits and series.grid.ndim == 2 and series.channels in (1, 3, 4) else ".ome.tif"
     if kind in _SUFFIXES:

@@ -35,6 +35,9 @@ __all__ = ["NORMALISATION", "Manifest", "load_network", "named_weights", "read_m
 NORMALISATION = "z-score over valid pixels, clamped to [-2, 2]; square on isotropic [-1, 1]"
 """What the network's images go through (``r2n2.preprocessing``); weights of any other are refused."""
 
+SPACING = "any: frames are resampled to isotropic pixels on a square"
+"""What weights make of pixel sizes; weights of another convention are refused. Files of older versions do not say."""
+
 MAXIMUM_BYTES = 512 * 2**20
 MAXIMUM_HEADER_BYTES = 2**20
 
@@ -126,6 +129,7 @@ def save_network(path: Path, network: RecurrentNetwork, *, info: Mapping[str, st
         "config": network.config.model_dump_json(),
         "ndim": str(network.ndim),
         "normalisation": NORMALISATION,
+        "spacing": SPACING,
         "architecture": _architecture_hash(network),
         "info": json.dumps(dict(info or {})),
     }
@@ -266,6 +270,10 @@ def _manifest(place: str, metadata: dict[str, str]) -> Manifest:
         raise ReadError(
             f"{place}: made for images normalised by {metadata['normalisation'][:80]!r}, "
             f"this version gives {NORMALISATION!r}; use other weights"
+        )
+    if metadata.get("spacing", SPACING) != SPACING:
+        raise ReadError(
+            f"{place}: made for pixel sizes {metadata['spacing'][:80]!r}, this version takes {SPACING!r}; use other weights"
         )
     try:
         config = NetworkConfig.parse(_json_object(metadata["config"]))

@@ -108,6 +108,7 @@ def solve(force: Tensor, stiffness: Tensor, rough: Tensor | float, *, dim: int) 
         Weight times ``roughness``, that broadcasts against a component.
     """
     sides = force.unbind(dim)
+    # Added to the diagonal alone: the roughness of w v is |v|^2 times that of w, whatever the direction.
     entries = [part + rough if i == j else part for (i, j), part in zip(upper(len(sides)), stiffness.unbind(dim), strict=True)]
     solved = solve_symmetric(entries, sides)
     gain = solved[0] * sides[0]
@@ -220,6 +221,7 @@ def _sharing(size: int, lattice: int, like: Tensor) -> Tensor:
     points = torch.linspace(-1, 1, lattice, dtype=like.dtype, device=like.device)
     reach = 2 / (min(size, lattice) - 1)
     weight = (1 - (points[:, None] - pixels[None]).abs() / reach).clamp_min(0)
+    # Of every pixel all is shared out, so that sums over the lattice are sums over the image whatever the two sizes are.
     return weight / weight.sum(0, keepdim=True)
 
 
@@ -262,10 +264,12 @@ def solve_everywhere(gathered: Tensor, pooling: Pooling) -> LeastSquares:
     widths = width_tensor(gathered)
     rough = ROUGHNESS * roughness(widths[:, None].expand(-1, ndim))
     widths = widths.view(-1, *[1] * ndim)
+    # The gains are those of the whole amplitudes: what is too steep is told as large, though less of it is then taken.
     amplitudes, gains = solve(force, stiffness, rough.view_as(widths), dim=component)
     steepness = amplitudes.square().sum(component, keepdim=True) / widths.unsqueeze(1).square()
     amplitudes = _shortened(amplitudes, steepness)
     everywhere = tuple(range(1, gains.ndim))
+    # Shares of the largest, as gains fall by powers of ten in the course of a sequence.
     largest = gains.amax(everywhere, keepdim=True).clamp_min(1e-9)
     narrowest = torch.tanh(amplitudes[:, :, -1] / WIDTHS[-1])
     shown = torch.cat(((gains / largest).clamp_min(0).sqrt(), narrowest), 2).flatten(1, 2)
@@ -290,6 +294,7 @@ def solve_amplitude(
         (B, 1) factor of the roughness, positive.
     """
     ndim = len(lattice)
+    # Of this one Gaussian the sums are two products with the moments; blurring them for every shape would cost a lattice each.
     weight = gaussian_on_lattice(lattice, centres, precision_matrix(sigmas, orientation)).flatten(1)
     sums = gathered.flatten(3).flatten(1, 2) @ torch.stack((weight, weight.square()), 2)
     mixed = (sums.unflatten(1, gathered.shape[1:3]) * mixture[:, :, None, None]).sum(1)

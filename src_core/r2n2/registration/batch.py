@@ -12,11 +12,12 @@ from torch import Tensor
 
 from r2n2.geometry import Grid, Space
 from r2n2.registration.base import Method, Pairs
+from r2n2.registration.doubt import reasons_for_doubt
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.similarity import correlation
 from r2n2.transform import DisplacementField, GaussianSequence, Transform, folding_percent, jacobian_determinant, warp
 
-__all__ = ["BatchResult", "LoadedFrame", "judge", "judge_edited", "register_batch", "unregistered"]
+__all__ = ["BatchResult", "LoadedFrame", "judge", "judge_edited", "masked_note", "register_batch", "unregistered"]
 
 _FOLDED_PERCENT = 1.0
 # Rounding may lower a correlation that is as good as it can be.
@@ -114,11 +115,33 @@ def judge(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss
         return kept_back(FrameStatus.FAILED, f"only {100 * found.overlap:.0f} % of it would stay in view")
     if found.after < found.before - _SIMILARITY_TOLERANCE:
         return kept_back(FrameStatus.WORSE, f"the similarity fell from {found.before:.4f} to {found.after:.4f}")
-    status, message = FrameStatus.OK, ""
+    reasons = list(_doubts(reference, frame, transform))
+    status, message = FrameStatus.DOUBTFUL if reasons else FrameStatus.OK, masked_note(frame)
     if found.folding > _FOLDED_PERCENT:
         status = FrameStatus.FOLDED
-        message = f"frame {frame.index}: the displacement folds in {found.folding:.2f} % of the cells; look at it before using it"
+        reasons.insert(0, f"the displacement folds in {found.folding:.2f} % of the cells")
+    if reasons:
+        message = f"frame {frame.index}: {'; '.join(reasons)}; look at it before using it"
     return _result(frame.index, transform, status, message, found, seconds)
+
+
+def masked_note(frame: LoadedFrame) -> str:
+    """A sentence on pixels that hold no number, or "" where all do."""
+    count = int((~frame.valid).sum())
+    if not count:
+        return ""
+    share = 100 * count / frame.valid.numel()
+    what = (
+        "1 pixel ({} %) is NaN or infinite and does not count"
+        if count == 1
+        else "{1} pixels ({0} %) are NaN or infinite and do not count"
+    )
+    return f"frame {frame.index}: " + what.format(f"{share:.2g}", count)
+
+
+def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> tuple[str, ...]:
+    vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
+    return reasons_for_doubt(reference.image, frame.image, reference.valid, frame.valid, vectors, transform.grid)
 
 
 def judge_edited(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ __all__ = ["build_method", "resolve_device"]
 
 # Of the network's steps, from the result of a frame's neighbour in time: it is near, so its first Gaussians hold.
 _RENEWED = 1 / 3
+_DEVICE = re.compile(r"(?P<kind>cpu|cuda)(:(?P<number>[0-9]{1,4}))?")
 
 
 def resolve_device(name: str) -> torch.device:
@@ -31,9 +33,14 @@ def resolve_device(name: str) -> torch.device:
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda") or (number and not number.isdigit()):
+    known = _DEVICE.fullmatch(name)
+    if known is None:
         raise ResourceError(f"device: {name!r} is not known; choose auto, cpu, cuda or cuda:N")
+    kind, number = known["kind"], known["number"]
+    if kind == "cpu" and number:
+        raise ResourceError(
+            f"device: {name!r} is not known, as the processor is one device; choose cpu, and its threads by OMP_NUM_THREADS"
+        )
     if kind == "cuda" and not torch.cuda.is_available():
         raise ResourceError("device: cuda was asked for but torch finds no CUDA device; see `r2n2 doctor`, or choose auto or cpu")
     if kind == "cuda" and number and int(number) >= torch.cuda.device_count():

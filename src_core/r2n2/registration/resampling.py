@@ -16,6 +16,8 @@ from r2n2.transform import Transform, warp
 
 __all__ = ["warp_frame", "warp_pixels"]
 
+_MOVED = (FrameStatus.OK, FrameStatus.FOLDED, FrameStatus.DOUBTFUL, FrameStatus.EDITED)
+
 
 def warp_frame(series: ImageSeries, result: FrameResult) -> NDArray[Any]:
     """Frame ``result.frame`` aligned to the reference, (C, *shape) in the series' dtype.
@@ -23,7 +25,7 @@ def warp_frame(series: ImageSeries, result: FrameResult) -> NDArray[Any]:
     A frame that keeps its place is returned as it is, bit for bit. Outside the moving frame its nearest edge pixel is shown.
     """
     frame = series.frame(result.frame)
-    if result.status not in (FrameStatus.OK, FrameStatus.FOLDED, FrameStatus.EDITED):
+    if result.status not in _MOVED:
         return frame
     return warp_pixels(frame, result.transform)
 

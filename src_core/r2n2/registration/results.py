@@ -20,6 +20,8 @@ class FrameStatus(StrEnum):
     """The similarity fell: the transform found is kept back and the identity given."""
     FOLDED = "folded"
     """The displacement folds in more than 1 % of the cells."""
+    DOUBTFUL = "doubtful"
+    """Aligned, but there are signs that the result is wrong; the message says which. The transform found is applied."""
     EDITED = "edited"
     """A person switched off a part of the sequence; what is left is applied."""
     CONSTANT = "constant"

@@ -14,7 +14,7 @@ from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method, Pairs, RegistrationStep
-from r2n2.registration.batch import BatchResult, LoadedFrame, judge, judge_edited, register_batch, unregistered
+from r2n2.registration.batch import BatchResult, LoadedFrame, judge, judge_edited, masked_note, register_batch, unregistered
 from r2n2.registration.batch_size import resolve_batch_size
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
@@ -92,7 +92,7 @@ def register_series(
     reference = _load(series, index)
     if isinstance(reference, FrameResult):
         raise ReadError(f"reference: {reference.message}; choose another reference")
-    own = unregistered(index, series.grid, FrameStatus.REFERENCE, "", similarity=1.0)
+    own = unregistered(index, series.grid, FrameStatus.REFERENCE, masked_note(reference), similarity=1.0)
     anchors: dict[int, Transform] = {}
     done = done or {}
     ready, total = len({index, *done}), len(series)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
 from r2n2.geometry import Space
+from r2n2.quantities import LengthUnit, length_unit
 from r2n2.registration.results import FrameStatus
 from r2n2.results.reader import FrameMetrics, RegisteredSeries
 from r2n2.runtime.memory import FRAMES_BETWEEN, give_back_freed_memory
@@ -73,6 +74,11 @@ class ReportData:
     line_after: Image
     examples: tuple[Example, ...]
     movie: tuple[tuple[int, Image, Image], ...]
+
+    @property
+    def unit(self) -> LengthUnit:
+        """What lengths are shown in."""
+        return length_unit(self.spacing_mm)
 
 
 class _Moments:

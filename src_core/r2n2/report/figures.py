@@ -11,6 +11,7 @@ import numpy as np
 
 from r2n2.evaluation import TRETable
 from r2n2.geometry import Space
+from r2n2.quantities import LengthUnit
 from r2n2.registration.results import FrameStatus
 from r2n2.report.data import Example, Image, ReportData, in_plane_mm
 from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, STYLE, WIDTH_IN, data_uri, figure_uri, new_figure
@@ -92,15 +93,15 @@ def time_figure(data: ReportData, times_s: Sequence[float] | None) -> str:
         count = data.line_before.shape[1]
         first, last = (0.0, count - 1.0) if times_s is None else (times_s[0], times_s[-1])
         step = (last - first) / max(count - 1, 1) or 1.0
-        length_mm = data.line_before.shape[0] * data.spacing_mm[data.line_axis]
-        extent = (first - step / 2, last + step / 2, length_mm, 0)
+        length = data.line_before.shape[0] * data.spacing_mm[data.line_axis] * data.unit.per_mm
+        extent = (first - step / 2, last + step / 2, length, 0)
         titles = ("the marked line through time, before", "after")
         for cell, line, title in zip(lower.subplots(1, 2, sharey=True), (data.line_before, data.line_after), titles, strict=True):
             cell.imshow(line, aspect="auto", extent=extent, interpolation="nearest", **_grey(data))
             cell.set_title(title, loc="left")
             cell.set_xlabel("frame" if times_s is None else "time (s)")
             if line is data.line_before:
-                cell.set_ylabel(f"{'y' if data.line_axis == 0 else 'x'} (mm)")
+                cell.set_ylabel(f"{'y' if data.line_axis == 0 else 'x'} ({data.unit.value})")
         return figure_uri(figure)
 
 
@@ -110,7 +111,7 @@ def _draw_line(axes: Axes, data: ReportData) -> None:
     draw(place, color="#ffd166", linewidth=0.9, linestyle=(0, (4, 3)))
 
 
-def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | None) -> str:
+def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | None, unit: LengthUnit = LengthUnit.MM) -> str:
     """Similarity before and after, and the largest displacement, of every frame."""
     from matplotlib import rc_context
 
@@ -134,17 +135,17 @@ def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | No
             cell.set_axisbelow(True)
         upper.set_ylabel("correlation\nwith the reference")
         upper.legend(frameon=False, ncols=3, loc="lower right", bbox_to_anchor=(1, 1), fontsize=8, borderpad=0)
-        motion = np.array([row.max_displacement_mm for row in metrics], dtype=float)
+        motion = np.array([row.max_displacement_mm for row in metrics], dtype=float) * unit.per_mm
         lower.fill_between(where, motion, color=AFTER_COLOUR, alpha=0.18, linewidth=0)
         lower.plot(where, motion, color=AFTER_COLOUR, linewidth=1.2)
         lower.set_ylim(bottom=0)
         lower.margins(x=0.01)
-        lower.set_ylabel("largest\ndisplacement (mm)")
+        lower.set_ylabel(f"largest\ndisplacement ({unit.value})")
         lower.set_xlabel("frame" if times_s is None else "time (s)")
         return figure_uri(figure)
 
 
-def error_figure(table: TRETable) -> str:
+def error_figure(table: TRETable, unit: LengthUnit = LengthUnit.MM) -> str:
     """Target registration error of every landmark and the mean, frame by frame."""
     from matplotlib import rc_context
 
@@ -157,13 +158,13 @@ def error_figure(table: TRETable) -> str:
             (0.15, "after_mm", AFTER_COLOUR, "after"),
         ):
             for frame in frames:
-                values = [getattr(row, name) for row in table.included(frame)]
+                values = [getattr(row, name) * unit.per_mm for row in table.included(frame)]
                 axes.plot([frame + shift] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
-            means = [np.mean([getattr(row, name) for row in table.included(frame)]) for frame in frames]
+            means = [np.mean([getattr(row, name) * unit.per_mm for row in table.included(frame)]) for frame in frames]
             axes.plot(frames, means, color=colour, linewidth=1.4, label=f"mean {label}")
         axes.set_ylim(bottom=0)
         axes.set_xlabel("frame")
-        axes.set_ylabel("landmark error (mm)")
+        axes.set_ylabel(f"landmark error ({unit.value})")
         axes.grid(axis="y", color="#e4e7eb", linewidth=0.7)
         axes.legend(frameon=False, ncols=2, fontsize=8)
         return figure_uri(figure)
@@ -186,17 +187,18 @@ def sequence_figure(data: ReportData, example: Example, transform: Transform) ->
         letters = iter("abcdefgh")
         for cell, (image, title) in zip(axes[0], tops, strict=False):
             _show(cell, image, data.spacing_mm, f"{next(letters)}  {title}", **_grey(data))
-        scale = {"cmap": "viridis", "vmin": 0, "vmax": most}
-        drawn = _show(axes[0, 3], final, data.spacing_mm, f"{next(letters)}  final displacement", **scale)
+        per_mm = data.unit.per_mm
+        scale = {"cmap": "viridis", "vmin": 0, "vmax": most * per_mm}
+        drawn = _show(axes[0, 3], final * per_mm, data.spacing_mm, f"{next(letters)}  final displacement", **scale)
         _draw_vectors(axes[0, 3], example.displacement_mm, data.spacing_mm)
         for cell, field, step in zip(axes[-1] if steps else (), fields, steps, strict=False):
-            _show(cell, np.hypot(*field), data.spacing_mm, f"{next(letters)}  t = {step}", **scale)
+            _show(cell, np.hypot(*field) * per_mm, data.spacing_mm, f"{next(letters)}  t = {step}", **scale)
             if sequence is not None:
                 _draw_ellipses(cell, sequence, step)
         for cell in axes[-1, len(steps) :] if steps else ():
             cell.set_visible(False)
         bar = figure.colorbar(drawn, ax=axes, fraction=0.02, pad=0.01, shrink=0.9)
-        bar.set_label("displacement (mm)")
+        bar.set_label(f"displacement ({data.unit.value})")
         bar.outline.set_visible(False)
         return figure_uri(figure)
 

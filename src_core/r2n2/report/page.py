@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from pathlib import PurePath
 from typing import Any
 
 import numpy as np
 
 from r2n2.evaluation import TRETable
+from r2n2.quantities import length_number, length_text, spacing_text
 from r2n2.registration.results import FrameStatus
 from r2n2.report.data import ReportData, gather
 from r2n2.report.figures import difference_figure, error_figure, frames_figure, movie, sequence_figure, time_figure
@@ -24,6 +26,7 @@ _GOOD = (FrameStatus.OK, FrameStatus.REFERENCE)
 _STATUS_WORDS = {
     FrameStatus.WORSE: "no more similar and left as acquired",
     FrameStatus.FOLDED: "with folds",
+    FrameStatus.DOUBTFUL: "doubtful",
     FrameStatus.CONSTANT: "without contrast",
     FrameStatus.FAILED: "failed",
 }
@@ -77,6 +80,7 @@ def render_report(series: ImageSeries, registered: RegisteredSeries, errors: TRE
         loader=PackageLoader("r2n2.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = _number
+    environment.filters["distance"] = partial(length_number, unit=registered.length_unit)
     template = environment.get_template("report.html.j2")
     return template.render(**_context(series, registered, errors))
 
@@ -95,9 +99,10 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "sequence_frame": data.examples[0].frame if data.examples else None,
         "sequence_text": _describe(registered, data),
         "time": time_figure(data, series.times_s),
-        "frames": frames_figure(metrics, series.times_s),
+        "frames": frames_figure(metrics, series.times_s, registered.length_unit),
         "errors": errors,
-        "error_figure": "" if errors is None else error_figure(errors),
+        "error_figure": "" if errors is None else error_figure(errors, registered.length_unit),
+        "unit": registered.length_unit.value,
         "metrics": metrics,
         "flagged": flagged,
         "manifest": manifest,
@@ -138,16 +143,17 @@ def _numbers(transform: Transform) -> int:
 def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | None) -> list[tuple[str, str, str]]:
     """(name, value, what it was before) of the numbers shown first."""
     moved = [row for row in registered.metrics if row.status is not FrameStatus.REFERENCE]
-    tiles = []
+    tiles, unit = [], registered.length_unit
     if errors is not None:
         before, after = errors.before(), errors.after()
-        tiles.append(("Landmark error (TRE)", f"{after.mean_mm:.2f} mm", f"before {before.mean_mm:.2f} mm, n = {after.count}"))
+        was = f"before {length_text(before.mean_mm, unit)}, n = {after.count}"
+        tiles.append(("Landmark error (TRE)", length_text(after.mean_mm, unit), was))
     similar = [_mean([getattr(row, name) for row in moved]) for name in ("similarity_after", "similarity_before")]
     tiles.append(("Correlation with the reference", _number(similar[0], 4), f"before {_number(similar[1], 4)}"))
     left = float(data.deviation_after.mean()) / (float(data.deviation_before.mean()) or 1.0)
     tiles.append(("Variation over time left", f"{100 * left:.0f} %", "of the mean standard deviation before"))
     most = max((row.max_displacement_mm for row in moved), default=0.0)
-    tiles.append(("Largest displacement", f"{most:.1f} mm", f"{most / min(registered.grid.spacing):.1f} pixels"))
+    tiles.append(("Largest displacement", length_text(most, unit), f"{most / min(registered.grid.spacing):.1f} pixels"))
     folds = max((row.folding_percent for row in moved), default=0.0)
     smallest = min((row.min_jacobian for row in moved), default=1.0)
     tiles.append(("Folding", f"{folds:.2g} %", f"smallest Jacobian determinant {smallest:.2f}"))
@@ -158,16 +164,19 @@ def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | No
 
 def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
     manifest, grid = registered.manifest, registered.grid
-    spacing = " x ".join(f"{s:g}" for s in grid.spacing)
-    unit = "mm" if manifest.input.spacing_known else "(the file holds no pixel size: 1 pixel is called 1 mm)"
+    known = manifest.input.spacing_known
+    spacing = spacing_text(grid.spacing) if known else "unknown: the file holds no pixel size, 1 pixel is called 1 mm"
     rows = [
         (
             "Method",
             manifest.settings.method + (" + refine" if manifest.settings.method == "r2n2" and manifest.settings.refine else ""),
         ),
-        ("Reference frame", f"{manifest.reference} ({manifest.settings.reference})"),
+        (
+            "Reference frame",
+            f"{manifest.reference} ({'chosen automatically' if manifest.settings.reference == 'auto' else 'as asked for'})",
+        ),
         ("Frames", f"{manifest.input.frames} of {' x '.join(map(str, grid.shape))} pixels, {manifest.input.dtype}"),
-        ("Spacing", f"{spacing} {unit}"),
+        ("Spacing", spacing),
         (
             "Time axis",
             str(manifest.input.source.get("time_tag", "as in the file" if manifest.input.times_s else "none in the file")),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -13,6 +11,8 @@ import numpy as np
 
 from r2n2.errors import ReadError
 from r2n2.io.atomic import atomic_write
+from r2n2.io.spreadsheet import table_text
+from r2n2.quantities import exact_number
 from r2n2.registration.results import FrameStatus
 from r2n2.results.manifest import MANIFEST_NAME, AcquisitionManifest, load_manifest, versions
 from r2n2.results.reader import FrameMetrics, read_result
@@ -68,9 +68,7 @@ def finish_acquisition(folder: Path, slices: Sequence[str], failed: Mapping[str,
 
 def summary_table(folder: Path, slices: Sequence[str]) -> str:
     """CSV text with a row a slice: means over its frames but the reference, and the largest displacement and error."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    table: list[list[object]] = []
     for name in slices:
         rows = [row for row in read_result(folder / name).metrics if row.status is not FrameStatus.REFERENCE]
         flagged = sum(row.status is not FrameStatus.OK for row in rows)
@@ -78,8 +76,8 @@ def summary_table(folder: Path, slices: Sequence[str]) -> str:
         cells += [_most(rows, column) for column in ("folding_percent", "max_displacement_mm")]
         cells += [_mean(rows, "tre_before_mm"), _mean(rows, "tre_mm"), _most(rows, "tre_max_mm")]
         cells.append(sum(row.seconds for row in rows))
-        writer.writerow([name, len(rows) + 1, flagged, *(f"{value:.6g}" if math.isfinite(value) else "" for value in cells)])
-    return text.getvalue()
+        table.append([name, len(rows) + 1, flagged, *map(exact_number, cells)])
+    return table_text(_COLUMNS, table, text=("slice",))
 
 
 def _finite(rows: Sequence[FrameMetrics], column: str) -> list[float]:

@@ -1,4 +1,4 @@
-"""A registration applied to something else on the same grid: images, label maps and landmarks, forwards or inverted."""
+"""A registration applied to something else of the same place: images, label maps and landmarks, forwards or inverted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,20 @@ from numpy.typing import NDArray
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.evaluation import warp_labels
 from r2n2.geometry import Space
+from r2n2.results.label_values import all_whole
+from r2n2.results.placing import place
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import Transform, inverse, map_points
 
-__all__ = ["OUTPUT_FORMATS", "InverseReport", "apply_to_landmarks", "apply_to_series", "check_output", "warped_frames"]
+__all__ = [
+    "OUTPUT_FORMATS",
+    "InverseReport",
+    "apply_to_landmarks",
+    "apply_to_series",
+    "check_output",
+    "warped_frames",
+]
 
 OUTPUT_FORMATS = {
     ".nii.gz": "nifti",
@@ -62,7 +71,7 @@ def apply_to_series(
     inverted: bool = False,
     report: InverseReport = _ignore,
 ) -> Iterator[NDArray[Any]]:
-    """Images on the other lattice, one by one in the dtype of ``series``.
+    """Images moved by the registration, one by one in the dtype of ``series``, on the lattice that ``place`` gives it.
 
     Parameters
     ----------
@@ -74,28 +83,31 @@ def apply_to_series(
     frames
         Whose transform is used for each image.
     labels
-        Nearest neighbour, so that no label is invented.
+        Nearest neighbour, so that no label is invented; whole numbers stored as floating point stay whole.
     report
         Called with frame and residual in mm of every inverse.
 
     Raises
     ------
     ArgumentError
-        If grid, number of frames or pixel type do not fit.
+        If place, number of frames or pixel values do not fit.
     """
-    _check_fit(registered, series, frames)
-    if labels and series.dtype.kind not in "bui":
-        raise ArgumentError(f"--labels: {series.name or 'the file'} holds {series.dtype}, labels are whole numbers; leave it out")
+    name = series.name or "the image"
+    placed = place(registered, [series], name, labels=labels)
+    if len(series) not in (1, len(frames)):
+        raise ArgumentError(
+            f"{name}: holds {len(series)} frames, {len(frames)} are wanted; give a single image with --frame, or as many frames"
+        )
     for position, frame in enumerate(frames):
-        transform = _transform(registered, frame, inverted, report)
-        yield _warped(series, position if len(series) > 1 else 0, frame, transform, registered, labels)
+        transform = placed.transform(_transform(registered, frame, inverted, report))
+        yield _warped(placed.series, position if len(series) > 1 else 0, frame, transform, registered, labels)
 
 
 def _warped(
     series: ImageSeries, position: int, frame: int, transform: Transform, registered: RegisteredSeries, labels: bool
 ) -> NDArray[Any]:
     if labels:
-        return warp_labels(series.frame(position), transform)
+        return _warped_labels(series.frame(position), transform, series.name)
     from r2n2.registration import warp_frame
 
     metrics = {row.frame: row for row in registered.metrics}[frame]
@@ -112,21 +124,15 @@ def warped_frames(series: ImageSeries, count: int) -> ImageSeries:
     return replace(series, frames=virtual, times_s=None)
 
 
-def _check_fit(registered: RegisteredSeries, series: ImageSeries, frames: Sequence[int]) -> None:
-    grid, name = registered.grid, series.name or "the image"
-    if series.grid.shape != grid.shape:
+def _warped_labels(image: NDArray[Any], transform: Transform, name: str) -> NDArray[Any]:
+    if image.dtype.kind in "bui":
+        return warp_labels(image, transform)
+    if not all_whole(image):
+        values = image[~(np.isfinite(image) & (image == np.rint(image)))]
         raise ArgumentError(
-            f"{name}: has {series.grid.shape} pixels, the registered series {grid.shape}; resample it to the series first"
+            f"--labels: {name or 'the file'} holds {values[0]:g}, labels are whole numbers; leave --labels out, or round them"
         )
-    if series.spacing_known and registered.manifest.input.spacing_known and not series.grid.same_space(grid, tolerance=1e-3):
-        raise ArgumentError(
-            f"{name}: lies elsewhere (spacing {series.grid.spacing}, origin {series.grid.origin}) than the registered series "
-            f"(spacing {grid.spacing}, origin {grid.origin}); resample it to the series first"
-        )
-    if len(series) not in (1, len(frames)):
-        raise ArgumentError(
-            f"{name}: holds {len(series)} frames, {len(frames)} are wanted; give a single image with --frame, or as many frames"
-        )
+    return warp_labels(image.astype(np.int64), transform).astype(image.dtype)
 
 
 def check_output(path: Path) -> str:

@@ -8,10 +8,10 @@ import json
 import platform
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import AfterValidator, ValidationError, model_validator
 
 from r2n2.config import Config, Precision, RegistrationConfig
 from r2n2.errors import ReadError
@@ -44,6 +44,16 @@ CONVENTION = {
 _SOURCE_ALLOWED = ("format", "axes", "time_tag", "time_axis", "slice_index", "slice_count", "intensity_scaling", "frames_dropped")
 
 
+def _entry_name(name: str) -> str:
+    """The name of an entry of the folder itself: what run.json names is read, and written, nowhere else."""
+    if not name or name.startswith(".") or any(sign in name for sign in "/\\:\0"):
+        raise ValueError(f"expected the name of an entry of this folder, got {name[:60]!r}")
+    return name
+
+
+EntryName = Annotated[str, AfterValidator(_entry_name)]
+
+
 class GridRecord(Config):
     """A grid as plain numbers."""
 
@@ -51,6 +61,11 @@ class GridRecord(Config):
     spacing: tuple[float, ...]
     origin: tuple[float, ...]
     direction: tuple[tuple[float, ...], ...]
+
+    @model_validator(mode="after")
+    def _is_a_grid(self) -> Self:
+        self.grid()
+        return self
 
     @classmethod
     def of(cls, grid: Grid) -> GridRecord:
@@ -174,7 +189,16 @@ class RunManifest(Config):
     """Largest resident memory of any part's process; null where the system does not tell."""
     parts: int = 1
     """In how many goes it was done: 1, and 1 more for each time that it was stopped or killed and went on."""
-    files: tuple[str, ...]
+    files: tuple[EntryName, ...]
+
+    @model_validator(mode="after")
+    def _frames_fit(self) -> Self:
+        frames = self.input.frames
+        if not 0 <= self.reference < frames:
+            raise ValueError(f"reference: expected a frame from 0 to {frames - 1}, got {self.reference}")
+        if self.input.times_s is not None and len(self.input.times_s) != frames:
+            raise ValueError(f"input.times_s: expected {frames} times, got {len(self.input.times_s)}")
+        return self
 
 
 class AcquisitionManifest(Config):
@@ -184,7 +208,7 @@ class AcquisitionManifest(Config):
     kind: Literal["acquisition"] = "acquisition"
     created: str
     versions: dict[str, str]
-    slices: tuple[str, ...]
+    slices: tuple[EntryName, ...]
     """Sub-folders that are complete."""
     failed: dict[str, str]
     """Sub-folder -> reason."""
@@ -209,9 +233,18 @@ def load_manifest(folder: Path) -> RunManifest | AcquisitionManifest:
         return kind.model_validate_json(json.dumps(values))
     except FileNotFoundError:
         raise ReadError(f"{folder}: holds no {MANIFEST_NAME}, so its run did not finish; run r2n2 register again") from None
-    except (ValueError, TypeError, KeyError, ValidationError) as error:
-        reason = str(error).splitlines()[0]
+    except (ValueError, TypeError, KeyError, ValidationError, RecursionError) as error:
+        reason = _reason(error)
         raise ReadError(f"{path}: damaged or of another version ({reason}); run r2n2 register again with --overwrite") from None
+
+
+def _reason(error: Exception) -> str:
+    """In one line, naming the entry where one is wrong."""
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        entry = ".".join(map(str, first["loc"]))
+        return f"{entry}: {first['msg']}" if entry else str(first["msg"])
+    return "nested too deeply" if isinstance(error, RecursionError) else str(error).splitlines()[0]
 
 
 def input_sha256(series: ImageSeries) -> str:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from r2n2.errors import ArgumentError, ReadError, ResourceError
-from r2n2.io.atomic import clean_stale, resource_errors
+from r2n2.io.atomic import check_writable, resource_errors
 from r2n2.results.journal import JOURNAL_NAME
 from r2n2.results.manifest import MANIFEST_NAME, RunManifest, load_manifest
 from r2n2.series import ImageSeries
@@ -36,21 +36,21 @@ _SPACE_MARGIN = 1.1
 def check_folder(folder: Path) -> None:
     """Make the output folder and see that it can be written, before anything is computed.
 
+    What says that a finished result is not goes: its run was killed right after its last file.
+
     Raises
     ------
     ResourceError
         If it cannot be made or written.
     ArgumentError
-        If a file of that name is there.
+        If a file of that name is there, or some system cannot hold the name.
     """
-    if folder.exists() and not folder.is_dir():
-        raise ArgumentError(f"{folder}: is a file; --output needs a folder")
+    check_writable(folder)
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        clean_stale(folder)
-        probe = folder / ".r2n2-probe"
-        probe.write_bytes(b"")
-        probe.unlink()
+    if (folder / MANIFEST_NAME).exists():
+        for name in (JOURNAL_NAME, UNFINISHED_NAME):
+            (folder / name).unlink(missing_ok=True)
 
 
 def estimated_bytes(series: ImageSeries) -> int:

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from r2n2.errors import ReadError
 from r2n2.evaluation import TRETable
 from r2n2.geometry import Grid
+from r2n2.io.spreadsheet import table_text
 from r2n2.quantities import LengthUnit, exact_number, length_unit
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.results.manifest import AcquisitionManifest, RunManifest, load_manifest
 from r2n2.results.sequence_file import read_control_points, read_sequences
+from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
-__all__ = ["FrameMetrics", "RegisteredSeries", "StoredTransforms", "field_path", "metrics_table", "read_result", "slice_folders"]
+__all__ = [
+    "FrameMetrics",
+    "RegisteredSeries",
+    "StoredTransforms",
+    "field_path",
+    "metrics_table",
+    "own_path",
+    "read_result",
+    "slice_folders",
+]
 
 _COLUMNS = (
     "frame",
@@ -86,12 +98,20 @@ class StoredTransforms(Mapping[int, Transform]):
         All frames that have a transform.
     compact
         Those that are kept in memory.
+    grid
+        On which a field that is read must lie; None where the fields were just written.
+
+    Raises
+    ------
+    ReadError
+        When a field is asked for that is damaged, or lies outside the folder or on another grid.
     """
 
-    def __init__(self, folder: Path, frames: Sequence[int], compact: Mapping[int, Transform]) -> None:
+    def __init__(self, folder: Path, frames: Sequence[int], compact: Mapping[int, Transform], grid: Grid | None = None) -> None:
         self._folder = folder
         self._frames = tuple(sorted(frames))
         self._compact = compact
+        self._grid = grid
 
     def __getitem__(self, frame: int) -> Transform:
         if frame in self._compact:
@@ -100,7 +120,10 @@ class StoredTransforms(Mapping[int, Transform]):
             raise KeyError(frame)
         from r2n2.io.fields import read_field
 
-        return read_field(field_path(self._folder, frame))
+        field = read_field(own_path(self._folder, field_path(self._folder, frame)))
+        if self._grid is not None:
+            _check_grid(field_path(self._folder, frame), field, self._grid)
+        return field
 
     def __iter__(self) -> Iterator[int]:
         return iter(self._frames)
@@ -144,6 +167,13 @@ class RegisteredSeries:
         return length_unit(self.manifest.input.grid.spacing)
 
     @property
+    def lattice(self) -> ImageSeries:
+        """The series without its pixels: number of frames and geometry, for checks that need no more."""
+        record = self.manifest.input
+        empty = np.broadcast_to(np.zeros((), np.uint8), (record.frames, 1, *record.grid.shape))
+        return ImageSeries(empty, self.grid, spacing_known=record.spacing_known)
+
+    @property
     def landmark_grid(self) -> Grid:
         """What ``read_landmarks`` needs: the slice's place in the patient where it is known, else the grid of the frames."""
         placed = self.manifest.input.patient_grid
@@ -169,12 +199,7 @@ class RegisteredSeries:
 def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
     """Text of metrics.csv: a row a frame; an undefined number is left empty."""
     columns = (*_COLUMNS, *_TRE_COLUMNS) if with_errors else _COLUMNS
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    for row in metrics:
-        writer.writerow([_cell(getattr(row, column)) for column in columns])
-    return text.getvalue()
+    return table_text(columns, [[_cell(getattr(row, column)) for column in columns] for row in metrics])
 
 
 def _cell(value: float | int | str) -> str:
@@ -192,19 +217,53 @@ def read_result(folder: Path) -> RegisteredSeries:
     manifest = load_manifest(folder)
     if isinstance(manifest, AcquisitionManifest):
         raise ReadError(f"{folder}: holds several slice positions; give one of {', '.join(manifest.slices)}")
-    metrics = _read_metrics(folder / "metrics.csv", manifest)
+    metrics = _read_metrics(own_path(folder, folder / "metrics.csv"), manifest)
+    grid = manifest.input.grid.grid()
     compact: dict[int, Transform] = {}
     if "sequence.npz" in manifest.files:
-        compact.update(read_sequences(folder / "sequence.npz"))
+        compact.update(read_sequences(own_path(folder, folder / "sequence.npz")))
     if "control_points.npz" in manifest.files:
-        compact.update(read_control_points(folder / "control_points.npz"))
-    return RegisteredSeries(folder, manifest, metrics, StoredTransforms(folder, [m.frame for m in metrics], compact))
+        compact.update(read_control_points(own_path(folder, folder / "control_points.npz")))
+    for frame, transform in compact.items():
+        _check_grid(folder / f"frame {frame} of the transforms", transform, grid)
+    return RegisteredSeries(folder, manifest, metrics, StoredTransforms(folder, [m.frame for m in metrics], compact, grid))
+
+
+def own_path(folder: Path, path: Path) -> Path:
+    """A path of a result, which must not lead out of its folder.
+
+    Raises
+    ------
+    ReadError
+        If it is a link to somewhere else.
+    """
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise ReadError(f"{path}: leads out of {folder}, to {path.resolve()}; a result holds its own files, copy them into it")
+    return path
+
+
+def _check_grid(path: Path, transform: Transform, grid: Grid) -> None:
+    if not grid.same_space(transform.grid, tolerance=1e-4) or grid.shape != transform.grid.shape:
+        raise ReadError(
+            f"{path}: lies on another grid (shape {transform.grid.shape}, spacing {transform.grid.spacing}) than run.json says "
+            f"(shape {grid.shape}, spacing {grid.spacing}); run r2n2 register again with --overwrite"
+        )
 
 
 def slice_folders(folder: Path) -> tuple[Path, ...]:
-    """The sub-folders of an acquisition, or the folder itself where it holds one series."""
+    """The sub-folders of an acquisition, or the folder itself where it holds one series.
+
+    Raises
+    ------
+    ReadError
+        If run.json is damaged, names none, or one of them is a link to somewhere else.
+    """
     manifest = load_manifest(folder)
-    return tuple(folder / name for name in manifest.slices) if isinstance(manifest, AcquisitionManifest) else (folder,)
+    if not isinstance(manifest, AcquisitionManifest):
+        return (folder,)
+    if not manifest.slices:
+        raise ReadError(f"{folder}: holds no slice position that was registered; see run.json for the reasons")
+    return tuple(own_path(folder, folder / name) for name in manifest.slices)
 
 
 def _read_metrics(path: Path, manifest: RunManifest) -> tuple[FrameMetrics, ...]:
@@ -215,6 +274,8 @@ def _read_metrics(path: Path, manifest: RunManifest) -> tuple[FrameMetrics, ...]
         raise ReadError(f"{path}: no such file though the run finished; run r2n2 register again with --overwrite") from None
     except (KeyError, ValueError, TypeError) as error:
         raise ReadError(f"{path}: not the table r2n2 wrote ({error}); run r2n2 register again with --overwrite") from None
+    if len(metrics) != manifest.input.frames or [m.frame for m in metrics] != list(range(len(metrics))):
+        raise ReadError(f"{path}: expected the frames 0 to {manifest.input.frames - 1} in order; run r2n2 register again")
     if Counter(str(m.status) for m in metrics) != Counter(manifest.status_counts):
         raise ReadError(f"{path}: does not fit run.json; run r2n2 register again with --overwrite")
     return metrics

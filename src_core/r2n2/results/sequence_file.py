@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import io
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +13,8 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid
+from r2n2.io.spreadsheet import table_text
+from r2n2.quantities import exact_number
 from r2n2.transform import BSplineField, GaussianSequence
 
 __all__ = ["control_points_archive", "read_control_points", "read_sequences", "sequence_archive", "sequence_table"]
@@ -41,13 +42,12 @@ def sequence_table(sequences: Mapping[int, GaussianSequence]) -> str:
     axes = "zyx"[3 - ndim :]
     turn = ["angle_deg"] if ndim == 2 else [f"r{a}_deg" for a in axes]
     header = ["frame", "step", *(f"{a}_mm" for a in axes), *(f"sigma{k + 1}_mm" for k in range(ndim)), *turn]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([*header, *(f"v{a}_mm" for a in axes)])
-    for frame in sorted(sequences):
-        for step, row in enumerate(_rows_mm(sequences[frame]), start=1):
-            writer.writerow([frame, step, *(f"{value:.9g}" for value in row)])
-    return text.getvalue()
+    rows = [
+        [frame, step, *map(exact_number, row)]
+        for frame in sorted(sequences)
+        for step, row in enumerate(_rows_mm(sequences[frame]), start=1)
+    ]
+    return table_text([*header, *(f"v{a}_mm" for a in axes)], rows)
 
 
 def _rows_mm(sequence: GaussianSequence) -> Iterator[list[float]]:

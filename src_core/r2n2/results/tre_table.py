@@ -3,26 +3,47 @@
 from __future__ import annotations
 
 import csv
-import io
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 
 from r2n2.errors import ReadError
 from r2n2.evaluation import ErrorSummary, LandmarkError, TRETable
+from r2n2.io.spreadsheet import original_cell, table_text
+from r2n2.quantities import exact_number
+from r2n2.registration.results import FrameStatus
+from r2n2.results.reader import FrameMetrics
 
-__all__ = ["SliceError", "read_tre_table", "slice_errors", "slice_table_csv", "tre_summary_csv", "tre_table_csv"]
+__all__ = ["SliceError", "read_tre_table", "slice_errors", "slice_table_csv", "status_notes", "tre_summary_csv", "tre_table_csv"]
+
+_LISTED = 10
 
 SliceError = tuple[float, float]
 """Mean and maximum over the frames of a slice of the frame's mean TRE in mm, as in the paper's Table 1."""
 
 
 def tre_table_csv(table: TRETable) -> str:
-    """A row a landmark and frame."""
-    rows = [[r.id, r.frame, _number(r.before_mm), _number(r.after_mm), int(r.inside)] for r in table.rows]
-    return _text(["id", "frame", "before_mm", "tre_mm", "inside"], rows)
+    """A row a landmark and frame; an id that a spreadsheet would run gets an apostrophe, which reading takes away again."""
+    rows = [[r.id, r.frame, exact_number(r.before_mm), exact_number(r.after_mm), int(r.inside)] for r in table.rows]
+    return table_text(["id", "frame", "before_mm", "tre_mm", "inside"], rows, text=("id",))
+
+
+def status_notes(metrics: Iterable[FrameMetrics]) -> tuple[str, ...]:
+    """What a reader of errors must know of frames whose registration was edited, or is doubtful; nothing if there are none."""
+    frames: dict[FrameStatus, list[str]] = {FrameStatus.EDITED: [], FrameStatus.DOUBTFUL: []}
+    for row in metrics:
+        frames.get(row.status, []).append(str(row.frame))
+    told = {
+        FrameStatus.EDITED: "was edited by hand (status edited): their errors are those of the edited one",
+        FrameStatus.DOUBTFUL: "is doubtful (status doubtful): look at them in the report",
+    }
+    return tuple(f"The registration of frames {_some(frames[status])} {told[status]}." for status in frames if frames[status])
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f", ... ({len(names)} in all)" if len(names) > _LISTED else "")
 
 
 def read_tre_table(path: Path, reference: int) -> TRETable:
@@ -36,7 +57,13 @@ def read_tre_table(path: Path, reference: int) -> TRETable:
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = tuple(
-                LandmarkError(row["id"], int(row["frame"]), float(row["before_mm"]), float(row["tre_mm"]), row["inside"] == "1")
+                LandmarkError(
+                    id=original_cell(row["id"]),
+                    frame=int(row["frame"]),
+                    before_mm=float(row["before_mm"]),
+                    after_mm=float(row["tre_mm"]),
+                    inside=row["inside"] == "1",
+                )
                 for row in csv.DictReader(file)
             )
     except FileNotFoundError:
@@ -53,7 +80,7 @@ def tre_summary_csv(table: TRETable) -> str:
     for frame in (*table.frames, None):
         before, after = table.before(frame), table.after(frame)
         rows.append(["series" if frame is None else frame, after.count, *_summary_cells(before), *_summary_cells(after)])
-    return _text(header, rows)
+    return table_text(header, rows)
 
 
 def slice_errors(table: TRETable) -> tuple[SliceError, SliceError]:
@@ -71,24 +98,14 @@ def slice_table_csv(slices: Mapping[str, TRETable]) -> str:
     rows: list[list[object]] = []
     pairs = {name: slice_errors(table) for name, table in slices.items()}
     for name, (before, after) in pairs.items():
-        rows.append([name, *map(_number, (*before, *after))])
+        rows.append([name, *map(exact_number, (*before, *after))])
     if pairs:
-        means = [float(np.mean([values[k][0] for values in pairs.values()])) for k in (0, 1)]
-        rows.append(["mean", _number(means[0]), "", _number(means[1]), ""])
-    return _text(["slice", "before_mean_mm", "before_max_mm", "tre_mean_mm", "tre_max_mm"], rows)
+        # A slice whose landmarks all lie outside has no mean.
+        found = [[values[k][0] for values in pairs.values() if math.isfinite(values[k][0])] for k in (0, 1)]
+        means = [float(np.mean(numbers)) if numbers else math.nan for numbers in found]
+        rows.append(["mean", exact_number(means[0]), "", exact_number(means[1]), ""])
+    return table_text(["slice", "before_mean_mm", "before_max_mm", "tre_mean_mm", "tre_max_mm"], rows, text=("slice",))
 
 
 def _summary_cells(summary: ErrorSummary) -> list[str]:
-    return [_number(v) for v in (summary.mean_mm, summary.median_mm, summary.q95_mm, summary.max_mm)]
-
-
-def _number(value: float) -> str:
-    return f"{value:.6g}" if math.isfinite(value) else ""
-
-
-def _text(header: list[str], rows: list[list[object]]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(header)
-    writer.writerows(rows)
-    return text.getvalue()
+    return [exact_number(v) for v in (summary.mean_mm, summary.median_mm, summary.q95_mm, summary.max_mm)]

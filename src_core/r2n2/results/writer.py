@@ -28,6 +28,7 @@ from r2n2.evaluation import TRETable, target_registration_error
 from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.results.journal import JOURNAL_NAME, BatchRecord, Earlier, JournalHead, RunJournal, earlier_parts
+from r2n2.results.landmark_doubts import doubts
 from r2n2.results.manifest import (
     CONVENTION,
     MANIFEST_NAME,
@@ -41,7 +42,7 @@ from r2n2.results.manifest import (
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.results.reader import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
 from r2n2.results.sequence_file import control_points_archive, read_sequences, sequence_archive, sequence_table
-from r2n2.results.tre_table import tre_table_csv
+from r2n2.results.tre_table import status_notes, tre_table_csv
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.runtime.memory import FRAMES_BETWEEN, give_back_freed_memory, peak_memory_mib
 from r2n2.series import ImageSeries, LandmarkSet
@@ -68,7 +69,8 @@ class ResultWriter:
     """Writes results as they come; memory holds numbers and compact transforms only, never frames.
 
     Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json. Once it is
-    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder.
+    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder. Once it is finished,
+    ``doubts`` says in which other convention the landmarks would fit far better.
 
     Parameters
     ----------
@@ -135,6 +137,7 @@ class ResultWriter:
         self._held = contextlib.ExitStack()
         self.batch_size = batch_size
         self.note = ""
+        self.doubts: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
         check_folder(self._folder)
@@ -157,7 +160,7 @@ class ResultWriter:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         try:
             if not self._finished:
-                self._keep_partial(" ".join(str(error or "").split()) or (kind.__name__ if kind else "left early"))
+                self._keep_partial(_reason(kind, error))
         except (OSError, ResourceError) as second:
             # The first error is the one to report.
             _LOG.warning("%s: the partial result could not be completed (%s)", self._folder, second)
@@ -232,7 +235,6 @@ class ResultWriter:
         if render is not None:
             _write_text(self._folder / "report.html", render(self._series, registered, errors))
         manifest = self._manifest(files, notes)
-        (self._folder / UNFINISHED_NAME).unlink(missing_ok=True)
         _write_text(self._folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
         self._finished = True
         if self._journal is not None:
@@ -301,7 +303,8 @@ class ResultWriter:
             # Landmarks that do not fit must not cost a finished registration.
             _LOG.warning("%s", error)
             return None, (str(error),)
-        return table, table.notes
+        self.doubts = doubts(self._transforms(), self._landmarks, self._reference(), self._series.grid, table)
+        return table, (*self._landmarks.notes, *status_notes(self._ordered()), *table.notes, *self.doubts)
 
     def _write_transforms(self) -> list[str]:
         written = []
@@ -387,6 +390,13 @@ class ResultWriter:
         if self._metrics:
             self._write_transforms()
             self._write_tables(None)
+
+
+def _reason(kind: type[BaseException] | None, error: BaseException | None) -> str:
+    """Why a result stays unfinished, in words."""
+    if kind is None or kind is GeneratorExit:
+        return "stopped"
+    return " ".join(str(error).split()) or kind.__name__
 
 
 def _written_as_dicom(series: ImageSeries) -> bool:

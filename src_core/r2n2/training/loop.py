@@ -15,14 +15,18 @@ from r2n2.errors import ArgumentError
 from r2n2.network import RecurrentNetwork, create_network
 from r2n2.network.checkpoint import load_network
 from r2n2.network.initialisation import initialise_for_tanh
-from r2n2.simulation.engine import PairEngine
 from r2n2.training.chunk import Chunk, Sequences
 from r2n2.training.settings import OptimiserConfig, Stage, TrainingConfig
+from r2n2.training.supply import BatchSource, Supply
 
 __all__ = ["Trainer", "TrainingStep", "build_network", "learning_rate", "stage_at"]
 
 _PATIENCE = 5
-# Updates in a row without a finite loss before the weights go back to the last good ones; at once where they are not finite.
+# Updates in a row without a finite loss before the weights go back to the last good ones; at once where they are no use any more.
+_BURST = 10.0
+# Weights this many times as large as the last good ones are no use, though they may give a finite loss.
+_RETURNS = 8
+# Times in a row that the weights go back before the run ends.
 
 
 class _Good(NamedTuple):
@@ -31,6 +35,11 @@ class _Good(NamedTuple):
     weights: dict[str, Tensor]
     optimiser: dict[str, Any]
     average: dict[str, Tensor]
+    norm: float
+
+    def size_of(self, network: RecurrentNetwork) -> float:
+        """Norm of a network's weights, relative to these; not finite where a weight is not."""
+        return _norm(network) / max(self.norm, 1e-6)
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ class Trainer:
     def __init__(
         self,
         network: RecurrentNetwork,
-        engine: PairEngine,
+        engine: BatchSource,
         config: TrainingConfig,
         *,
         rank: int = 0,
@@ -152,7 +161,7 @@ class Trainer:
         self.chunk = Chunk(network, config)
         self._called = wrap(self.chunk) if wrap else self.chunk
         self._agree = agree or bool
-        self._engine = engine
+        self._supply = Supply(engine)
         self._rank, self._world = rank, world
         optimiser = config.optimiser
         self.optimiser = torch.optim.AdamW(
@@ -166,6 +175,10 @@ class Trainer:
         self.groups: list[Sequences | None] = [None] * config.groups
         self.failures = 0
         """Updates skipped since the last one that was not."""
+        self.returns = 0
+        """Times that the weights went back since the last update that was not skipped."""
+        self.halvings = 0
+        """How often the step size was halved, as weights had to go back."""
         self._good: _Good | None = None
         torch.manual_seed(config.seed + 1 + rank)
 
@@ -180,32 +193,43 @@ class Trainer:
             yield self.make_update()
 
     def make_update(self) -> TrainingStep:
-        """One chunk of one batch and one step of the optimiser."""
+        """One chunk of one batch and one step of the optimiser.
+
+        Raises
+        ------
+        ArgumentError
+            If the weights had to go back again and again, and smaller steps did not help.
+        """
         config = self.config
         if self._good is None:
             self.remember()
+        assert self._good is not None
         stage = stage_at(config.stages, self.update)
         number = self.update % config.groups
         sequences = self._under_way(number, stage)
         steps = min(config.chunk or sequences.length, sequences.length - sequences.done)
-        rate = learning_rate(config.optimiser, config.stages, self.update)
+        rate = learning_rate(config.optimiser, config.stages, self.update) * 0.5**self.halvings
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         self.optimiser.zero_grad(set_to_none=True)
         loss, progress, logged = self._called(sequences, steps)
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip)
-        broken = self._agree(not (bool(torch.isfinite(loss)) and bool(torch.isfinite(norm))))
+        norm = loss.new_tensor(math.nan)
+        # Before going back: of positions that are not finite the sampler shows a pixel, and a loss of such pixels is finite.
+        broken = self._agree(not _finite(loss, *progress.displacements))
+        if not broken:
+            loss.backward()
+            norm = torch.nn.utils.clip_grad_norm_(self.network.parameters(), config.optimiser.clip)
+            broken = self._agree(not _finite(norm))
         self.update += 1
         if not broken:
             self.optimiser.step()
-            broken = not _all_finite(self.network)
+            broken = not self._good.size_of(self.network) < _BURST
             if broken:
                 self.failures = _PATIENCE
         if broken:
-            self._skip(number)
+            self._skip(number, rate)
         else:
-            self.failures = 0
+            self.failures = self.returns = 0
             self._follow()
             going_on = sequences.moved_on(progress.detached(), sequences.done + steps)
             self.groups[number] = going_on if going_on.done < going_on.length else None
@@ -214,11 +238,17 @@ class Trainer:
             self.update, self.updates, self.sample, float(loss.detach()), values, rate, float(norm), self.skipped, self.rolled_back
         )
 
+    def as_it_stands(self) -> TrainingStep:
+        """What a step says, of no step."""
+        rate = learning_rate(self.config.optimiser, self.config.stages, self.update) * 0.5**self.halvings
+        nan = math.nan
+        return TrainingStep(self.update, self.updates, self.sample, nan, {}, rate, nan, self.skipped, self.rolled_back)
+
     def remember(self) -> None:
         """Take the present weights as the good ones that failures go back to."""
         average = {name: value.clone() for name, value in self.average.items()}
         # Copied, as the optimiser goes on writing into its own tensors.
-        self._good = _Good(self._weights(), copy.deepcopy(self.optimiser.state_dict()), average)
+        self._good = _Good(self._weights(), copy.deepcopy(self.optimiser.state_dict()), average, _norm(self.network))
 
     def go_back(self) -> None:
         """Take the good weights again, and begin new batches."""
@@ -255,7 +285,7 @@ class Trainer:
     def begin(self, first: int, length: int, working_size: int, *, told: bool = True) -> Sequences:
         """The batch whose first sample (of all processes) has number ``first``, the truth ``told`` or not."""
         config = self.config
-        batch = self._engine.batch(first + self._rank * config.batch, config.batch, config.data_size)
+        batch = self._supply.batch(first + self._rank * config.batch, config.batch, config.data_size)
         settings = self.network.config.model_copy(update={"working_size": working_size})
         return Sequences.start(self.network, batch, config, settings, first=first, length=length, told=told)
 
@@ -268,17 +298,29 @@ class Trainer:
         for name, value in self.network.state_dict().items():
             self.average[name].lerp_(value.detach(), 1 - decay)
 
-    def _skip(self, number: int) -> None:
+    def _skip(self, number: int, rate: float) -> None:
         self.skipped += 1
         self.failures += 1
         self.groups[number] = None
         if self.failures >= _PATIENCE:
             self.go_back()
+            self.returns += 1
+            # More each time: a step size that is wrong by orders of magnitude is found out within a few.
+            self.halvings += self.returns
+            if self.returns > _RETURNS:
+                raise ArgumentError(
+                    f"optimiser.learning_rate: the training diverges, even at {rate:.1e} ({self.skipped} updates skipped, the "
+                    f"weights went back {self.rolled_back} times); begin anew with a smaller one, or check the images"
+                )
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: value.detach().clone() for name, value in self.network.state_dict().items()}
 
 
-def _all_finite(network: RecurrentNetwork) -> bool:
+def _norm(network: RecurrentNetwork) -> float:
     norms = torch._foreach_norm([parameter.detach() for parameter in network.parameters()])
-    return bool(torch.isfinite(torch.stack(norms)).all())
+    return float(torch.stack(norms).norm())
+
+
+def _finite(*values: Tensor) -> bool:
+    return all(bool(value.detach().isfinite().all()) for value in values)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import gc
+import hashlib
 import logging
 import os
 import re
@@ -16,7 +17,8 @@ from typing import NoReturn
 import torch
 from torch import Tensor, nn
 
-from r2n2.errors import ResourceError
+from r2n2.errors import ArgumentError, ResourceError
+from r2n2.registration import resolve_device
 
 __all__ = ["Processes", "end_process", "team_of_environment"]
 
@@ -65,6 +67,31 @@ class Processes:
         """Whether all processes give the same number."""
         largest, least = self._largest([float(number), -float(number)])
         return largest == -least
+
+    def require_alike(self, **facts: object) -> None:
+        """See that all processes were started with the same.
+
+        Parameters
+        ----------
+        facts
+            By name, as they are told; equal where their text is.
+
+        Raises
+        ------
+        ArgumentError
+            On every process, naming what differs.
+        """
+        if self.world == 1:
+            return
+        # A number of 48 bits is exact in the float64 that is sent.
+        numbers = [float(int(hashlib.sha256(str(fact).encode()).hexdigest()[:12], 16)) for fact in facts.values()]
+        largest = self._largest([*numbers, *(-number for number in numbers)])
+        differing = [name for name, high, low in zip(facts, largest, largest[len(numbers) :], strict=False) if high != -low]
+        if differing:
+            raise ArgumentError(
+                f"process {self.rank} of {self.world}: not all processes were started with the same {' and '.join(differing)}; "
+                f"give every one the same CONFIG, data and version"
+            )
 
     def _largest(self, values: list[float]) -> list[float]:
         if self.world == 1:
@@ -125,15 +152,23 @@ def team_of_environment(device: str = "auto") -> Processes:
     ResourceError
         If the others cannot be reached.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    try:
+        world, rank, local = (
+            int(os.environ.get(name, usual)) for name, usual in (("WORLD_SIZE", 1), ("RANK", 0), ("LOCAL_RANK", 0))
+        )
+    except ValueError as error:
+        raise ArgumentError(
+            f"torchrun: WORLD_SIZE, RANK and LOCAL_RANK must be whole numbers ({error}); start it by torchrun"
+        ) from None
+    resolve_device(device)
     if world == 1:
         return Processes.alone()
     import torch.distributed as dist
 
-    rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
     on_gpu = device.startswith("cuda") or (device == "auto" and torch.cuda.is_available())
     own = torch.device("cuda", local) if on_gpu else torch.device("cpu")
     if on_gpu:
+        resolve_device(str(own))
         torch.cuda.set_device(own)
     try:
         dist.init_process_group("nccl" if on_gpu else "gloo", timeout=datetime.timedelta(seconds=_PATIENCE_S))

@@ -36,7 +36,9 @@ def under_way(trainer: Trainer) -> dict[str, Tensor]:
     return kept
 
 
-def capture(trainer: Trainer, ranks: list[dict[str, Tensor]], elapsed_s: float, best: Mapping[str, Any]) -> TrainingState:
+def capture(
+    trainer: Trainer, ranks: list[dict[str, Tensor]], elapsed_s: float, best: Mapping[str, Any], *, validated: int = -1
+) -> TrainingState:
     """The state to save.
 
     Parameters
@@ -47,6 +49,8 @@ def capture(trainer: Trainer, ranks: list[dict[str, Tensor]], elapsed_s: float, 
         Time spent training so far.
     best
         The best validation so far.
+    validated
+        Update after which the last one was made, -1 before the first.
     """
     tensors = {f"rank{rank}/{name}": value for rank, kept in enumerate(ranks) for name, value in kept.items()}
     tensors |= {f"average/{name}": value.cpu() for name, value in trainer.average.items()}
@@ -61,6 +65,9 @@ def capture(trainer: Trainer, ranks: list[dict[str, Tensor]], elapsed_s: float, 
             "skipped": trainer.skipped,
             "rolled_back": trainer.rolled_back,
             "failures": trainer.failures,
+            "returns": trainer.returns,
+            "halvings": trainer.halvings,
+            "validated": validated,
             "processes": len(ranks),
         },
         best=dict(best),
@@ -92,6 +99,7 @@ def restore(trainer: Trainer, state: TrainingState, rank: int, world: int) -> tu
     trainer.update, trainer.sample = state.step, state.sample
     trainer.skipped, trainer.rolled_back = state.counters["skipped"], state.counters["rolled_back"]
     trainer.failures = state.counters["failures"]
+    trainer.returns, trainer.halvings = (state.counters.get(name, 0) for name in ("returns", "halvings"))
     trainer.average = _average(trainer, state)
     notes = []
     others = sorted(name for name in changed if name not in _HARMLESS)

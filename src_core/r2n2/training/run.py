@@ -10,8 +10,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from r2n2 import __version__
 from r2n2.errors import ArgumentError
-from r2n2.io.atomic import atomic_write, resource_errors
+from r2n2.io.atomic import atomic_write, check_writable, resource_errors
 from r2n2.network import RecurrentNetwork
 from r2n2.network.checkpoint import save_network
 from r2n2.registration import resolve_device
@@ -98,6 +101,7 @@ def train(
     team = processes or Processes.alone()
     if state_files(folder) and not resume:
         raise ArgumentError(f"{folder}: holds a training run already; give --resume to go on with it, or another folder")
+    check_writable(folder)
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder) if team.leads else nullcontext():
@@ -113,6 +117,7 @@ def _train(
     stop: Callable[[], bool],
     start: RecurrentNetwork | None,
 ) -> Iterator[Trained]:
+    team.require_alike(**_started_with(config, stock) if team.world > 1 else {})
     if config.stock.thorax_seeds[0] < config.stock.thorax_seeds[1]:
         from r2n2.simulation.people import thorax_pairs
 
@@ -128,7 +133,7 @@ def _train(
     notes: list[str] = []
     if not held.patients:
         notes.append("no patient is held out: weights are validated on drawn pictures alone; name some in stock.held_out")
-    before_s, best = 0.0, {}
+    before_s, best, validated = 0.0, {}, -1
     if not team.alike(-1 if state is None else state.step):
         raise ArgumentError(f"{folder}: not every process sees the same saved state there; give a folder that all machines share")
     if state is not None:
@@ -137,8 +142,16 @@ def _train(
         if best and _judged_by(state.settings) != _judged_by(config.model_dump(mode="json")):
             notes.append("the best validation so far was on other pairs or other lengths of sequences: it is forgotten")
             best = {}
-    run = _Run(config, folder, trainer, team, _validation_batch(config, held), held, best, before_s)
+        # States of older versions do not say; their weights do.
+        validated = state.counters.get("validated", state.step if (folder / WEIGHTS_FILE).is_file() else -1)
+    run = _Run(config, folder, trainer, team, _validation_batch(config, held), held, best, before_s, validated)
     yield from run.updates(stop, tuple(notes))
+
+
+def _started_with(config: TrainingConfig, stock: Stock) -> dict[str, object]:
+    """What every process of a team must have in common; folders may have other names on other machines."""
+    settings = config.model_dump(mode="json", exclude={"stock": {"folders", "masks"}, "init": True, "seed": True})
+    return {"version": (__version__, torch.__version__), "seed": config.seed, "settings": settings, "images": stock.sha256()}
 
 
 def _judged_by(settings: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -160,11 +173,12 @@ class _Run:
         held: Stock,
         best: dict[str, Any],
         before_s: float,
+        validated: int,
     ) -> None:
         self._config, self._folder, self._trainer, self._team = config, folder, trainer, team
         self._truth, self._held, self._best, self._before_s = truth, held, best, before_s
         self._began = self._saved = self._validated = time.monotonic()
-        self._saved_update = trainer.update
+        self._saved_update, self._validated_update = trainer.update, validated
         self._ended = False
 
     @property
@@ -180,6 +194,10 @@ class _Run:
         for note in notes:
             log.note(trainer.update, note)
         try:
+            if trainer.update >= trainer.updates and self._validated_update < trainer.update:
+                # Killed after its last update, before that was validated.
+                yield self._after(trainer.as_it_stands(), journal, False, notes)
+                return
             while trainer.update < trainer.updates:
                 with team.together("make an update"):
                     step = trainer.make_update()
@@ -229,7 +247,7 @@ class _Run:
         if validating:
             if self._team.leads:
                 validation = self._validate(journal, step.update)
-            self._validated = time.monotonic()
+            self._validated, self._validated_update = time.monotonic(), step.update
             if saving:
                 self._save()
         elif stopped and self._team.leads and not self._best:
@@ -239,7 +257,7 @@ class _Run:
     def _save(self) -> None:
         ranks = self._team.gather(under_way(self._trainer))
         if self._team.leads:
-            save_state(self._folder, capture(self._trainer, ranks, self._elapsed_s, self._best))
+            save_state(self._folder, capture(self._trainer, ranks, self._elapsed_s, self._best, validated=self._validated_update))
         # Good to go back to only now: save_state refuses what it cannot read back.
         self._trainer.remember()
         self._saved = time.monotonic()

@@ -75,6 +75,7 @@ def solve_symmetric(entries: Sequence[Tensor], right: Sequence[Tensor]) -> list[
         Components of x. Where the determinant is smaller than the smallest number of its kind, that number stands for it.
     """
     ndim = len(right)
+    # Cofactors and not elimination: no pivot, no branch, and every entry of all matrices is computed at once.
     packed = dict(zip(upper(ndim), entries, strict=True))
     rows = [[packed[min(i, j), max(i, j)] for j in range(ndim)] for i in range(ndim)]
     adjugate = cofactors(rows)  # of a symmetric matrix, its own transpose

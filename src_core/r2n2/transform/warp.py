@@ -19,6 +19,8 @@ __all__ = ["Warped", "mask_of", "normalised_lattice", "resample", "sample_masked
 ALIGN_CORNERS = True
 # A position this far (in pixels) outside the outermost pixel centres still counts as inside: float32 rounding.
 INSIDE_TOLERANCE_PX = 1e-3
+# Outside of every image, in units of torch's sampler.
+_FAR = 2.0
 # A value counts as measured where at least this share of its interpolation weight is: what is filled in must not shine through.
 _MEASURED = 0.99
 
@@ -124,6 +126,10 @@ def sample_normalised(images: Tensor, positions: Tensor, grid: Grid, *, mode: Li
         inside = within if inside is None else inside.logical_and_(within)
     assert inside is not None
     x_first = cube.flip(1).movedim(1, -1)
+    if x_first.requires_grad:
+        # Going back through a position that is no number, torch's sampler for the processor writes anywhere in memory. The value is
+        # not valid, and a displacement that is no number is seen where it is used.
+        x_first = x_first.nan_to_num(0.0, _FAR, -_FAR)
     count = max(images.shape[0], x_first.shape[0])
     # Positions in half precision would be wrong by up to pixels: such images are sampled in float32.
     kind = images.dtype if images.dtype.itemsize >= 4 else torch.float32

@@ -9,10 +9,13 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "DicomGroup": "r2n2.io.dicom.reader",
-    "DicomListing": "r2n2.io.dicom.reader",
-    "list_dicom": "r2n2.io.dicom.reader",
+    "DicomGroup": "r2n2.io.dicom.listing",
+    "DicomListing": "r2n2.io.dicom.listing",
+    "Segmentation": "r2n2.io.dicom.segmentation",
+    "is_segmentation": "r2n2.io.dicom.segmentation",
+    "list_dicom": "r2n2.io.dicom.listing",
     "read_dicom": "r2n2.io.dicom.reader",
+    "read_segmentation": "r2n2.io.dicom.segmentation",
     "write_dicom_series": "r2n2.io.dicom.write",
 }
 

@@ -6,7 +6,6 @@ inverted within the range of the stored bits so that bright is large in every se
 
 from __future__ import annotations
 
-import struct
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,30 +15,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from r2n2.errors import MissingExtraError, ReadError, ResourceError
-from r2n2.io.dicom.file import PIXEL_TAGS, BoundedFile, DamagedDicomError, quiet
-from r2n2.io.dicom.header import FrameHeader
+from r2n2.errors import ReadError, ResourceError
+from r2n2.io.dicom.bounded import BoundedFile, DamagedDicomError, quiet
+from r2n2.io.dicom.codecs import choose_decoder, declared_shape
+from r2n2.io.dicom.frame import FrameHeader
+from r2n2.io.dicom.tags import PIXEL_TAGS
+from r2n2.io.dicom.values import shown
 
-__all__ = ["DecodedFrames", "decode_frames"]
+__all__ = ["DecodedFrames", "decode_frames", "stream_problem"]
 
 _EXACT_IN_FLOAT32 = 2**24
+_LONGEST_REASON = 160
+_LARGEST_LOOKED_INTO = 2**26
+"""Bytes of a file that is looked into where its pixels are not asked for."""
+_UNPACKED = "_r2n2_unpacked_bits"
+_RLE = "1.2.840.10008.1.2.5"
 _REMEDY = "restore the file, or pass --drop-damaged to leave the frame out"
-_PACKAGES = {
-    "1.2.840.10008.1.2.4.50": "pillow",
-    "1.2.840.10008.1.2.4.51": "pillow",
-    "1.2.840.10008.1.2.4.80": "pyjpegls",
-    "1.2.840.10008.1.2.4.81": "pyjpegls",
-    "1.2.840.10008.1.2.4.90": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.91": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.201": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.202": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.4.203": "pylibjpeg pylibjpeg-openjpeg",
-    "1.2.840.10008.1.2.5": "pylibjpeg pylibjpeg-rle",
-}
-# In order of preference. GDCM is left out for its known out-of-bounds reads; for run lengths pydicom's own Python comes first,
-# because pylibjpeg-rle panics on damaged ones, which no "except Exception" stops.
-_PLUGINS = ("pydicom", "pylibjpeg", "pyjpegls", "pillow")
-_LOSSLESS_JPEG = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")
 
 
 @dataclass(frozen=True)
@@ -94,22 +85,34 @@ def decode_frames(frames: Sequence[FrameHeader], *, drop_damaged: bool, max_byte
     for path, members in by_file.items():
         problem = next((frames[k].damage for k in members if frames[k].damage), "")
         with quiet():
-            dataset = None if problem else _load(path)
+            dataset = None if problem else _load(path, frames[members[0]])
             for k in members:
                 result = problem or _decode(dataset, frames[k])
                 if not isinstance(result, str):
                     stored[k] = result
                 elif drop_damaged:
-                    dropped.append(f"{path.name} ({frames[k].label}) was left out as damaged: {result}")
+                    dropped.append(f"{shown(path.name)} ({frames[k].label}) was left out as damaged: {result}")
                 else:
                     raise ReadError(f"{path} ({frames[k].label}): {result}; {_REMEDY}")
     kept = sorted(stored)
     if not kept:
-        raise ReadError(f"{frames[0].path.parent}: all {len(frames)} frames of the series are damaged; restore the files")
+        if len(frames) == 1:
+            raise ReadError(f"{frames[0].path} ({frames[0].label}): {dropped[0].partition(': ')[2]}; restore the file")
+        raise ReadError(
+            f"{frames[0].path.parent}: all {len(frames)} frames of the series are damaged ({dropped[0]}); restore the files"
+        )
     headers = tuple(frames[k] for k in kept)
     pixels = [stored.pop(k) for k in kept]
     stored_dtype = np.result_type(*{array.dtype for array in pixels})
     return DecodedFrames(_rescale(pixels, headers, stored_dtype), headers, stored_dtype, tuple(dropped))
+
+
+def stream_problem(frame: FrameHeader) -> str:
+    """What the compressed stream of a frame declares against its header, "" if nothing or if the frame is not compressed."""
+    if not frame.compressed or frame.damage or frame.path.stat().st_size > _LARGEST_LOOKED_INTO:
+        return ""
+    with quiet():
+        return _wrong_stream(_load(frame.path, frame), frame)
 
 
 def _check_size(frames: Sequence[FrameHeader], max_bytes: int) -> None:
@@ -117,7 +120,7 @@ def _check_size(frames: Sequence[FrameHeader], max_bytes: int) -> None:
     scaled = any((frame.slope, frame.intercept) != (1, 0) for frame in frames)
     item = max(first.bits_allocated // 8, 4 if scaled else 1)
     # two copies live at once: the stored frames and the series made of them
-    need = 2 * len(frames) * first.shape[0] * first.shape[1] * max(first.samples, 3 if "PALETTE" in first.photometric else 1) * item
+    need = 2 * len(frames) * first.shape[0] * first.shape[1] * first.channels * item
     if need > max_bytes:
         raise ResourceError(
             f"{first.path}: {len(frames)} frames of {first.shape[0]} x {first.shape[1]} pixels need {need / 2**20:.0f} MiB, "
@@ -125,12 +128,15 @@ def _check_size(frames: Sequence[FrameHeader], max_bytes: int) -> None:
         )
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, frame: FrameHeader) -> Any:
     from pydicom import dcmread
 
     try:
         with path.open("rb") as stream:
-            return dcmread(BoundedFile(stream, path.stat().st_size), specific_tags=list(PIXEL_TAGS))  # type: ignore[arg-type, unused-ignore]
+            bounded = BoundedFile(stream, path.stat().st_size)
+            dataset = dcmread(bounded, specific_tags=list(PIXEL_TAGS), force=True)  # type: ignore[arg-type, unused-ignore]
+        dataset.file_meta.TransferSyntaxUID = frame.transfer_syntax  # missing in files without preamble
+        return dataset
     except DamagedDicomError as error:
         raise ReadError(f"{path}: {error}; {_REMEDY}") from None
     except OSError as error:
@@ -143,66 +149,76 @@ def _load(path: Path) -> Any:
 
 def _decode(dataset: Any, frame: FrameHeader) -> NDArray[Any] | str:
     """Stored values (C, rows, columns), MONOCHROME1 inverted; or what is wrong with the frame."""
-    decoder, plugin = _decoder(frame)
-    if frame.transfer_syntax.startswith("1.2.840.10008.1.2.4.9") and (wrong := _wrong_codestream(dataset, frame)):
+    decoder, plugin = choose_decoder(frame)
+    if not frame.photometric:
+        return "PhotometricInterpretation is missing or no known word"
+    if plugin and (wrong := _wrong_stream(dataset, frame)):
         return wrong
     try:
-        pixels, _ = decoder.as_array(dataset, index=frame.index, decoding_plugin=plugin, allow_excess_frames=False)
+        pixels = _packed(dataset, decoder, frame) if frame.bits_allocated == 1 and not plugin else None
+        if pixels is None:
+            pixels, _ = decoder.as_array(dataset, index=frame.index, decoding_plugin=plugin, allow_excess_frames=False)
         if "PALETTE" in frame.photometric:
             from pydicom.pixels.processing import apply_color_lut
 
             pixels = apply_color_lut(pixels, dataset)
     except (Exception, MemoryError) as error:  # decoders raise nearly everything on damaged pixels
-        return f"the pixels cannot be decoded ({type(error).__name__})"
+        return f"the pixels cannot be decoded ({_reason(error)})"
+    pixels = pixels if frame.tile is None else _tile(pixels, frame)
     if pixels.shape[:2] != frame.shape or pixels.ndim > 3:
         return f"the pixels decode to {pixels.shape}, the header says {frame.shape}"
     if pixels.dtype.kind == "f" and not np.isfinite(pixels).all():
         return "a pixel is not a finite number"
     channels = pixels[None] if pixels.ndim == 2 else np.moveaxis(pixels, -1, 0)
+    if len(channels) != frame.channels:
+        return f"the pixels decode to {len(channels)} channels, the header says {frame.channels}"
     if frame.photometric == "MONOCHROME1" and channels.dtype.kind in "iu":
         low = -(2 ** (frame.bits_stored - 1)) if frame.signed else 0
         high = low + 2**frame.bits_stored - 1
         return (low + high - channels.astype(np.int64)).astype(channels.dtype)
-    return np.ascontiguousarray(channels)
+    return np.ascontiguousarray(channels, dtype=channels.dtype.newbyteorder("="))
 
 
-def _decoder(frame: FrameHeader) -> tuple[Any, str]:
-    """Pydicom's decoder of the frame's transfer syntax and the plugin that it shall use."""
-    from pydicom.pixels import get_decoder
-
-    syntax = frame.transfer_syntax
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise ReadError(
-            f"{frame.path}: pixels encoded as {syntax} are not images that can be read; convert the files first"
-        ) from None
-    if decoder.is_native:
-        return decoder, ""
-    plugin = next((name for name in _PLUGINS if name in decoder.available_plugins), "")
-    if plugin:
-        return decoder, plugin
-    if syntax in _LOSSLESS_JPEG:
-        remedy = "decompress the files first, as with dcmdjpeg of DCMTK: no decoder with a suitable licence is known to r2n2"
-    else:
-        remedy = f"pip install {_PACKAGES.get(syntax, 'pylibjpeg pylibjpeg-openjpeg pylibjpeg-rle')}"
-    raise MissingExtraError(f"{frame.path}: no decoder for {decoder.UID.name} ({syntax}) is installed: {remedy}")
+def _packed(dataset: Any, decoder: Any, frame: FrameHeader) -> NDArray[Any] | None:
+    """One frame of single bits: frames need not start at a byte, which pydicom minds only where it unpacks all of them at once."""
+    if not frame.multiframe:
+        return None
+    if not hasattr(dataset, _UNPACKED):
+        setattr(dataset, _UNPACKED, decoder.as_array(dataset, allow_excess_frames=False)[0])
+    return np.array(getattr(dataset, _UNPACKED)[frame.index])
 
 
-def _wrong_codestream(dataset: Any, frame: FrameHeader) -> str:
-    """What a JPEG 2000 codestream declares against the header, before its decoder allocates anything."""
+def _reason(error: BaseException) -> str:
+    """What a decoder said, in its last line, which is the decoder's own where pydicom asked several."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    said = "".join(c for c in lines[-1] if c.isprintable())[:_LONGEST_REASON] if lines else ""
+    return said or type(error).__name__
+
+
+def _tile(pixels: NDArray[Any], frame: FrameHeader) -> NDArray[Any]:
+    """One slice of a MOSAIC."""
+    number, across = frame.tile or (0, 1)
+    row, column = divmod(number, across)
+    rows, columns = frame.shape
+    return pixels[row * rows : (row + 1) * rows, column * columns : (column + 1) * columns]
+
+
+def _wrong_stream(dataset: Any, frame: FrameHeader) -> str:
+    """What a compressed frame declares against the header, before its decoder allocates anything."""
     from pydicom.encaps import get_frame
 
+    if frame.transfer_syntax == _RLE:
+        return ""
     try:
         stream = get_frame(dataset.PixelData, frame.index, number_of_frames=int(dataset.get("NumberOfFrames") or 1))
     except Exception as error:
-        return f"the compressed pixels cannot be found ({type(error).__name__})"
-    if stream[:4] != b"\xff\x4f\xff\x51" or len(stream) < 24:
-        return "the compressed pixels are no JPEG 2000 codestream"
-    width, height, left, top = struct.unpack(">4L", stream[8:24])
-    if (height - top, width - left) != frame.shape:
-        return f"the JPEG 2000 codestream is {height - top} x {width - left} pixels, the header says {frame.shape}"
-    return ""
+        return f"the compressed pixels cannot be found ({_reason(error)})"
+    shape = declared_shape(stream)
+    if shape is None:
+        return "the compressed pixels are no stream that declares its size, as JPEG and JPEG 2000 do"
+    across = frame.tile[1] if frame.tile else 1
+    expected = (frame.shape[0] * across, frame.shape[1] * across)
+    return "" if shape == expected else f"the compressed stream is {shape[0]} x {shape[1]} pixels, the header says {expected}"
 
 
 def _rescale(pixels: list[NDArray[Any]], headers: Sequence[FrameHeader], stored: np.dtype[Any]) -> NDArray[Any]:

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.geometry import Grid
-from r2n2.io.dicom.header import FrameHeader
+from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.placement import Placement, slice_grids
 
 __all__ = ["place_frame"]

@@ -1,120 +1,24 @@
-"""Reads DICOM: what a folder holds, and its 2D+t series, one for every slice position."""
+"""Reads the 2D+t series of a DICOM file or folder: one for every slice position and kind of image."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.io.checks import DEFAULT_MAX_BYTES, check_spacing, existing
+from r2n2.io.dicom.bounded import quiet
 from r2n2.io.dicom.decode import DecodedFrames, decode_frames
-from r2n2.io.dicom.file import quiet
+from r2n2.io.dicom.find import find_groups
 from r2n2.io.dicom.geometry import place_frame
-from r2n2.io.dicom.group import FrameGroup, group_frames, order_in_time
-from r2n2.io.dicom.scan import DamagedFile, Scan, scan_dicom
+from r2n2.io.dicom.group import FrameGroup
+from r2n2.io.dicom.order import order_in_time
+from r2n2.io.dicom.values import shown
 from r2n2.series import ImageSeries
 
-__all__ = ["DicomGroup", "DicomListing", "list_dicom", "read_dicom"]
-
-
-@dataclass(frozen=True)
-class DicomGroup:
-    """One slice position of one series, as its headers describe it.
-
-    Parameters
-    ----------
-    key
-        What ``read_dicom(series=...)`` takes: last part of the SeriesInstanceUID, "/", slice index.
-    position_mm
-        First pixel's centre (z, y, x), LPS; None where unknown.
-    frames
-        Number of frames.
-    shape, spacing_mm
-        (rows, columns) and their distances (y, x), None where unknown.
-    time_tag
-        Header value that orders the frames, "" if none does.
-    time_range_s
-        First and last time, None where there are no times.
-    notes, problems
-        What was noticed, and what keeps the group from being read as it is.
-    """
-
-    key: str
-    series_uid: str
-    slice_index: int
-    position_mm: tuple[float, ...] | None
-    frames: int
-    channels: int
-    shape: tuple[int, int]
-    spacing_mm: tuple[float, float] | None
-    modality: str
-    time_tag: str
-    time_range_s: tuple[float, float] | None
-    notes: tuple[str, ...]
-    problems: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class DicomListing:
-    """What a file or folder holds.
-
-    Parameters
-    ----------
-    skipped
-        Files that are no DICOM images, with the reason.
-    damaged
-        DICOM files that cannot be used, with the reason.
-    """
-
-    path: Path
-    groups: tuple[DicomGroup, ...]
-    skipped: tuple[tuple[Path, str], ...]
-    damaged: tuple[tuple[Path, str], ...]
-
-
-def list_dicom(path: Path, *, max_files: int = 100_000, progress: Callable[[int], None] | None = None) -> DicomListing:
-    """List the slice positions of a DICOM file or folder without decoding any pixel.
-
-    Parameters
-    ----------
-    path
-        File, DICOMDIR or folder.
-    max_files
-        Most files that are looked at.
-    progress
-        Called now and then with the number of files looked at.
-
-    Raises
-    ------
-    ReadError, ResourceError
-        If there is no such path, or more than ``max_files`` files.
-    """
-    path = existing(path)
-    scan = scan_dicom(path, max_files=max_files, progress=progress)
-    groups = tuple(_summary(group) for group in group_frames(scan.frames))
-    damaged = tuple((file.path, file.reason) for file in scan.damaged)
-    return DicomListing(path, groups, tuple(scan.skipped), damaged)
-
-
-def _summary(group: FrameGroup) -> DicomGroup:
-    first = group.frames[0]
-    return DicomGroup(
-        key=group.key,
-        series_uid=group.series_uid,
-        slice_index=group.slice_index,
-        position_mm=None if first.position_mm is None else first.position_mm[::-1],
-        frames=len(group.frames),
-        channels=3 if "PALETTE" in first.photometric else first.samples,
-        shape=first.shape,
-        spacing_mm=first.spacing,
-        modality=first.modality,
-        time_tag=group.time_tag,
-        time_range_s=None if group.times_s is None else (group.times_s[0], group.times_s[-1]),
-        notes=group.notes,
-        problems=group.problems,
-    )
+__all__ = ["read_dicom"]
 
 
 def read_dicom(
@@ -123,9 +27,11 @@ def read_dicom(
     series: str | None = None,
     slice_index: int | None = None,
     spacing: tuple[float, ...] | None = None,
+    contrast_series: bool = False,
     drop_damaged: bool = False,
     max_bytes: int = DEFAULT_MAX_BYTES,
     max_files: int = 100_000,
+    progress: Callable[[int], None] | None = None,
 ) -> tuple[ImageSeries, ...]:
     """Read the series of a DICOM file or folder, one for every slice position, every frame decoded and checked.
 
@@ -140,12 +46,17 @@ def read_dicom(
         Slice position to read (0-based).
     spacing
         (y, x) or (z, y, x) in mm; overrides the headers.
+    contrast_series
+        Make one series of frames that differ in how they were made, as those of an inversion recovery or of several echoes
+        do, instead of setting them apart; kinds of pixel such as magnitude and phase stay apart.
     drop_damaged
         Leave damaged frames out, with a note, instead of raising.
     max_bytes
         Most bytes that one slice position may take in memory.
     max_files
         Most files that are looked at.
+    progress
+        Called now and then with the number of files looked at.
 
     Raises
     ------
@@ -160,36 +71,31 @@ def read_dicom(
     """
     path = existing(path)
     spacing = None if spacing is None else check_spacing(spacing, where="--spacing")
-    scan = scan_dicom(path, max_files=max_files)
-    groups = group_frames(scan.frames)
-    if path.is_file() and scan.frames and not scan.frames[0].multiframe and path.name.upper() != "DICOMDIR":
-        wanted = scan.frames[0]
-        scan = scan_dicom(path.parent, max_files=max_files, recursive=False)
-        groups = tuple(g for g in group_frames(scan.frames) if any(f.path == wanted.path for f in g.frames)) or groups
-    if not groups:
-        raise ReadError(_nothing_found(path, scan))
-    groups = _select(groups, series, slice_index)
-    lost = _lost_files(scan, groups)
+    found = find_groups(path, contrast_series=contrast_series, max_files=max_files, progress=progress)
+    if not found.groups:
+        raise ReadError(found.nothing)
+    groups = _select(found.groups, series, slice_index)
+    lost = found.lost_from(groups)
     if lost and not drop_damaged:
         raise ReadError(f"{lost[0].path}: {lost[0].reason}; restore the file, or pass --drop-damaged to leave it out")
-    notes = [*scan.remarks, *(f"{file.path.name} was left out as damaged: {file.reason}" for file in lost), *_skipped_note(scan)]
-    return tuple(_read_group(path, group, spacing, drop_damaged, max_bytes, notes) for group in groups)
+    notes = [*found.notes, *(f"{shown(file.path.name)} was left out as damaged: {file.reason}" for file in lost)]
+    drop_damaged |= found.wanted is not None
+    series_found = (_read_group(path, group, spacing, drop_damaged, max_bytes, notes) for group in groups)
+    return tuple(_with(found.wanted, item) for item in series_found)
 
 
-def _nothing_found(path: Path, scan: Scan) -> str:
-    failures = [(file.path, file.reason) for file in scan.damaged] + scan.skipped
-    if not failures:
-        return f"{path}: holds no file; choose a folder with DICOM files"
-    file, reason = failures[0]
-    if path.is_file():
-        return f"{path}: {reason}; choose a DICOM image"
-    return f"{path}: no readable DICOM image among {len(failures)} files (the first, {file.name}: {reason}); choose another folder"
+def _with(wanted: Path | None, series: ImageSeries) -> ImageSeries:
+    """The series, if the file that was asked for is in it: its damaged neighbours may be left out, itself may not."""
+    if wanted is None or str(wanted) in series.source["files"]:
+        return series
+    why = next((note for note in series.notes if note.startswith(f"{shown(wanted.name)} ")), f"{shown(wanted.name)} was left out")
+    raise ReadError(f"{wanted}: {why.partition(': ')[2] or why}; restore the file, or choose another of its series")
 
 
 def _select(groups: tuple[FrameGroup, ...], series: str | None, slice_index: int | None) -> tuple[FrameGroup, ...]:
     keys = ", ".join(group.key for group in groups[:30]) + (", ..." if len(groups) > 30 else "")
     if series is not None:
-        chosen = tuple(g for g in groups if series in (g.key, g.series_uid))
+        chosen = tuple(g for g in groups if series in (g.key, g.series_key, g.series_uid))
         if not chosen:
             chosen = tuple(g for g in groups if g.series_uid.startswith(series) or g.series_uid.endswith(series))
         if not series or not chosen:
@@ -204,23 +110,12 @@ def _select(groups: tuple[FrameGroup, ...], series: str | None, slice_index: int
     return groups
 
 
-def _lost_files(scan: Scan, groups: tuple[FrameGroup, ...]) -> list[DamagedFile]:
-    """Damaged files that may belong to the chosen groups."""
-    uids = {group.series_uid for group in groups}
-    return [file for file in scan.damaged if not file.series_uid or file.series_uid in uids]
-
-
-def _skipped_note(scan: Scan) -> list[str]:
-    if not scan.skipped:
-        return []
-    named = "; ".join(f"{file.name}: {reason}" for file, reason in scan.skipped[:3])
-    return [f"{len(scan.skipped)} files were skipped ({named}{'; ...' if len(scan.skipped) > 3 else ''})"]
-
-
 def _read_group(
     path: Path, group: FrameGroup, spacing: tuple[float, ...] | None, drop_damaged: bool, max_bytes: int, notes: list[str]
 ) -> ImageSeries:
     first = group.frames[0]
+    if group.refusal:
+        raise ReadError(f"{first.path.parent}: series {group.key}: {group.refusal}")
     if spacing is None and first.spacing_problem:
         raise ReadError(f"{first.path}: {first.spacing_problem}; pass --spacing Y,X in mm")
     if not drop_damaged and (bad := next((f for f in group.frames if f.damage), None)):
@@ -237,9 +132,9 @@ def _read_group(
 
 def _reordered(group: FrameGroup, frames: list[Any]) -> FrameGroup:
     left_out = [f for f in group.frames if f not in frames]
-    ordered, tag, times, _ = order_in_time(frames)
-    notes = tuple(f"{f.path.name} ({f.label}) was left out as damaged: {f.damage}" for f in left_out if f.damage)
-    return replace(group, frames=tuple(ordered), time_tag=tag, times_s=times, notes=(*group.notes, *notes))
+    order = order_in_time(frames)
+    notes = tuple(f"{shown(f.path.name)} ({f.label}) was left out as damaged: {f.damage}" for f in left_out if f.damage)
+    return replace(group, frames=order.frames, time_tag=order.tag, times_s=order.times_s, notes=(*group.notes, *notes))
 
 
 def _series(
@@ -262,7 +157,7 @@ def _series(
         frames=decoded.values,
         grid=grid,
         times_s=group.times_s,
-        name=f"{folder.resolve().name or 'DICOM'} slice {group.slice_index}",
+        name=f"{shown(folder.resolve().name) or 'DICOM'} slice {group.slice_index}" + (f", {group.label}" if group.label else ""),
         modality=first.modality,
         patient_grid=patient_grid,
         spacing_known=known is not None,

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from r2n2.errors import ReadError, ResourceError
-from r2n2.io.dicom.file import DamagedDicomError, NotAnImageError, quiet
-from r2n2.io.dicom.header import FrameHeader, read_frame_headers
+from r2n2.io.dicom.bounded import DamagedDicomError, NotAnImageError, quiet
+from r2n2.io.dicom.frame import FrameHeader
+from r2n2.io.dicom.header import read_frame_headers
 
 __all__ = ["DamagedFile", "Scan", "scan_dicom"]
 
@@ -85,11 +86,11 @@ def scan_dicom(
         for count, file in enumerate(files, start=1):
             if count > max_files:
                 raise ResourceError(f"{path}: more than {max_files} files; choose the folder of one study, or raise max_files")
+            found.append(file)
+        for count, file in enumerate(sorted(found, key=str), start=1):  # comparing paths is much slower
+            _read_into(scan, file)
             if progress is not None and count % 100 == 0:
                 progress(count)
-            found.append(file)
-        for file in sorted(found, key=str):  # comparing paths is much slower
-            _read_into(scan, file)
     if any("Invalid value for VR" in message for message in messages):
         scan.remarks.append("some header values break DICOM's rules, such as UIDs with a leading zero; they were read as they are")
     return scan
@@ -100,6 +101,11 @@ def _read_into(scan: Scan, file: Path) -> None:
         scan.skipped.append((file, "index of the folder: not needed, every file is looked at"))
         return
     try:
+        str(file).encode()  # what is read is named in run.json, which is UTF-8
+    except UnicodeEncodeError:
+        scan.damaged.append(DamagedFile(file, "its name holds bytes that are no text (UTF-8): rename it"))
+        return
+    try:
         scan.frames.extend(read_frame_headers(file))
     except NotAnImageError as error:
         scan.skipped.append((file, str(error)))
@@ -108,8 +114,13 @@ def _read_into(scan: Scan, file: Path) -> None:
 
 
 def _walk(folder: Path, scan: Scan, *, recursive: bool) -> Iterator[Path]:
-    """Every regular file; a folder reached twice, as by a loop of links, is entered once."""
-    pending, visited = [folder], set()
+    """Every regular file once: loops of links end, links to folders elsewhere are not followed, those to files are.
+
+    Some systems keep files elsewhere and link each of them, whereas a link to a folder may lead to the whole disk.
+    """
+    root = folder.resolve()
+    pending, visited, files = [folder], set[tuple[int, int]](), set[tuple[int, int]]()
+    links: list[Path] = []
     while pending:
         current = pending.pop()
         try:
@@ -124,25 +135,47 @@ def _walk(folder: Path, scan: Scan, *, recursive: bool) -> Iterator[Path]:
         with entries:
             for entry in entries:
                 try:
-                    mode = entry.stat().st_mode
+                    status = entry.stat()
                 except OSError as error:
                     scan.skipped.append((Path(entry.path), f"cannot be reached: {error.strerror}"))
                     continue
-                if stat.S_ISDIR(mode):
-                    if recursive:
+                if stat.S_ISDIR(status.st_mode):
+                    if recursive and _leads_out(entry, root):
+                        scan.skipped.append((Path(entry.path), "a link to a folder elsewhere: not followed, choose that folder"))
+                    elif recursive:
                         pending.append(Path(entry.path))
-                elif stat.S_ISREG(mode):
-                    yield Path(entry.path)
-                else:
+                elif not stat.S_ISREG(status.st_mode):
                     # a pipe or a device would block for ever
                     scan.skipped.append((Path(entry.path), "not a regular file"))
+                elif entry.is_symlink():
+                    links.append(Path(entry.path))
+                else:
+                    files.add((status.st_dev, status.st_ino))
+                    yield Path(entry.path)
+    yield from _new_targets(links, files)
+
+
+def _leads_out(entry: os.DirEntry[str], root: Path) -> bool:
+    return entry.is_symlink() and not Path(entry.path).resolve().is_relative_to(root)
+
+
+def _new_targets(links: list[Path], seen: set[tuple[int, int]]) -> Iterator[Path]:
+    """Links to files that were not met yet, neither by name nor by another link."""
+    for link in sorted(links, key=str):
+        try:
+            status = link.stat()
+        except OSError:  # gone since it was listed
+            continue
+        if (status.st_dev, status.st_ino) not in seen:
+            seen.add((status.st_dev, status.st_ino))
+            yield link
 
 
 def _dicomdir_files(dicomdir: Path, scan: Scan) -> list[Path]:
     """The files that a DICOMDIR names, refusing whatever lies outside its folder."""
     from pydicom.filereader import read_partial
 
-    from r2n2.io.dicom.file import BoundedFile
+    from r2n2.io.dicom.bounded import BoundedFile
 
     try:
         with dicomdir.open("rb") as stream:

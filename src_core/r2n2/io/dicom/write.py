@@ -1,12 +1,14 @@
 """Writes a registered series as derived DICOM, one file a frame, in the stored type and rescale of the series it came from.
 
 Only the allow-list goes out: geometry, timing, modality and intensity scaling. Patient, study and equipment stay empty
-unless the headers are asked for, and times of day start at 0 with the first frame.
+unless the headers are asked for, and times of day start at 0 with the first frame. Nothing depends on when or where a file is
+written: equal series and frames give equal bytes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import hashlib
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.io.atomic import atomic_write, resource_errors
-from r2n2.io.dicom.file import BoundedFile, quiet
+from r2n2.io.dicom.bounded import BoundedFile, quiet
+from r2n2.io.dicom.uids import settle_uids, stand_in, uid_of
 from r2n2.series import ImageSeries
 
 __all__ = ["write_dicom_series"]
@@ -72,24 +75,42 @@ def write_dicom_series(
     ResourceError
         If a file cannot be written.
     """
-    from pydicom.uid import generate_uid
-
     _check_series(series)
-    series_uid = str(generate_uid())
-    study_uid = series.source.get("study_uid") or str(generate_uid())
-    written = []
+    study_uid = str(series.source.get("study_uid") or stand_in("study"))
+    written, content = [], hashlib.sha256()
     for index, frame in frames:
         stored = _stored_values(series, index, np.asarray(frame))
         with quiet():
             dataset = _source_headers(series, index) if keep_headers else _empty_headers(study_uid)
-            dataset.SeriesInstanceUID = series_uid
-            dataset.SOPInstanceUID = str(generate_uid())
+            dataset.SeriesInstanceUID = stand_in("series")
+            dataset.SOPInstanceUID = stand_in("instance")
             _fill(dataset, series, index, stored)
         path = folder / f"frame_{index:04d}.dcm"
         with atomic_write(path) as temporary, quiet(), resource_errors(path):
-            dataset.save_as(temporary, enforce_file_format=True)
-        written.append(path)
-    return tuple(written)
+            _save(dataset, temporary, Path(series.source["files"][index]) if keep_headers else path)
+            content.update(temporary.read_bytes())
+        written.append((path, index))
+    _settle(written, content.digest(), study_too=study_uid == stand_in("study") and not keep_headers)
+    return tuple(path for path, _ in written)
+
+
+def _save(dataset: Any, temporary: Path, source: Path) -> None:
+    try:
+        dataset.save_as(temporary, enforce_file_format=True)
+    except OSError:
+        raise
+    except Exception as error:  # an element that was copied without being understood
+        reason = type(error).__name__
+        raise ReadError(f"{source}: its headers cannot be written again ({reason}); restore it, or write without them") from None
+
+
+def _settle(written: Sequence[tuple[Path, int]], content: bytes, *, study_too: bool) -> None:
+    """Give every file the UIDs that follow from the content of all."""
+    for path, index in written:
+        uids = {stand_in("series"): uid_of("series", content), stand_in("instance"): uid_of("instance", content, str(index))}
+        if study_too:
+            uids[stand_in("study")] = uid_of("study", content)
+        settle_uids(path, uids)
 
 
 def _check_series(series: ImageSeries) -> None:
@@ -146,7 +167,12 @@ def _source_headers(series: ImageSeries, index: int) -> Any:
         ) from None
     for element in list(dataset.keys()):
         # overlays (60xx) would not move with the pixels; group lengths are out of date
-        if element.element == 0 or 0x6000 <= element.group <= 0x60FF or element.group in (0x0028, 0x7FE0):
+        if (
+            element.element == 0
+            or element.group <= 0x0002
+            or 0x6000 <= element.group <= 0x60FF
+            or element.group in (0x0028, 0x7FE0)
+        ):
             del dataset[element]
     for keyword in _NOT_COPIED:
         if keyword in dataset:

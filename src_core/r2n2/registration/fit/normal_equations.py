@@ -72,6 +72,8 @@ def regulariser_equations(model: WhitenedGaussians, positions: Tensor, grid: Gri
         inner = product / flat.shape[2] if inner is None else inner.add_(product, alpha=1 / flat.shape[2])
     assert inner is not None
     gram = inner.view(batch, count, width, count, width)
+    # The field of a Gaussian is its amplitude times a scalar, so the products of all unknowns are those of the scalars times
+    # those of the amplitudes: the lattice is passed once, for 6 scalars a Gaussian in 2D instead of 7 vectors.
     v = model.amplitudes
     shared = v @ v.mT
     matrix = gram.new_zeros(batch, count, model.freedom, count, model.freedom)

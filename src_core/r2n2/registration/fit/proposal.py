@@ -52,6 +52,7 @@ def propose(
     for sigma in sigmas:
         width = sigma / pixel
         volume = (2 * math.pi) ** (ndim / 2) * width**ndim
+        # ``blur`` averages and the sums are wanted: a Gaussian's volume is their ratio; w^2 is a Gaussian of 1 / sqrt(2) the width.
         numerator = blur(force, (width,) * ndim).flatten(2) * volume
         squared = blur(stiffness, (width / math.sqrt(2),) * ndim).flatten(2) * (volume / 2 ** (ndim / 2))
         rough = regularisation * roughness(force.new_full((ndim,), sigma))
@@ -68,6 +69,7 @@ def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: tuple[float, 
     for _ in range(count):
         best = scores.flatten(1).argmax(1)
         width, place = widths[best // scores.shape[2]], positions[:, best % scores.shape[2]].mT
+        # A place nearby would explain the same difference once more.
         distance = (positions[None] - place[:, :, None]).square().sum(1)
         reach = torch.maximum(widths[None], width[:, None])
         scores = scores * (1 - torch.exp(-0.5 * distance[:, None] / reach.square().unsqueeze(-1)))

@@ -52,6 +52,7 @@ class WhitenedGaussians:
         longest = max(len(sequence) for sequence in sequences)
         ndim = sequences[0].grid.ndim
         centres, amplitudes = like.new_zeros(2, len(sequences), longest, ndim)
+        # What fills up needs some shape, as a later step may give it an amplitude.
         factors = 1 / 0.3 * torch.eye(ndim).to(like).expand(len(sequences), longest, ndim, ndim).clone()
         for row, sequence in enumerate(sequences):
             count = len(sequence)
@@ -120,6 +121,8 @@ class WhitenedGaussians:
         ndim = self.ndim
         powers = _powers(positions)
         values = self._values(positions, powers)
+        # u is linear in x and u u' quadratic, so sums against 1, x and x x' are all that is ever needed: one product over the
+        # pixels for all Gaussians, whatever the number of unknowns.
         moments = torch.stack([values @ torch.cat((along, along * powers), 1).mT for along in force.split(1, 1)], 2)
         amplitude = moments[..., 0]
         whole, first, second = (self.amplitudes.unsqueeze(2) @ moments).squeeze(2).split((1, ndim, powers.shape[0] - ndim), 2)
@@ -149,6 +152,7 @@ class WhitenedGaussians:
         places = upper(self.ndim)
         batch, count = self.centres.shape[:2]
         result = weights.new_empty(batch, count, 1 + self.ndim + len(places), positions.shape[-1])
+        # Each next derivative is the one before times a coordinate: no exponential is taken twice.
         result[:, :, 0] = weights
         for i in range(self.ndim):
             torch.mul(weights, whitened[i], out=result[:, :, 1 + i])
@@ -175,6 +179,7 @@ class WhitenedGaussians:
         whitened, weights = self._weights(positions)
         result = weights.new_empty(*weights.shape[:2], self.freedom, weights.shape[2])
         torch.mul(weights.unsqueeze(2), slope[:, None], out=result[:, :, :ndim])
+        # Centre and shape move the displacement along the amplitude only, so the slope is projected on it first.
         along = weights.mul_(self.amplitudes @ slope)
         for i in range(ndim):
             torch.mul(along, whitened[i], out=result[:, :, ndim + i])
@@ -197,6 +202,7 @@ class WhitenedGaussians:
         move = move.clamp(-_LARGEST_MOVE, _LARGEST_MOVE).unsqueeze(-1)
         centres = self.centres + torch.linalg.solve(self.factors, move).squeeze(-1)
         strain = symmetric(shape.clamp(-_LARGEST_SHAPE_CHANGE, _LARGEST_SHAPE_CHANGE), ndim)
+        # exp keeps the shape positive whatever the step; added to A, a large step could turn a Gaussian inside out.
         turned = torch.linalg.matrix_exp(strain) @ self.factors
         # Only A'A matters: the left rotation of the decomposition is dropped.
         _, precision, axes = torch.linalg.svd(turned)

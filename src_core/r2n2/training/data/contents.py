@@ -86,6 +86,18 @@ class Stock:
         owners = {item.patient for item in self.slices} | {item.patient for item in self.pairs}
         return tuple(sorted(owners | {item.patient for item in self.contoured}))
 
+    def sha256(self) -> str:
+        """Over all images, outlines, sizes and owners; the folders they were read from do not count."""
+        digest = hashlib.sha256()
+        items: list[RealSlice | RealPair | ContouredPair] = [*self.slices, *self.pairs, *self.contoured]
+        for item in items:
+            digest.update(repr((type(item).__name__, item.patient, item.spacing)).encode())
+            for part in vars(item).values():
+                if isinstance(part, Tensor):
+                    digest.update(repr(tuple(part.shape)).encode())
+                    digest.update(part.contiguous().numpy().data)
+        return digest.hexdigest()
+
     def of(self, patients: Sequence[str]) -> Stock:
         """What belongs to these patients."""
         wanted = frozenset(patients)

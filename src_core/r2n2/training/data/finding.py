@@ -14,13 +14,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from r2n2.errors import R2N2Error
-from r2n2.io.dispatch import detect_format
-from r2n2.io.pictures import PICTURE_SUFFIXES, natural_order
+from r2n2.io.detect import PICTURE_SUFFIXES, detect_format
+from r2n2.io.pictures.stack import natural_order
 
 __all__ = ["Found", "find_series", "patient_by_name"]
 
 _ZARR_MARKS = frozenset({".zgroup", ".zarray", "zarr.json", ".zattrs"})
-_SUFFIXES = re.compile(r"(\.(dcm|ima|nii|gz|mha|mhd|tiff?|ome|zarr|npy|npz|gif|png|jpe?g))+$", re.IGNORECASE)
+_SUFFIXES = re.compile(
+    r"(\.(dcm|ima|nii|gz|hdr|img|mha|mhd|igs|nrrd|nhdr|seq|seg|tiff?|ome|zarr|npy|npz|mat|h5|hdf5"
+    r"|gif|a?png|jpe?g|bmp|pgm|ppm|pnm|webp|jp2|avi|mp4))+$",
+    re.IGNORECASE,
+)
 _MARK = "-IM-"
 
 
@@ -108,6 +112,8 @@ def _files_of(root: Path, files: list[Path], phases: int | None, *, in_dicom: bo
         if file.suffix.lower() in PICTURE_SUFFIXES:
             pictures.setdefault(_picture_series(file, phases), []).append(file)
             continue
+        if file.suffix.lower() == ".img" and file.with_suffix(".hdr") in files:
+            continue  # the pixels of a pair, which its header names
         try:
             kind = detect_format(file)
         except (R2N2Error, OSError):

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from r2n2.errors import ArgumentError, R2N2Error, ReadError
+from r2n2.errors import ArgumentError, AxesUnknownError, R2N2Error, ReadError
 from r2n2.io.atomic import resource_errors
 from r2n2.series import ImageSeries
 from r2n2.training.data.contents import ContouredPair, Stock, is_held_out, split
@@ -173,7 +173,7 @@ def _acquisitions(found: Found, axes: str | None) -> Iterator[_Acquisition]:
 def _pictures(files: Sequence[Path]) -> tuple[ImageSeries, ...]:
     from r2n2.io.assemble import assemble
     from r2n2.io.checks import DEFAULT_MAX_BYTES
-    from r2n2.io.pictures import read_picture_stack
+    from r2n2.io.pictures.stack import read_picture_stack
 
     return assemble(read_picture_stack(files[0].parent, list(files), DEFAULT_MAX_BYTES))
 
@@ -187,7 +187,7 @@ def _file(found: Found, axes: str | None) -> Iterator[_Acquisition]:
         if axes is not None:
             yield read_series(found.path, axes=axes), found.patient, _source(found), True, ()
             return
-        if "TYX" not in str(error) or "ZYX" not in str(error):
+        if not isinstance(error, AxesUnknownError) or "TYX" not in dict(error.choices) or "ZYX" not in dict(error.choices):
             raise
         note = f"{found.path}: its planes were taken one by one and not paired, as they may be times or slices; name the axes"
         yield read_series(found.path, axes="TYX"), found.patient, _source(found), False, (note,)
@@ -195,7 +195,8 @@ def _file(found: Found, axes: str | None) -> Iterator[_Acquisition]:
 
 def _dicom(found: Found) -> Iterator[_Acquisition]:
     """Acquisitions of a DICOM folder, one for each series of each patient."""
-    from r2n2.io.dicom.reader import list_dicom, read_dicom
+    from r2n2.io.dicom.listing import list_dicom
+    from r2n2.io.dicom.reader import read_dicom
 
     notes: list[str] = []
     try:
@@ -224,7 +225,7 @@ def _patient_id(path: Path) -> str:
     """PatientID of a DICOM file, "" where it has none."""
     from pydicom import dcmread
 
-    from r2n2.io.dicom.file import quiet
+    from r2n2.io.dicom.bounded import quiet
 
     with quiet():
         return str(dcmread(path, stop_before_pixels=True, specific_tags=["PatientID"]).get("PatientID") or "").strip()

@@ -1,0 +1,170 @@
+"""Registration of the chosen slice positions of a layer as one generator with progress, what is on the screen first."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_r2n2.models.registration import FrameKey
+
+if TYPE_CHECKING:
+    from r2n2.config import RegistrationConfig
+    from r2n2.registration import FrameResult
+    from r2n2.results.manifest import RunFacts
+    from r2n2.series import ImageSeries
+    from r2n2.transform import Transform
+
+__all__ = ["AlignmentProgress", "Choice", "align", "common_reference"]
+
+_FIRST_FRAMES = 4
+"""Aligned before all others, so that something is seen within seconds."""
+
+
+_BEGINNING = FrameKey(0, 0)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What of an acquisition is aligned.
+
+    Parameters
+    ----------
+    slices
+        Slice positions.
+    seen
+        The frame on the screen: its slice position comes first, and in it the frames around it.
+    one_reference
+        One phase is the reference of all slice positions, instead of one found in each.
+    """
+
+    slices: tuple[int, ...]
+    seen: FrameKey = _BEGINNING
+    one_reference: bool = True
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """The slice positions in the order they are aligned in."""
+        return tuple(sorted(self.slices, key=lambda index: (index != self.seen.slice_index, index)))
+
+
+@dataclass(frozen=True, eq=False)
+class AlignmentProgress:
+    """One step of the work.
+
+    Parameters
+    ----------
+    slice_index, reference
+        The slice position at work, and its reference frame.
+    finished
+        Its frames that became ready with this step.
+    frames_done, frames_total
+        Over all chosen slice positions.
+    fraction
+        Share of the whole work done, in [0, 1].
+    facts
+        What the run uses, with the time that this slice position has taken so far.
+    settings
+        The settings, with the reference frame that was found where it is that of all slice positions.
+    """
+
+    slice_index: int
+    reference: int
+    finished: tuple[FrameResult, ...]
+    frames_done: int
+    frames_total: int
+    fraction: float
+    facts: RunFacts
+    settings: RegistrationConfig
+
+
+def align(series: Sequence[ImageSeries], config: RegistrationConfig, choice: Choice | None = None) -> Iterator[AlignmentProgress]:
+    """Register the chosen slice positions, one after the other; stopping at a yield keeps the frames given so far.
+
+    Raises
+    ------
+    R2N2Error
+        As ``r2n2.registration.register_series``.
+    """
+    # Imported here, in the worker's thread: loading torch takes seconds.
+    from r2n2.results.manifest import RunFacts
+
+    choice = choice or Choice(tuple(range(len(series))))
+    facts = RunFacts.of(config)
+    if choice.one_reference and len(choice.slices) > 1:
+        config = config.model_copy(update={"reference": common_reference([series[k] for k in choice.slices], config.reference)})
+    held = facts.held_to(config)
+    total = sum(len(series[index]) for index in choice.slices)
+    before = 0
+    for index in choice.order:
+        seen = choice.seen.frame if index == choice.seen.slice_index else None
+        began, count, item = time.monotonic(), 0, series[index]
+        for reference, share, finished in _align_one(item, held, seen):
+            count += len(finished)
+            took = facts.model_copy(update={"wall_time_s": time.monotonic() - began})
+            fraction = (before + share * len(item)) / total
+            yield AlignmentProgress(index, reference, finished, before + count, total, fraction, took, config)
+        before += len(item)
+
+
+def _align_one(
+    series: ImageSeries, config: RegistrationConfig, seen: int | None
+) -> Iterator[tuple[int, float, tuple[FrameResult, ...]]]:
+    """Reference, share done and frames that became ready, some frames around ``seen`` before all others."""
+    from r2n2.registration import FrameStatus, register_series, resolve_reference
+
+    if seen is None or config.batch_size != "auto" or config.warm_start or len(series) <= 2 * _FIRST_FRAMES:
+        yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config))
+        return
+    reference = resolve_reference(series, config.reference)
+    config = config.model_copy(update={"reference": reference})
+    nearest = sorted(range(len(series)), key=lambda k: (k == reference, abs(k - seen), k))[:_FIRST_FRAMES]
+    left = [k for k in range(len(series)) if k not in (*nearest, reference)]
+    done: dict[int, Transform | None] = {reference: None}
+    few = config.model_copy(update={"batch_size": _FIRST_FRAMES})
+    for progress in register_series(series, few, done=dict.fromkeys(left)):
+        done |= {r.frame: r.transform if r.status is FrameStatus.OK else None for r in progress.finished}
+        yield reference, max(progress.fraction - len(left) / len(series), 0), progress.finished
+    yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config, done=done))
+
+
+def common_reference(series: Sequence[ImageSeries], reference: int | str) -> int:
+    """The frame that all slice positions are aligned to: as given, or for "auto" the one whose mean over all of them is usual.
+
+    Raises
+    ------
+    ArgumentError
+        If a slice position has no such frame.
+    """
+    from r2n2.registration import resolve_reference
+
+    shortest = min(series, key=len)
+    if not isinstance(reference, str):
+        return resolve_reference(shortest, reference)
+    # Each relative to its own mean, so that no bright slice decides alone.
+    shares = np.array([_means(item, len(shortest)) for item in series])
+    usual = shares.mean(axis=0)  # NaN where a frame cannot serve in one of them
+    if np.isnan(usual).all():
+        return resolve_reference(shortest, "auto")
+    return int(np.nanargmin(np.abs(usual - np.nanmean(usual))))
+
+
+def _means(series: ImageSeries, count: int) -> NDArray[np.float64]:
+    """Mean intensity of the first frames over that of all of them; NaN where a frame cannot be used."""
+    from r2n2.preprocessing import one_channel
+
+    means = np.full(count, np.nan)
+    for index in range(count):
+        try:
+            values = np.asarray(one_channel(series.frame(index)), dtype=np.float64)
+        except (OSError, ValueError, RuntimeError):
+            continue  # the registration says what is wrong with it
+        values = values[np.isfinite(values)]
+        if values.size and values.min() < values.max():
+            means[index] = values.mean()
+    middle = np.nanmean(means) if np.isfinite(means).any() else np.nan
+    return means / middle if middle else means

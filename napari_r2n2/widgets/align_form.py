@@ -1,0 +1,208 @@
+"""The form of the Align widget: which series, which reference, how; it says at once what cannot work, and why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from qtpy.QtCore import Qt, Signal
+from qtpy.QtWidgets import QCheckBox, QFormLayout, QSpinBox, QVBoxLayout, QWidget
+from superqt import QCollapsible, QLabeledSlider
+
+from napari_r2n2.models.alignment import Choice
+from napari_r2n2.preferences import read_preferences
+from napari_r2n2.widgets.choosers import SeriesChooser, SliceChooser, WeightsChooser, combo, device_combo, row
+from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
+from r2n2.errors import R2N2Error
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+__all__ = ["AlignForm"]
+
+_METHODS = {"Network (R2N2)": "r2n2", "Gaussians, fitted": "fit", "B-spline": "bspline"}
+_SMALLEST_SERIES = 2
+
+
+class AlignForm(QWidget):
+    """Choices that make a registration; ``problem`` says in plain words why Run would fail, or is empty."""
+
+    changed = Signal()
+    """Another series or setting was chosen."""
+    reference_shown = Signal(int)
+    """The reference slider was moved: this frame should be looked at."""
+
+    def __init__(self, viewer: Viewer) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self.problem = ""
+        self.not_numbers = 0.0
+        self._build()
+        self.chooser.update()
+
+    # What is chosen
+
+    def config(self) -> RegistrationConfig:
+        """The settings.
+
+        Raises
+        ------
+        ArgumentError
+            If they do not fit together.
+        """
+        return RegistrationConfig.parse(
+            {
+                "method": self._method.currentData(),
+                "refine": self._refine.isChecked(),
+                "reference": "auto" if self._auto.isChecked() else self._reference.value(),
+                "weights": self.weights.weights,
+                "steps": self._steps.value(),
+                "device": self._device.currentText(),
+                "batch_size": self._batch.value() or "auto",
+                "warm_start": self._warm.isChecked(),
+            }
+        )
+
+    @property
+    def remark(self) -> str:
+        """What to know before running, although it will work; or ""."""
+        if not self.not_numbers or self.problem:
+            return ""
+        share = f"{100 * self.not_numbers:.2g} %"
+        return f"{share} of the pixels are not numbers (NaN or infinite): they take no part and are left so."
+
+    def choice(self) -> Choice:
+        """Which slice positions are aligned, the one on the screen first.
+
+        Raises
+        ------
+        ArgumentError
+            If no series is chosen.
+        """
+        return Choice(self.slices.chosen(self.chooser.shown.slice_index), self.chooser.shown, self._one_reference.isChecked())
+
+    # Making it
+
+    def _build(self) -> None:
+        preferred = read_preferences()
+        self._rows = QFormLayout()
+        self._rows.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        self.chooser = SeriesChooser(self._viewer, self, self._rows)
+        self._auto = QCheckBox("automatic")
+        self._auto.setChecked(True)
+        self._auto.setToolTip("Take the frame whose mean intensity is nearest the mean of the series.")
+        self.slices = SliceChooser()
+        self._one_reference = QCheckBox("the same in all slices")
+        self._one_reference.setChecked(True)
+        self._one_reference.setToolTip(
+            "One phase is the reference of every slice position, so that they fit together; automatic: the one whose mean\n"
+            "intensity over all of them is nearest the usual. Otherwise each slice position has its own."
+        )
+        self._reference = QLabeledSlider(Qt.Orientation.Horizontal)
+        self._reference.setToolTip("The frame that all others are aligned to; moving the slider shows it.")
+        self._method = combo(
+            "Network: the recurrent network emits a short sequence of Gaussians.\n"
+            "Gaussians, fitted: the same sequence without any network.\nB-spline: the classical baseline, slow."
+        )
+        for label, name in _METHODS.items():
+            self._method.addItem(label, name)
+        self._method.setCurrentIndex(max(self._method.findData(preferred.method), 0))
+        self._refine = QCheckBox("refine")
+        self._refine.setToolTip("Let some steps of fitting improve the network's Gaussians: more accurate, about twice the time.")
+        self._refine.setChecked(preferred.refine)
+        tip = "Weights of the network: shipped, made by the Train widget, or a .safetensors file."
+        self.weights = WeightsChooser(self, tip, preferred.weights)
+        self._steps = _spin(1, 500, 25, "Length of the sequence: so many Gaussians of seven numbers describe a deformation.")
+        self._batch = _spin(0, 1024, 0, "Frames aligned at once; fewer need less memory and appear sooner.")
+        self._batch.setSpecialValueText("automatic")
+        self._warm = QCheckBox("from the neighbour")
+        self._warm.setToolTip("Start each frame from the result of its neighbour instead of from no displacement.")
+        self._device = device_combo(preferred.device)
+        self._lay_out()
+        self._connect()
+
+    def _lay_out(self) -> None:
+        reference = QVBoxLayout()
+        reference.setSpacing(2)
+        reference.addWidget(self._auto)
+        reference.addWidget(self._reference)
+        reference.addWidget(self._one_reference)
+        self._rows.addRow("Slices", self.slices)
+        self._rows.addRow("Reference", reference)
+        self._rows.addRow("Method", row(self._method, self._refine))
+        self._rows.addRow("Weights", self.weights)
+        advanced = QCollapsible("Advanced")
+        inner, form = QWidget(), QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Gaussians", self._steps)
+        form.addRow("Frames at once", self._batch)
+        form.addRow("Warm start", self._warm)
+        form.addRow("Device", self._device)
+        inner.setLayout(form)
+        advanced.addWidget(inner)
+        whole = QVBoxLayout()
+        whole.setContentsMargins(0, 0, 0, 0)
+        whole.addLayout(self._rows)
+        whole.addWidget(advanced)
+        self.setLayout(whole)
+        self.advanced = advanced
+
+    def _connect(self) -> None:
+        self.chooser.changed.connect(self._series_changed)
+        self._auto.toggled.connect(self._update_enabled)
+        self._reference.valueChanged.connect(self._reference_moved)
+        self._method.currentIndexChanged.connect(self._update_enabled)
+        self.slices.changed.connect(self.changed)
+        for changed in (
+            self._one_reference.toggled,
+            self._refine.toggled,
+            self._warm.toggled,
+            self.weights.box.currentIndexChanged,
+            self._steps.valueChanged,
+        ):
+            changed.connect(lambda _value: self.changed.emit())
+
+    def _series_changed(self) -> None:
+        self.problem = self._find_problem()
+        several = self.chooser.slice_count > 1
+        self._rows.setRowVisible(self.slices, several)
+        self.slices.set_count(max(self.chooser.slice_count, 1))
+        self._one_reference.setVisible(several)
+        self._update_enabled()
+
+    def _find_problem(self) -> str:
+        try:
+            series = self.chooser.series()
+        except R2N2Error as error:
+            return str(error)
+        name, frames, shape = self.chooser.layer.name, len(series[0]), series[0].grid.shape
+        self._reference.setRange(0, frames - 1)
+        if frames < _SMALLEST_SERIES:
+            return f"layer {name!r}: has one frame, so there is nothing to align; choose a series of at least two"
+        if min(shape) < SMALLEST_SIDE_PX:
+            size = f"{shape[0]} x {shape[1]}"
+            return f"layer {name!r}: frames of {size} pixels are too small, {SMALLEST_SIDE_PX} are needed"
+        self.not_numbers = self.chooser.not_numbers()
+        if self.not_numbers == 1:
+            return f"layer {name!r}: no pixel is a number, so there is nothing to align; check how it was computed"
+        return ""
+
+    def _update_enabled(self, _value: object = None) -> None:
+        network = self._method.currentData() == "r2n2"
+        self._refine.setEnabled(network)
+        self.weights.set_enabled(network)
+        self._steps.setEnabled(self._method.currentData() != "bspline")
+        self._reference.setEnabled(not self._auto.isChecked())
+        self.changed.emit()
+
+    def _reference_moved(self, frame: int) -> None:
+        if not self._auto.isChecked():
+            self.reference_shown.emit(frame)
+        self.changed.emit()
+
+
+def _spin(least: int, most: int, value: int, tip: str) -> QSpinBox:
+    box = QSpinBox()
+    box.setRange(least, most)
+    box.setValue(value)
+    box.setToolTip(tip)
+    return box

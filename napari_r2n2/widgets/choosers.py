@@ -1,0 +1,296 @@
+"""Choices that several widgets offer: an open image series with the meaning of its axes, and weights of the network."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from napari.layers import Image
+from qtpy.QtCore import QObject, Signal
+from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QSpinBox, QToolButton, QWidget
+
+from napari_r2n2.layers.place import METADATA_KEY, shown_labels
+from napari_r2n2.layers.to_series import AXES_CHOICES, TIME_FIRST, axes_of, layer_to_series, slices_first
+from napari_r2n2.models.registration import FrameKey
+from napari_r2n2.models.training_run import SUFFIX, adapted_weights
+from napari_r2n2.widgets.connections import connect_while_alive
+from r2n2.errors import ArgumentError, R2N2Error
+from r2n2.network.shipped_weights import named_weights
+
+if TYPE_CHECKING:
+    from napari.viewer import Viewer
+
+    from r2n2.series import ImageSeries
+
+__all__ = ["SeriesChooser", "SliceChooser", "WeightsChooser", "button", "combo", "device_combo", "row"]
+
+_NO_LAYER = "Drop an image series onto the window, or try File > Open Sample > Breathing thorax."
+
+
+class SeriesChooser(QObject):
+    """The Image layers of a viewer that may be a series; results are left out, as aligning them again is rarely meant.
+
+    Parameters
+    ----------
+    owner
+        The widget whose form the rows go into.
+    """
+
+    changed = Signal()
+    """Another layer, or other axes."""
+
+    def __init__(self, viewer: Viewer, owner: QWidget, form: QFormLayout) -> None:
+        super().__init__(owner)
+        self._viewer, self._form = viewer, form
+        self._named: list[Any] = []
+        self.layers = combo("The image series: axes (time, y, x) or (slice, time, y, x).")
+        self.axes_box = combo("What the four axes of this layer mean; it does not say so itself.")
+        self.axes_box.addItem("choose ...", ())
+        for axes in (*AXES_CHOICES, TIME_FIRST):
+            self.axes_box.addItem(", ".join(shown_labels(axes)), axes)
+        form.addRow("Series", self.layers)
+        form.addRow("Axes", self.axes_box)
+        self.layers.currentIndexChanged.connect(self._changed)
+        self.axes_box.currentIndexChanged.connect(self._axes_said)
+        named, rename = self._named, self._update_names
+        events = viewer.layers.events
+        connect_while_alive(
+            owner,
+            [(events.inserted, self.update), (events.removed, self.update)],
+            at_end=lambda: [layer.events.name.disconnect(rename) for layer in named],
+        )
+
+    @property
+    def layer(self) -> Any:
+        """The chosen Image layer, or None."""
+        return self.layers.currentData()
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """Names of the layer's axes, asked for where it has none; empty while unknown."""
+        return axes_of(self.layer) or self.axes_box.currentData() or ()
+
+    @property
+    def slice_count(self) -> int:
+        """Number of slice positions of the chosen layer; 0 while it is no series."""
+        try:
+            return len(self.series())
+        except ArgumentError:
+            return 0
+
+    @property
+    def shown(self) -> FrameKey:
+        """The frame of the chosen layer that is on the screen."""
+        layer, axes = self.layer, self.axes
+        if layer is None or not axes or self._viewer.dims.ndim < len(axes):
+            return FrameKey(0, 0)
+        point = self._viewer.dims.point[-len(axes) :]
+        where = {
+            axis: min(max(round((p - t) / s), 0), n - 1)
+            for axis, p, t, s, n in zip(axes, point, layer.translate, layer.scale, layer.data.shape, strict=False)
+        }
+        return FrameKey(where.get("slice", 0), where["frame"])
+
+    def not_numbers(self) -> float:
+        """Share of the pixels that are no numbers, of a layer that lies in memory; the others are looked at when they are read."""
+        layer = self.layer
+        data = None if layer is None else layer.data[0] if layer.multiscale else layer.data
+        if not isinstance(data, np.ndarray) or not np.issubdtype(data.dtype, np.floating):
+            return 0.0
+        return float(1 - np.isfinite(data).mean())
+
+    def candidates(self) -> list[Any]:
+        """The layers that are offered."""
+        return [self.layers.itemData(index) for index in range(self.layers.count())]
+
+    def choose(self, layer: Any) -> None:
+        """Choose a layer that is offered."""
+        self.layers.setCurrentIndex(self.layers.findData(layer))
+
+    def series(self) -> tuple[ImageSeries, ...]:
+        """The chosen series, one a slice position.
+
+        Raises
+        ------
+        ArgumentError
+            If no layer is chosen or it is no series.
+        """
+        if self.layer is None:
+            raise ArgumentError(_NO_LAYER)
+        return layer_to_series(self.layer, self.axes_box.currentData() or ())
+
+    def update(self, _event: object = None) -> None:
+        """Follow the viewer's layers; what was chosen stays chosen while it is there."""
+        chosen = self.layer
+        for layer in self._named:
+            layer.events.name.disconnect(self._update_names)
+        # In place, as the list is what is let go of at the end.
+        self._named[:] = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        self.layers.blockSignals(True)
+        self.layers.clear()
+        for layer in self._named:
+            layer.events.name.connect(self._update_names)
+            if "registration" not in layer.metadata.get(METADATA_KEY, {}):
+                self.layers.addItem(layer.name, layer)
+        kept = self.layers.findData(chosen) if chosen is not None else -1
+        self.layers.setCurrentIndex(kept if kept >= 0 else self.layers.count() - 1)
+        self.layers.blockSignals(False)
+        self._changed()
+
+    def _update_names(self, _event: object = None) -> None:
+        for index in range(self.layers.count()):
+            self.layers.setItemText(index, self.layers.itemData(index).name)
+
+    def _axes_said(self, _index: int = 0) -> None:
+        """Slices that lie behind the time are shown anew with the slices first, as every layer of ours has them."""
+        layer = self.layer
+        if layer is not None and not axes_of(layer) and self.axes_box.currentData() == TIME_FIRST:
+            data, options = slices_first(layer)
+            self.axes_box.setCurrentIndex(0)
+            layer.visible = False
+            # Of the viewer behind the plugin's proxy: what a proxy gives is a proxy, too, and not the layer in the list.
+            self.choose(getattr(self._viewer, "__wrapped__", self._viewer).add_image(data, **options))
+            return
+        self._changed()
+
+    def _changed(self, _index: int = 0) -> None:
+        try:
+            ambiguous = self.layer is not None and not axes_of(self.layer)
+        except R2N2Error:
+            ambiguous = False
+        self._form.setRowVisible(self.axes_box, ambiguous)
+        self.changed.emit()
+
+
+class SliceChooser(QWidget):
+    """Which slice positions are meant: all, the one on the screen, or a range."""
+
+    changed = Signal()
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.which = combo("Slice positions that are aligned; the one on the screen comes first.")
+        for text in ("all", "the one shown", "from ... to"):
+            self.which.addItem(text)
+        self.first, self.last = QSpinBox(), QSpinBox()
+        line = QHBoxLayout(self)
+        line.setContentsMargins(0, 0, 0, 0)
+        line.addWidget(self.which, 1)
+        for box, tip in (
+            (self.first, "First slice position, counted from 0."),
+            (self.last, "Last slice position, itself included."),
+        ):
+            box.setToolTip(tip)
+            box.valueChanged.connect(lambda _value: self.changed.emit())
+            line.addWidget(box)
+        self.which.currentIndexChanged.connect(self._chosen)
+        self._chosen()
+
+    def set_count(self, count: int) -> None:
+        """So many there are."""
+        if self.last.maximum() == count - 1:
+            return
+        for box, value in ((self.first, 0), (self.last, count - 1)):
+            box.setRange(0, count - 1)
+            box.setValue(value)
+
+    def chosen(self, shown: int) -> tuple[int, ...]:
+        """The slice positions meant, while ``shown`` is on the screen."""
+        if self.which.currentIndex() == 1:
+            return (shown,)
+        first, last = (self.first.value(), self.last.value()) if self.which.currentIndex() else (0, self.last.maximum())
+        return tuple(range(min(first, last), max(first, last) + 1))
+
+    def _chosen(self, _index: int = 0) -> None:
+        for box in (self.first, self.last):
+            box.setVisible(self.which.currentIndex() == 2)
+        self.changed.emit()
+
+
+class WeightsChooser(QHBoxLayout):
+    """Weights by name: shipped, adapted on this machine, or of a file.
+
+    Parameters
+    ----------
+    preferred
+        Name or file that is chosen at first, if there is such.
+    """
+
+    def __init__(self, owner: QWidget, tip: str, preferred: str) -> None:
+        super().__init__()
+        self._owner = owner
+        self.box = combo(tip)
+        for name in named_weights():
+            self.box.addItem(name, name)
+        self.offer(adapted_weights())
+        self.browse = QToolButton()
+        self.browse.setText("...")
+        self.browse.setToolTip("Choose a .safetensors file of weights.")
+        self.browse.clicked.connect(self._ask)
+        self.addWidget(self.box, 1)
+        self.addWidget(self.browse)
+        known = max(self.box.findText(preferred), self.box.findData(preferred))
+        if known >= 0:
+            self.box.setCurrentIndex(known)
+        elif Path(preferred).is_file():
+            self.add(Path(preferred).stem, Path(preferred))
+
+    @property
+    def weights(self) -> str:
+        """Name of shipped weights, or path of a file."""
+        return str(self.box.currentData())
+
+    def offer(self, files: Mapping[str, Path]) -> None:
+        """Offer files under their names; the choice stays."""
+        for name, path in files.items():
+            if self.box.findData(str(path)) < 0:
+                self.box.addItem(name, str(path))
+
+    def add(self, name: str, path: Path) -> None:
+        """Offer a file under a name, and choose it."""
+        self.offer({name: path})
+        self.box.setCurrentIndex(self.box.findData(str(path)))
+
+    def set_enabled(self, on: bool) -> None:
+        """Whether weights can be chosen at all."""
+        self.box.setEnabled(on)
+        self.browse.setEnabled(on)
+
+    def _ask(self) -> None:
+        name, _kind = QFileDialog.getOpenFileName(self._owner, "Weights of the network", "", f"Weights (*{SUFFIX})")
+        if name:
+            self.add(Path(name).stem, Path(name))
+
+
+def combo(tip: str) -> QComboBox:
+    """A box whose long names do not make the dock wider."""
+    box = QComboBox()
+    box.setToolTip(tip)
+    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
+    box.setMinimumContentsLength(10)
+    return box
+
+
+def device_combo(preferred: str) -> QComboBox:
+    """Where to compute."""
+    box = combo("Where to compute; auto takes a GPU if there is one.")
+    box.addItems(["auto", "cpu", "cuda"])
+    box.setCurrentText(preferred)
+    return box
+
+
+def button(text: str, tip: str) -> QPushButton:
+    """A button with its tip."""
+    made = QPushButton(text)
+    made.setToolTip(tip)
+    return made
+
+
+def row(first: QWidget, second: QWidget) -> QHBoxLayout:
+    """Two controls side by side, the first as wide as there is room."""
+    made = QHBoxLayout()
+    made.addWidget(first, 1)
+    made.addWidget(second)
+    return made

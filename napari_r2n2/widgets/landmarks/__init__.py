@@ -1,0 +1,1 @@
+"""The Landmarks widget and its panels."""

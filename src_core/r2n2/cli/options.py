@@ -1,0 +1,58 @@
+"""Option values that several commands share, from text to numbers."""
+
+from __future__ import annotations
+
+from r2n2.errors import ArgumentError
+
+__all__ = ["parse_batch_size", "parse_reference", "parse_spacing"]
+
+
+def parse_spacing(text: str) -> tuple[float, ...]:
+    """Pixel size in mm from ``Y,X`` (or ``Z,Y,X``).
+
+    Raises
+    ------
+    ArgumentError
+        If it is not two or three positive finite numbers.
+    """
+    try:
+        values = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if len(values) not in (2, 3) or any(not 0 < value < float("inf") for value in values):
+        raise ArgumentError(f"--spacing: expected Y,X as two positive numbers of mm such as 1.5,1.2, got {text!r}")
+    return values
+
+
+def parse_reference(text: str) -> int | str:
+    """Frame number from ``auto`` or ``N``.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither.
+    """
+    if text == "auto":
+        return text
+    try:
+        number = int(text)
+    except ValueError:
+        number = -1
+    if number < 0:
+        raise ArgumentError(f"--reference: expected auto or a frame number from 0, got {text!r}")
+    return number
+
+
+def parse_batch_size(text: str) -> int | str:
+    """Frames at once from ``auto`` or ``N``.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither.
+    """
+    if text == "auto":
+        return text
+    if not text.isdecimal() or not 1 <= int(text) <= 1024:
+        raise ArgumentError(f"--batch-size: expected auto or a number from 1 to 1024, got {text!r}")
+    return int(text)

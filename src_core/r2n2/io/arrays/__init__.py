@@ -1,0 +1,1 @@
+"""Arrays without a format of images around them: NumPy, MATLAB, HDF5."""

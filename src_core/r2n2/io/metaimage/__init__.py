@@ -1,0 +1,1 @@
+"""MetaImage: .mha, .mhd and the tracked sequences .igs.mha."""

@@ -1,0 +1,1 @@
+"""NIfTI and Analyze: files and pairs, read and written."""

@@ -1,0 +1,1 @@
+"""NRRD, with the sequences and segmentations of Slicer."""

@@ -1,0 +1,1 @@
+"""Pictures for the screen: stacks, animations and video."""

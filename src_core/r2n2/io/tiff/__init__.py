@@ -1,0 +1,1 @@
+"""TIFF: plain, ImageJ, OME and Micro-Manager."""

@@ -1,0 +1,138 @@
+"""Whether a registration that looks finished is right: signs that it is not, measured on both frames, smoothed and at few pixels.
+
+A method always finds something: where a frame lies out of its reach, or shows its tissue in another contrast, it raises the
+similarity with a displacement that means nothing. The limits below were chosen on simulated frames; the concept page on doubt
+has their table.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from r2n2.geometry import Grid
+from r2n2.preprocessing import blur, blur_measured
+from r2n2.similarity import correlation
+from r2n2.transform import resample, warp
+
+__all__ = ["reasons_for_doubt"]
+
+_MOST_PIXELS_A_SIDE = {2: 192, 3: 96}
+# Standard deviations in NORMALISED units: noise is below the first, a piece of anatomy about as large as the second.
+_NOISE, _PIECE = 0.024, 0.08
+# Local variances count from this share of the image's variance on.
+_FLAT = 1e-3
+_CORRESPONDING = 0.5
+_CLASSES, _PIXELS_A_CLASS = 24, 100
+
+_MOST_ASTRAY = 0.05
+_LEAST_SIMILARITY = 0.85
+_REVERSED = -0.3
+_MOST_CONTRAST = 0.012
+_FARTHEST = 0.25
+_MOST_LEFT = 0.12
+
+
+def reasons_for_doubt(
+    fixed: Tensor, moving: Tensor, fixed_valid: Tensor, moving_valid: Tensor, displacement: Tensor, grid: Grid
+) -> tuple[str, ...]:
+    """Why a displacement is to be looked at before it is used, each reason the end of "because ..."; none where all looks well.
+
+    Parameters
+    ----------
+    fixed, moving, fixed_valid, moving_valid
+        (1, *grid.shape) float and bool.
+    displacement
+        (1, ndim, *grid.shape) NORMALISED, from the fixed into the moving frame.
+    grid
+        Lattice of all.
+    """
+    most = _MOST_PIXELS_A_SIDE[grid.ndim]
+    coarse = grid.resized(tuple(min(n, most) for n in grid.shape))
+
+    def smooth(image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        sigmas = _pixels(_NOISE, grid, 1.0)
+        measured = resample(valid[None].to(image.dtype), grid, coarse).image > 0.5
+        return resample(blur_measured(image[None], valid[None], sigmas), grid, coarse).image, measured
+
+    (a, a_valid), (b, b_valid) = smooth(fixed, fixed_valid), smooth(moving, moving_valid)
+    vectors = resample(displacement.to(a.dtype), grid, coarse).image
+    inside = warp(b, vectors, coarse).valid
+    warped, measured = warp(b, vectors, coarse, mask=b_valid)
+    both = measured & a_valid
+    found = []
+    if float(correlation(a, b, a_valid & b_valid)) < _REVERSED:
+        found.append("what is bright in the one is dark in the other")
+    after = float(correlation(a, warped, both))
+    if not after >= _LEAST_SIMILARITY:
+        found.append(f"the frames stay unlike (similarity {after:.2f} without noise)")
+    astray = _astray(a, warped, both, coarse)
+    if astray > _MOST_ASTRAY:
+        found.append(f"{100 * astray:.0f} % of what the frames show has no counterpart")
+    elif _another_contrast(a[both], warped[both]) > _MOST_CONTRAST:
+        found.append("the contrast between tissues changes")
+    farthest = float(vectors.norm(dim=1).max())
+    if farthest > _FARTHEST:
+        found.append(f"something moves by {50 * farthest:.0f} % of the frame's longer side, farther than is found reliably")
+    left = _left(a, inside & a_valid, a_valid)
+    if left > _MOST_LEFT:
+        found.append(f"{100 * left:.0f} % of what the reference shows has left the frame")
+    return tuple(found)
+
+
+def _pixels(width: float, grid: Grid, least: float) -> tuple[float, ...]:
+    """A width in NORMALISED units as pixels along each axis, at least so many where frames are small."""
+    return tuple(max(width * grid.unit_mm / s, least) for s in grid.spacing)
+
+
+def _astray(fixed: Tensor, warped: Tensor, valid: Tensor, grid: Grid) -> float:
+    """Share of the structure of either image whose surroundings do not correlate with those of the other."""
+    sigmas = _pixels(_PIECE, grid, 2.5)
+    weight = valid.to(fixed.dtype)
+    reached = blur(weight, sigmas).clamp_min(1e-6)
+
+    def local(values: Tensor) -> Tensor:
+        return blur(values * weight, sigmas) / reached
+
+    # Centred first, or the variances of bright images would be differences of large numbers.
+    a, b = (_standardised(image, valid) for image in (fixed, warped))
+    mean_a, mean_b = local(a), local(b)
+    variance_a, variance_b = ((local(v.square()) - m.square()).clamp_min(0) for v, m in ((a, mean_a), (b, mean_b)))
+    alike = (local(a * b) - mean_a * mean_b) / ((variance_a + _FLAT) * (variance_b + _FLAT)).sqrt()
+    structure = torch.maximum(variance_a, variance_b).clamp_max(1) * weight
+    return float((structure * (alike < _CORRESPONDING)).sum() / structure.sum().clamp_min(1e-6))
+
+
+def _standardised(image: Tensor, valid: Tensor) -> Tensor:
+    values = image[valid]
+    if not len(values):
+        return torch.zeros_like(image)
+    centred = image - values.mean()
+    return centred / values.std(correction=0).clamp_min(torch.finfo(image.dtype).tiny)
+
+
+def _another_contrast(a: Tensor, b: Tensor) -> float:
+    """By how much a curve explains more of the one intensity (N,) by the other than a straight line does."""
+    classes = min(_CLASSES, len(a) // _PIXELS_A_CLASS)
+    if classes < 4:
+        return 0.0
+    a, b = a.double(), b.double()
+    straight = float(torch.corrcoef(torch.stack((a, b)))[0, 1].square())
+    return max(_explained(a, b, classes), _explained(b, a, classes)) - straight
+
+
+def _explained(by: Tensor, values: Tensor, classes: int) -> float:
+    """Correlation ratio: share of the variance of ``values`` between classes of equally many pixels alike in ``by``."""
+    ranks = by.argsort().argsort()
+    member = (ranks * classes).div(len(by), rounding_mode="floor")
+    count = torch.bincount(member, minlength=classes).to(values)
+    mean = torch.zeros_like(count).index_add(0, member, values) / count
+    within = (values - mean[member]).square().mean()
+    return float(1 - within / values.var(correction=0).clamp_min(1e-30))
+
+
+def _left(fixed: Tensor, inside: Tensor, valid: Tensor) -> float:
+    """Share of the structure of the reference that the displacement looks for outside of the moving frame."""
+    axes = tuple(range(2, fixed.ndim))
+    slope = torch.cat(torch.gradient(fixed, dim=axes), 1).norm(dim=1, keepdim=True) * valid
+    return float((slope * ~inside).sum() / slope.sum().clamp_min(1e-30))

@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hnp
 
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.geometry import Grid
-from r2n2.io import read_series, write_series
+from r2n2.io import describe, read_series, write_series
 from r2n2.series import ImageSeries
 
 REAL_TYPES = ["?", "u1", "i1", "<u2", ">i2", "<i4", ">u4", "<i8", "<f2", "<f4", ">f4", "<f8"]
@@ -165,6 +165,7 @@ def test_npz_of_unknown_keys(tmp_path: Path) -> None:
         read_series(tmp_path / "a.npz")
     with pytest.raises(ArgumentError, match="--series 'other' is none of its arrays; choose one of pixels, more"):
         read_series(tmp_path / "a.npz", series="other")
+    assert describe(tmp_path / "a.npz", series="more")[0].frames == 6
     (series,) = read_series(tmp_path / "a.npz", series="more")
     assert (len(series), series.grid.spacing) == (6, (2.0, 0.5))
     np.savez(tmp_path / "b.npz", pixels=ramp((5, 9, 11)), labels=ramp((4,)))

@@ -70,7 +70,7 @@ def landmarks_to_layer(landmarks: LandmarkSet, series: ImageSeries) -> LayerData
     options = {
         "name": f"{series.name or 'series'} landmarks",
         "features": {"id": list(points.ids)},
-        "text": {"string": "{id}", "anchor": "upper_left", "color": "yellow", "size": 9},
+        "text": {"string": "{id}", "anchor": "upper_left", "color": "yellow", "size": 8},
         "size": 4,
         "face_color": "transparent",
         "border_color": "yellow",

@@ -42,12 +42,13 @@ class Place:
 
     @classmethod
     def of(cls, layer: Any, axes: tuple[str, ...]) -> Place:
-        """Of an Image layer whose axes have these names."""
+        """Of an Image layer whose axes have these names, the layer's own or those of ``axes_of``."""
         display: dict[str, Any] = {}
         if not layer.rgb:
             limits = tuple(float(limit) for limit in layer.contrast_limits)
             display = {"colormap": layer.colormap.name, "contrast_limits": limits, "gamma": layer.gamma}
         units = tuple(str(unit) for unit in layer.units)
+        axes = tuple("frame" if axis == "time" else axis for axis in axes)
         return cls(layer.name, axes, units, tuple(layer.scale.tolist()), tuple(layer.translate.tolist()), bool(layer.rgb), display)
 
     @property

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -248,7 +248,10 @@ def _read_source(registered: RegisteredSeries, source: Path | None) -> dict[str,
             "then open the result again"
         )
     selection: dict[str, Any] = {key: value for key, value in record.selection.items() if key != "keep_headers"}
-    return {input_sha256(series): series for series in read_series(path, **selection)}
+    found = read_series(path, **selection)
+    if selection:
+        found = tuple(replace(series, source={**series.source, "asked": selection}) for series in found)
+    return {input_sha256(series): series for series in found}
 
 
 def _its_series(registered: RegisteredSeries, everything: Mapping[str, ImageSeries]) -> ImageSeries:

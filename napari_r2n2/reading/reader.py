@@ -87,12 +87,16 @@ class _Opened:
     def add(self, found: Sequence[ImageSeries], name: str, **asked: Any) -> None:
         """Layers of what was read with the options ``asked``, which are needed to read it again."""
         from napari_r2n2.layers.from_series import name_layer, series_to_layers
+        from napari_r2n2.reading.dicom_window import window_of
 
         found = [replace(item, source={**item.source, "asked": asked}) for item in found] if asked else found
         layers = series_to_layers(found)
         for index, (_data, options, _kind) in enumerate(layers):
             position = found[index].source.get("slice_index", found[index].source.get("slice", index))
             name_layer(options, name if len(layers) == 1 else f"{name} slice {position}")
+            window = None if options["rgb"] else window_of(found[index])
+            if window is not None:
+                options["contrast_limits"] = window
         self.layers += layers
         self.warnings += dict.fromkeys(note for item in found for note in item.notes if "left out as damaged" in note)
         if all(len(item) == 1 for item in found):

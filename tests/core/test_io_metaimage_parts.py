@@ -40,6 +40,16 @@ def test_a_list_names_a_file_for_each_frame(tmp_path: Path, word: str) -> None:
         np.testing.assert_array_equal(series.frame(t)[0], FRAMES[t])
 
 
+def test_listed_frames_are_frames_in_time_and_told(tmp_path: Path) -> None:
+    names = one_file_a_frame(tmp_path, [f"f{k}.raw" for k in range(4)])
+    (tmp_path / "a.mhd").write_text(header("LIST") + "\n".join(names))
+    (series,) = read_series(tmp_path / "a.mhd")
+    assert len(series) == 4
+    np.testing.assert_array_equal(series.frame(3)[0], FRAMES[3])
+    assert any("taken as a frame in time; pass --axes ZYX" in note for note in series.notes)
+    assert [len(item) for item in read_series(tmp_path / "a.mhd", axes="ZYX")] == [1] * 4
+
+
 @pytest.mark.parametrize(("pattern", "names"), [("f%02d.raw 1 4 1", "f%02d.raw"), ("f %d.raw 1 4", "f %d.raw")])
 def test_a_pattern_counts_the_files(tmp_path: Path, pattern: str, names: str) -> None:
     one_file_a_frame(tmp_path, [names % k for k in range(1, 5)])

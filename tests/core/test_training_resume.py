@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -244,6 +245,20 @@ def test_a_validation_that_is_not_finite_spoils_nothing(tmp_path: Path, monkeypa
     assert done[0].best == {}
     assert done[1].best["update"] == 2
     assert (tmp_path / WEIGHTS_FILE).is_file()
+
+
+@pytest.mark.parametrize("killed_after", [1, 4])
+def test_a_killed_run_has_the_loss_curve_of_one_that_was_not(tmp_path: Path, killed_after: int) -> None:
+    """What a kill leaves is the folder as it is at some moment: here, when an update has just been saved, its lock included."""
+    settings = make.rich_config(7).model_copy(update={"save_minutes": 1e-9})
+    whole, copy = [], tmp_path / "copy"
+    for done in train(settings, tmp_path / "whole", Stock(), device="cpu"):
+        whole.append(done.step.loss)
+        if done.step.update == killed_after:
+            shutil.copytree(tmp_path / "whole", copy)
+    rest = [done.step.loss for done in train(settings, copy, Stock(), device="cpu", resume=True)]
+    assert rest == whole[killed_after:]
+    assert len(set(rest)) == len(rest)
 
 
 def test_a_run_killed_in_its_last_validation_is_finished_when_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from napari.settings import get_settings
 from napari.utils.notifications import notification_manager
 from qtpy.QtCore import QMimeData, QPointF, Qt, QTimer, QUrl
 from qtpy.QtGui import QDropEvent
-from qtpy.QtWidgets import QApplication, QDialog, QRadioButton
+from qtpy.QtWidgets import QApplication, QDialog, QInputDialog, QRadioButton
 
 from napari_r2n2.layers.place import METADATA_KEY
 from napari_r2n2.layers.to_series import layer_to_series
@@ -41,7 +41,9 @@ def remembered() -> Iterator[None]:
 def drop(viewer: Any, qtbot: Any) -> Callable[..., list[Any]]:
     """Drop files on the window, and answer napari's question for the reader where it asks; gives the layers."""
 
-    def dropped(*paths: Path, answer: str = "R2N2", modifiers: Any = Qt.KeyboardModifier.NoModifier) -> list[Any]:
+    def dropped(
+        *paths: Path, answer: str = "R2N2", meaning: str = "", modifiers: Any = Qt.KeyboardModifier.NoModifier
+    ) -> list[Any]:
         mime, done = QMimeData(), []
         mime.setUrls([QUrl.fromLocalFile(str(path)) for path in paths])
         event = QDropEvent(QPointF(5, 5), Qt.DropAction.CopyAction, mime, Qt.MouseButton.LeftButton, modifiers)
@@ -56,14 +58,19 @@ def drop(viewer: Any, qtbot: Any) -> Callable[..., list[Any]]:
 
         def choose() -> None:
             dialogs = [widget for widget in QApplication.topLevelWidgets() if isinstance(widget, QDialog) and widget.isVisible()]
-            if not dialogs:
-                if not done:
-                    QTimer.singleShot(20, choose)
-                return
-            for button in dialogs[0].findChildren(QRadioButton):
-                if button.text() == answer:
-                    button.click()
-            dialogs[0].accept()
+            if not done:
+                QTimer.singleShot(20, choose)
+            for dialog in dialogs[:1]:
+                if isinstance(dialog, QInputDialog):
+                    said = next((text for text in dialog.comboBoxItems() if meaning and text.startswith(meaning)), None)
+                    if said is None:
+                        dialog.reject()
+                        continue
+                    dialog.setTextValue(said)
+                for button in dialog.findChildren(QRadioButton):
+                    if button.text() == answer:
+                        button.click()
+                dialog.accept()
 
         QTimer.singleShot(0, release)
         qtbot.waitUntil(lambda: bool(done), timeout=20_000)
@@ -248,6 +255,21 @@ def test_one_dicom_file_stands_for_its_series_and_many_for_one(viewer: Any, drop
     assert layer.data.shape == (5, 5, 7)
 
 
+@pytest.mark.parametrize(
+    ("window", "limits"),
+    [(("40", "400"), (-160, 240)), ((["300", "40"], ["100", "9"]), (250, 350)), (("5", "0"), None), ((None, None), None)],
+)
+def test_a_dicom_series_is_shown_with_the_window_of_its_file(
+    viewer: Any, tmp_path: Path, window: tuple[Any, Any], limits: tuple[float, float] | None
+) -> None:
+    for k in range(3):
+        tags = {} if window[0] is None else {"WindowCenter": window[0], "WindowWidth": window[1]}
+        dicom_factory.save(dicom_factory.dataset_of(k, **tags), _made(tmp_path / "cine") / f"{k}.dcm")
+    (layer,) = viewer.open(tmp_path / "cine", plugin=PLUGIN)
+    low, high = np.percentile(np.asarray(layer.data), (0.5, 99.5))
+    assert tuple(layer.contrast_limits) == pytest.approx(limits or (low, high))
+
+
 def test_dicom_files_opened_as_a_stack_are_their_folder(viewer: Any, tmp_path: Path) -> None:
     files = dicom_factory.write_series(tmp_path / "cine", 4)
     (layer,) = viewer.open(files, stack=True, plugin=PLUGIN)
@@ -279,10 +301,52 @@ def test_in_a_script_a_damaged_file_is_an_error(viewer: Any, tmp_path: Path) -> 
 
 
 def test_options_of_the_command_line_are_called_so(drop: Callable[..., list[Any]], told: list[str], tmp_path: Path) -> None:
-    np.savez(tmp_path / "odd.npz", frames=np.zeros((2, 3, 4, 5, 6)))
+    np.savez(tmp_path / "odd.npz", frames=np.zeros((2, 2, 3, 4, 5, 6)))
     assert drop(tmp_path / "odd.npz") == []
-    assert "--axes" in told[0]
-    assert "command r2n2 in a terminal" in told[0]
+    assert told[0].startswith("Not opened, as what its axes mean is not known")
+    assert "odd.npz" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "meaning", "expected"),
+    [
+        ("a.npz", (3, 2, 8, 9), "time, slice, y, x", (2, 3, 8, 9)),
+        ("a.npz", (2, 3, 8, 9), "slice, time, y, x", (2, 3, 8, 9)),
+        ("a.mha", (4, 8, 9), "time, y, x", (4, 8, 9)),
+        ("a.nii.gz", (4, 8, 9), "time, y, x", (4, 8, 9)),
+    ],
+)
+def test_what_axes_mean_is_asked_in_the_window(
+    drop: Callable[..., list[Any]],
+    told: list[str],
+    tmp_path: Path,
+    name: str,
+    shape: tuple[int, ...],
+    meaning: str,
+    expected: tuple[int, ...],
+) -> None:
+    import SimpleITK
+
+    data = np.random.default_rng(0).integers(0, 900, shape).astype(np.int16)
+    file = tmp_path / name
+    np.savez(file, frames=data) if name.endswith("npz") else SimpleITK.WriteImage(SimpleITK.GetImageFromArray(data), str(file))
+    (layer,) = drop(file, meaning=meaning)
+    assert layer.data.shape == expected
+    turned = data.swapaxes(0, 1) if meaning.startswith("time, slice") else data
+    np.testing.assert_array_equal(np.asarray(layer.data), turned)
+    assert layer_to_series(layer)[0].source["asked"] == {
+        "axes": {"time, y, x": "TYX", "time, slice, y, x": "TZYX", "slice, time, y, x": "ZTYX"}[meaning]
+    }, "so that the result can be opened again"
+    assert not [text for text in told if "axes" in text]
+
+
+def test_a_message_begins_with_its_reason(drop: Callable[..., list[Any]], told: list[str], tmp_path: Path) -> None:
+    folder = _made(tmp_path / "a rather long name of a folder" / "and another one")
+    (folder / "broken.nii").write_bytes(b"\0" * 400)
+    drop(folder / "broken.nii")
+    assert str(tmp_path) not in told[0][:80]
+    assert told[0][0].isupper()
+    assert "broken.nii" in told[0]
 
 
 def test_single_images_are_shown_with_a_word_that_nothing_moves(

@@ -89,8 +89,10 @@ def test_the_ellipses_on_the_canvas_move_with_the_frame_and_the_step(viewer: Any
         layer.visible = False
     aligned.show(View.GAUSSIANS)
     aligned.go_to(key=LAST, step=6)
+    aligned.session.select(None)  # the selected one is bold
     last = _canvas(viewer, qtbot)
     aligned.go_to(step=2)
+    aligned.session.select(None)
     second = _canvas(viewer, qtbot)
     aligned.go_to(key=FrameKey(0, 1))
     other = _canvas(viewer, qtbot)

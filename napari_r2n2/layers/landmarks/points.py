@@ -143,7 +143,7 @@ def _stay_read_only(event: Any) -> None:
 
 
 def _text(colour: str) -> dict[str, Any]:
-    return {"string": "{id}", "anchor": "upper_left", "color": colour, "size": 10}
+    return {"string": "{id}", "anchor": "upper_left", "color": colour, "size": 8}
 
 
 def _ids(layer: Any) -> list[str] | None:

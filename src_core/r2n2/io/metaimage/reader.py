@@ -15,6 +15,7 @@ from r2n2.io.checks import check_times, wrapped_note
 from r2n2.io.metaimage.header import MetaImage, header_numbers, open_mha
 from r2n2.io.metaimage.sequence import is_sequence, sequence_notes, sequence_times
 from r2n2.io.placement import Placement, orthonormal
+from r2n2.io.stored_pixels import StackedArrays
 
 __all__ = ["read_mha"]
 
@@ -34,6 +35,8 @@ def read_mha(path: Path, axes: str | None, max_bytes: int) -> FileContent:
     letters = _without_channels(axes) + ("C" if image.components > 1 else "") if axes else _letters(path, image, tracked)
     letters = check_axes(path, letters, image.array.shape, given=bool(axes))
     times, notes = _times(path, image, letters, tracked)
+    if not axes and isinstance(image.array, StackedArrays) and letters.startswith("TYX"):
+        notes.append("each of the files that the header lists is taken as a frame in time; pass --axes ZYX if they are slices")
     if image.array.nbytes < 2**28 and (note := wrapped_note(float(image.array.min()), image.array.dtype)):
         notes.append(note)
     known = image.spacing is not None and image.header.get("r2n2spacingknown", "True") == "True"
@@ -71,6 +74,8 @@ def _letters(path: Path, image: MetaImage, tracked: bool) -> str:
     spatial = image.header.get("r2n2axes", "") or {2: "YX", 4: "TZYX"}.get(ndim, "") or ("TYX" if tracked and ndim == 3 else "")
     if not spatial and ndim == 3 and image.array.shape[0] == 1:
         spatial = "ZYX"
+    if not spatial and ndim == 3 and isinstance(image.array, StackedArrays):
+        spatial = "TYX"  # a folder of single frames is a series, and so is a header that lists them
     if spatial:
         return spatial + colour
     if ndim == 3:

@@ -74,7 +74,7 @@ CORE = [
     "tomli-w>=1.1",
 ]
 PLUGIN = ["napari>=0.9", "npe2>=0.8", "magicgui>=0.10", "psygnal>=0.11", "qtpy>=2.4", "superqt>=0.7"]
-TEST = ["pytest>=8", "hypothesis>=6.130", "ruff", "mypy", "build", "psutil"]
+TEST = ["pytest>=8", "opencv-python-headless>=4.11", "hypothesis>=6.130", "ruff", "mypy", "build", "psutil"]
 
 setup(
     name="napari-r2n2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_r2n2.models.kept_source import SOURCE_NAME, has_file, keep_source, kept_source
-from napari_r2n2.models.registration import FrameKey, Registration
+from napari_r2n2.models.registration import Registration
 
 if TYPE_CHECKING:
     from r2n2.results.reader import RegisteredSeries
@@ -115,31 +116,25 @@ def _write(registration: Registration, folder: Path, landmarks: Mapping[int, Lan
 
 def _export_one(registration: Registration, index: int, folder: Path, landmarks: LandmarkSet | None) -> Iterator[int]:
     """Yields the number of frames written."""
-    from r2n2.registration import FrameStatus, unregistered
-    from r2n2.report.page import render_report
-    from r2n2.results.writer import ResultWriter
+    from r2n2.results.manifest import RunFacts
+    from r2n2.workflow import save_to_folder
 
     series, config = registration.series[index], registration.config
     assert config is not None
-    writer = ResultWriter(
-        folder,
+    keys = [key for key in registration.results if key.slice_index == index]
+    work = save_to_folder(
         series,
+        {key.frame: registration.result(key) for key in sorted(keys)},
+        folder,
         config,
-        selection=_selection(series),
-        facts=registration.facts.get(index),
+        facts=registration.facts.get(index) or RunFacts.of(config),
         landmarks=_as_read(landmarks, series),
+        selection=_selection(series),
         overwrite=True,  # the images kept beside the result are there already
     )
-    with writer:
-        for frame in range(len(series)):
-            key = FrameKey(index, frame)
-            if key in registration.results:
-                writer.add(registration.result(key))
-            else:
-                message = f"frame {frame}: cancelled before it was reached; it is left as it is"
-                writer.add(unregistered(frame, series.grid, FrameStatus.FAILED, message))
-            yield frame + 1
-        writer.finish(render_report)
+    with contextlib.closing(work):
+        for progress in work:
+            yield round(progress.fraction * len(series))
 
 
 def _selection(series: ImageSeries) -> dict[str, Any]:

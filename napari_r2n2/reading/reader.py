@@ -108,21 +108,18 @@ class _Opened:
 
 def _open_asking(place: Path) -> _Opened:
     """What a path holds; in a window a person is asked what the axes of an array mean that does not say so."""
-    from r2n2.errors import ReadError
+    from r2n2.errors import AxesUnknownError, ReadError
 
     try:
         return _open(place)
-    except ReadError as error:
+    except AxesUnknownError as question:
         if not _in_window():
             raise
-        from napari_r2n2.widgets.axes_question import ask_axes, axes_in_question
+        from napari_r2n2.widgets.axes_question import ask_axes
 
-        shape = axes_in_question(str(error))
-        axes = None if shape is None else ask_axes(place, shape)
-        if shape is not None and axes is None:
-            raise ReadError(f"{place}: not opened, as what its axes mean is not known; open it again and say so") from error
+        axes = ask_axes(place, question)
         if axes is None:
-            raise
+            raise ReadError(f"{place}: not opened, as what its axes mean is not known; open it again and say so") from question
         return _open(place, axes=axes)
 
 

@@ -383,7 +383,7 @@ def test_copies_wait_to_be_moved_or_confirmed(
     settle(widget, qtbot)
     assert widget.errors.summary()["before", "n"] == "1"
     viewer.dims.set_point(0, 0.5)
-    press(widget.place.place)
+    assert widget.place.place.isChecked()
     assert widget.place.guide.text() == "Frame 1: click to move landmark 1"
     click(11, 11)
     settle(widget, qtbot)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def test_from_the_sample_to_a_measured_error(
     marks = viewer.window.dock_widgets["Landmarks (napari-r2n2)"]
     qtbot.wait(100)
     press(marks.place.new)
-    press(marks.place.place)
+    assert marks.place.place.isChecked()
     assert results.step == 0, "landmarks are placed in the frames as they came"
     scale = truth.scale[-2:]
     for frame in (reference, moving):
@@ -141,7 +142,8 @@ def test_the_window_writes_what_the_command_line_writes(
     align.files.export(tmp_path / "window")
     qtbot.waitUntil(lambda: align.job is None, timeout=120_000)
     press(align.files._command)
-    command = align._message.text().splitlines()[1].replace("RESULT", str(tmp_path / "terminal")).split()
+    command = shlex.split(align._message.text().splitlines()[1])
+    command[command.index("-o") + 1] = str(tmp_path / "terminal")
     done = CliRunner().invoke(app, command[1:])
     assert done.exit_code == 0, done.output
     for folder in ("window", "terminal"):

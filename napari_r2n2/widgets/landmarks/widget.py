@@ -39,7 +39,7 @@ class LandmarksWidget(Dock):
         self._keys = _Keys(model, self._do, self._go_on)
         self._build()
         self._hint = HintLayer(model.viewer, "predicted landmarks", colour="cyan", symbol="cross", anchor="lower_left")
-        self._live = self._was_drawing = False
+        self._live, self._was = False, ""
         self._timer = QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_PAUSE_MS)
@@ -148,32 +148,44 @@ class LandmarksWidget(Dock):
     def _show_state(self, _event: object = None) -> None:
         active = self._model.viewer.layers.selection.active
         shown_only = active is not None and active.metadata.get(METADATA_KEY, {}).get(HINT)
-        if self._drawing and active is not None and active is not self._model.layer and not shown_only:
+        if self._mode and active is not None and active is not self._model.layer and not shown_only:
             self._leave_mode(f"layer {active.name!r} was chosen")
+        elif self._was and not self._mode and self._warped:
+            # A layer that is hidden, as landmarks are on a warped frame, cannot stay in the mode.
+            self._leave_mode(self._step_wanted)
         self.place.show_state()
         self._show_frame_as_it_came()
-        self._was_drawing = self._drawing
+        self._was = self._mode
 
     @property
-    def _drawing(self) -> bool:
-        """Whether a click in the image places or moves landmarks."""
-        return self._model.layer is not None and str(self._model.layer.mode) in ("add", "select")
+    def _mode(self) -> str:
+        """What a click in the image does with landmarks: Place, Move, or nothing."""
+        layer = self._model.layer
+        return "" if layer is None else {"add": "Place", "select": "Move"}.get(str(layer.mode), "")
+
+    @property
+    def _warped(self) -> bool:
+        """Whether the frame is shown after some steps."""
+        return self._results.shown(View.ALIGNED) and self._results.step > 0
+
+    @property
+    def _step_wanted(self) -> str:
+        return f"step {self._results.step} is asked for, landmarks are placed at step 0, in frames as they came"
 
     def _leave_mode(self, why: str) -> None:
-        layer = self._model.layer
-        assert layer is not None
-        name = "Place" if str(layer.mode) == "add" else "Move"
-        self._was_drawing = False
-        layer.mode = "pan_zoom"
+        layer, name = self._model.layer, self._mode or self._was
+        self._was = ""
+        if layer is not None and self._mode:
+            layer.mode = "pan_zoom"
         self._say(f"{name} is off: {why}. Press it again to go on.")
 
     def _show_frame_as_it_came(self) -> None:
         """A landmark placed in the aligned image would measure nothing: while one places or moves them, step 0 is shown."""
-        if not self._drawing or not self._results.shown(View.ALIGNED) or self._results.step == 0:
+        if not self._mode or not self._warped:
             return
-        if self._was_drawing:
-            # The mode was on and a step is asked for: it is shown, and no click there can place anything.
-            self._leave_mode(f"step {self._results.step} is asked for, and landmarks are placed at step 0, in frames as they came")
+        if self._was:
+            # The mode was on and a step is asked for: that is shown, and no click there can place anything.
+            self._leave_mode(self._step_wanted)
         else:
             self._results.go_to(step=0)
             self._say("Step 0 is shown: landmarks are placed in the frames as they came, not in the aligned ones.")

@@ -18,10 +18,10 @@ PAGE = Path(__file__).parent / "reference" / "training-settings.md"
 
 _HEAD = """# Settings of training
 
-Every setting of `r2n2 train`, as it stands in a TOML file, with its value in the presets. An unknown name, a
-wrong type or a value out of range is an error that names the setting. `r2n2 train --preset general --write-config FILE` writes them
-all; what is left out of a file has the value of `paper-as-published`. An empty cell is a setting that is not given. What the settings are for is
-said in [Train on your own series](../how-to/train.md) and [The network](../concepts/network.md). This page is written by
+Every setting of `r2n2 train`, as it stands in a TOML file, with its value in the presets. An unknown name, a wrong type or a value
+out of range is an error that names the setting. `r2n2 train --preset general --write-config FILE` writes them all; what is left out
+of a file has the value of `paper-as-published`. An empty cell is a setting that is not given. What the settings are for is said in
+[Train on your own series](../how-to/train.md) and [The network](../concepts/network.md). This page is written by
 `docs/make_settings.py`.
 """
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from r2n2.config import Config, NetworkConfig
 from r2n2.simulation.engine import EngineConfig
@@ -114,7 +114,8 @@ class TrainingConfig(Config):
     """Name or file of the weights to begin with instead; of the same network but for working size and noise."""
     objective: ObjectiveConfig = ObjectiveConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
-    data: DataConfig = DataConfig()
+    # "stock" is its name in files and states of before.
+    data: DataConfig = Field(default=DataConfig(), validation_alias=AliasChoices("data", "stock"))
     stages: tuple[Stage, ...] = (Stage(updates=20000, working_size=256, steps=25),)
     """The curriculum, in order."""
     batch: int = Field(default=1, ge=1)
@@ -139,14 +140,6 @@ class TrainingConfig(Config):
     """Time between checkpoints."""
     minutes: float | None = Field(default=None, gt=0)
     """Stop after this time, counted anew when resumed; None for the stages alone."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _earlier_names(cls, values: Any) -> Any:
-        """Settings in files and states from before ``data`` had its name."""
-        if not isinstance(values, dict) or "data" in values:
-            return values
-        return {"data" if key == "stock" else key: value for key, value in values.items()}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -62,7 +62,7 @@ CORE = [
     "h5py>=3.12",
     "scipy>=1.14",
     "imagecodecs>=2025.8.2",
-    "imageio>=2.37",
+    "pillow>=11",
     "zarr>=3.0",
     "ngff-zarr>=0.20",
     "SimpleITK>=2.4",
@@ -74,7 +74,7 @@ CORE = [
     "tomli-w>=1.1",
 ]
 PLUGIN = ["napari>=0.9", "npe2>=0.8", "magicgui>=0.10", "psygnal>=0.11", "qtpy>=2.4", "superqt>=0.7"]
-TEST = ["pytest>=8", "hypothesis>=6.130", "ruff", "mypy", "build", "psutil"]
+TEST = ["pytest>=8", "opencv-python-headless>=4.11", "hypothesis>=6.130", "ruff", "mypy", "build", "psutil"]
 
 setup(
     name="napari-r2n2",

@@ -1,7 +1,7 @@
 """Train small networks with one switch turned at a time and print what each is worth on validation patients.
 
 usage: python benchmarks/ablation.py OUT [--minutes 3 | --updates 300] [--batch 4] [--seeds 1] [--variants all ...]
-           [--stock FILE_OR_FOLDER ...] [--markdown FILE] [--json FILE] [--figure FILE.png]
+           [--data FILE_OR_FOLDER ...] [--markdown FILE] [--json FILE] [--figure FILE.png]
 
 All variants see the same validation pairs, of patients that none is trained on; the patients of the benchmarks' test part are left
 out altogether. Runs are kept in OUT, one folder a variant and seed: an ablation that was stopped goes on, a finished run is read.
@@ -24,11 +24,11 @@ from held_out import VALIDATION_PATIENTS, data_folder
 
 from r2n2.config import NetworkConfig
 from r2n2.simulation.engine import PairEngine
-from r2n2.training.data.reading import Stock, load_stock, split
+from r2n2.training.data.reading import TrainingData, load_data, split
 from r2n2.training.loop import build_network
 from r2n2.training.presets import preset
 from r2n2.training.run import train
-from r2n2.training.settings import Stage, StockConfig, TrainingConfig
+from r2n2.training.settings import DataConfig, Stage, TrainingConfig
 from r2n2.training.validation import validate
 
 TEST_PATIENTS = ("SCD0000101", "SCD0000301", "SC-HF-I-01", "SC-HF-I-04")
@@ -49,7 +49,7 @@ def _no_least_squares(config: TrainingConfig) -> TrainingConfig:
 
 
 def _no_real_pairs(config: TrainingConfig) -> TrainingConfig:
-    return _changed(config, "stock", engine=config.stock.engine.model_copy(update={"real_share": 0.0}))
+    return _changed(config, "data", engine=config.data.engine.model_copy(update={"real_share": 0.0}))
 
 
 def _unsupervised(config: TrainingConfig) -> TrainingConfig:
@@ -107,14 +107,14 @@ def base_config(arguments: argparse.Namespace, seed: int) -> TrainingConfig:
             "batch": arguments.batch,
             "stages": (Stage(updates=updates, working_size=size, steps=arguments.steps),),
             "minutes": None if arguments.updates else arguments.minutes,
-            "stock": StockConfig(engine=general.stock.engine, held_out=tuple(arguments.held_out)),
+            "data": DataConfig(engine=general.data.engine, held_out=tuple(arguments.held_out)),
             "validate_minutes": 1e6,
             "save_minutes": 1.0,
         }
     )
 
 
-def run(variant: str, seed: int, arguments: argparse.Namespace, stock: Stock) -> Outcome:
+def run(variant: str, seed: int, arguments: argparse.Namespace, data: TrainingData) -> Outcome:
     """Train one variant, or read what it came to."""
     folder = arguments.out / f"{variant.replace(', ', '-').replace(' ', '-')}-{seed}"
     kept = folder / "outcome.json"
@@ -123,15 +123,13 @@ def run(variant: str, seed: int, arguments: argparse.Namespace, stock: Stock) ->
     # Checked anew: copies with other values are not.
     config = TrainingConfig.parse(VARIANTS[variant](base_config(arguments, seed)).model_dump())
     if variant == "untrained":
-        _, held = split(stock, held_out=config.stock.held_out, seed=config.seed)
-        batch = PairEngine(held.slices, [], config.stock.engine, seed=_VALIDATION_SEED).batch(
-            0, _VALIDATION_PAIRS, config.data_size
-        )
+        _, held = split(data, held_out=config.data.held_out, seed=config.seed)
+        batch = PairEngine(held.slices, [], config.data.engine, seed=_VALIDATION_SEED).batch(0, _VALIDATION_PAIRS, config.data_size)
         found = validate(build_network(config).eval(), batch, held.contoured[:_CONTOURED_PAIRS], steps=config.stages[-1].steps)
         outcome = Outcome(variant, seed, 0, 0.0, found.numbers())
     else:
         last, seconds = None, 0.0
-        for last in train(config, folder, stock, resume=True, device=arguments.device):
+        for last in train(config, folder, data, resume=True, device=arguments.device):
             seconds = last.seconds if last.validation is None else seconds  # without the time to validate
             if last.step.update % 25 == 0:
                 print(f"\r{variant}, seed {seed}: update {last.step.update}, {last.seconds / 60:.1f} min ", end="", flush=True)
@@ -204,12 +202,12 @@ def draw(outcomes: list[Outcome], path: Path) -> None:
         figure.savefig(path, dpi=300)
 
 
-def stock_of(arguments: argparse.Namespace) -> Stock:
+def data_of(arguments: argparse.Namespace) -> TrainingData:
     """What to train on: what was given, or the outlined cine pictures of the folder of real series."""
-    if arguments.stock:
-        return load_stock(arguments.stock, exclude_patients=TEST_PATIENTS)
+    if arguments.data:
+        return load_data(arguments.data, exclude_patients=TEST_PATIENTS)
     root = data_folder() / "sunnybrook-edes-png" / "Data" / "Train"
-    return load_stock([root / "Images"], masks=root / "Labels", phases=20, exclude_patients=TEST_PATIENTS, cache=arguments.out)
+    return load_data([root / "Images"], masks=root / "Labels", phases=20, exclude_patients=TEST_PATIENTS, cache=arguments.out)
 
 
 def main() -> None:
@@ -224,18 +222,18 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--variants", nargs="+", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
-    parser.add_argument("--stock", type=Path, nargs="+", default=None, help="folders of series or stock files to train on")
+    parser.add_argument("--data", type=Path, nargs="+", default=None, help="folders of series or data files to train on")
     parser.add_argument("--held-out", nargs="+", default=list(VALIDATION_PATIENTS), help="patients to validate on")
     for name in ("markdown", "json", "figure"):
         parser.add_argument(f"--{name}", type=Path, default=None, metavar="FILE")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     arguments.out.mkdir(parents=True, exist_ok=True)
-    stock = stock_of(arguments)
+    data = data_of(arguments)
     outcomes: list[Outcome] = []
     for seed in range(arguments.seeds):
         for variant in arguments.variants:
-            outcomes.append(run(variant, seed, arguments, stock))
+            outcomes.append(run(variant, seed, arguments, data))
             if arguments.markdown:
                 arguments.markdown.write_text(table(outcomes) + "\n", encoding="utf-8")
             if arguments.json:

@@ -48,14 +48,14 @@ class Measured:
     """Mean error with the first 0, 1, ... steps alone."""
 
 
-def config_of(method: str, weights: str, steps: int) -> RegistrationConfig:
-    network = {"weights": weights, "steps": steps, "refine": False, "stop_early": False, "device": "cpu", "precision": "float32"}
+def config_of(method: str, weights: str, steps: int, precision: str) -> RegistrationConfig:
+    network = {"weights": weights, "steps": steps, "refine": False, "stop_early": False, "device": "cpu", "precision": precision}
     return RegistrationConfig.parse({"method": method, **(network if method == "r2n2" else {})})
 
 
 def measure(breath: Breath, method: str, config: RegistrationConfig, observer_mm: float) -> tuple[Measured, list[Transform]]:
     """Register a breath and compare with the truth."""
-    pairs = breath.pairs()
+    pairs = breath.pairs
     registering = build_method(config)
     # Of the processor, not of the clock: what else runs on the machine does not count.
     began = time.process_time()
@@ -140,6 +140,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=25)
     parser.add_argument("--observer-mm", type=float, default=0.8, help="mean distance of a placed landmark from its place")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="float32")
     parser.add_argument("--small", action="store_true")
     parser.add_argument("--again", action="store_true", help="measure the network again: its weights are others")
     given = parser.parse_args()
@@ -152,7 +153,12 @@ def main() -> None:
     example: tuple[float, Breath, int, GaussianSequence] | None = None
     for person in people:
         breaths = breaths_of(
-            person, size=given.size, series_frames=given.series_frames, frames=given.frames, most_slices=given.slices
+            person,
+            size=given.size,
+            series_frames=given.series_frames,
+            frames=given.frames,
+            most_slices=given.slices,
+            kept=given.out,
         )
         for breath in breaths:
             for method in [given.method] if given.method else METHODS:
@@ -160,7 +166,9 @@ def main() -> None:
                 if file.is_file() and not (given.again and method == "r2n2"):
                     found.append(Measured(**json.loads(file.read_text())))
                     continue
-                measured, transforms = measure(breath, method, config_of(method, given.weights, given.steps), given.observer_mm)
+                measured, transforms = measure(
+                    breath, method, config_of(method, given.weights, given.steps, given.precision), given.observer_mm
+                )
                 file.write_text(json.dumps(asdict(measured)))
                 found.append(measured)
                 print(f"{breath.name} {method}: {np.mean(measured.before):.2f} -> {np.mean(measured.exact):.2f} mm", flush=True)
@@ -181,7 +189,7 @@ def main() -> None:
     draw_error_against_steps(given.out / "steps.png", [one.by_steps for one in found if one.by_steps], _spline_error(found))
     if example is not None:
         _, breath, index, sequence = example
-        draw_figure_7(given.out / "figure7.png", breath.pairs(), index, sequence)
+        draw_figure_7(given.out / "figure7.png", breath.pairs, index, sequence)
 
 
 def _spline_error(found: list[Measured]) -> float:

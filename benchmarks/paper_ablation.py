@@ -17,7 +17,7 @@ from paper_curve import errors, held_out
 
 from r2n2.network.checkpoint import load_network
 from r2n2.registration.recurrent import RecurrentMethod
-from r2n2.training.data.reading import load_stock
+from r2n2.training.data.reading import load_data
 from r2n2.training.presets import preset
 from r2n2.training.run import train
 from r2n2.training.settings import Stage, TrainingConfig
@@ -49,10 +49,10 @@ VARIANTS: dict[str, Callable[[TrainingConfig], TrainingConfig]] = {
 def recipe(stages: str, folders: list[Path], people: list[str]) -> TrainingConfig:
     parts = [tuple(map(int, part.split("x"))) for part in stages.split(",")]
     config = preset("paper")
-    stock = config.stock.model_copy(update={"folders": tuple(folders), "held_out": tuple(people), "thorax_seeds": (0, 0)})
+    data = config.data.model_copy(update={"folders": tuple(folders), "held_out": tuple(people), "thorax_seeds": (0, 0)})
     return config.model_copy(
         update={
-            "stock": stock,
+            "data": data,
             "network": config.network.model_copy(update={"working_size": SIZE, "keep_probability": 1.0}),
             "stages": tuple(Stage(updates=updates, working_size=SIZE, steps=steps) for updates, steps in parts),
             "validation_steps": 1,
@@ -74,7 +74,7 @@ def main() -> None:
     for name, change in VARIANTS.items():
         config = change(recipe(given.stages, given.data, given.people))
         folder = given.out / name.replace(" ", "-").replace("'", "").replace(":", "").replace(",", "")
-        for _ in train(config, folder, load_stock(given.data), resume=True, device="cpu"):
+        for _ in train(config, folder, load_data(given.data), resume=True, device="cpu"):
             pass
         state = load_state(folder)
         network = load_network(folder / "weights.safetensors").eval()

@@ -7,15 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from r2n2.geometry import Space
+from r2n2.geometry import Grid, Space
 from r2n2.registration import Pairs, automatic_reference
 from r2n2.series import LandmarkSet
-from r2n2.simulation import SimulatedSeries, thorax_series
+from r2n2.simulation import ThoraxConfig, thorax_series
 from r2n2.simulation.people import acquisition
 
 __all__ = ["PARTS", "Breath", "breaths_of", "observed"]
@@ -34,43 +35,30 @@ class Breath:
     ----------
     person, number
         Seed of the person, and which slice position, 0 at the back.
-    simulated
-        All frames, of which the truth is known.
     reference
         The frame nearest the mean.
     frames
         Numbers of the frames that are registered to it.
+    pairs
+        The frames of the breath, each with the reference.
+    landmarks
+        Exact places in the reference and in the frames, INDEX.
     """
 
     person: int
     number: int
-    simulated: SimulatedSeries
     reference: int
     frames: tuple[int, ...]
+    pairs: Pairs
+    landmarks: LandmarkSet
 
     @property
     def name(self) -> str:
         """Person and slice position."""
         return f"{self.person}-{self.number}"
 
-    @property
-    def landmarks(self) -> LandmarkSet:
-        """Exact places in the reference and in the frames, INDEX."""
-        every = self.simulated.landmarks
-        wanted = np.isin(every.frames, (self.reference, *self.frames))
-        ids = tuple(name for name, one in zip(every.ids, wanted, strict=True) if one)
-        return LandmarkSet(ids, every.frames[wanted], every.points[wanted], Space.INDEX)
 
-    def pairs(self) -> Pairs:
-        """The frames of the breath, each with the reference."""
-        series = self.simulated.series
-        images = {k: torch.from_numpy(series.frame(k).astype(np.float32)) for k in (self.reference, *self.frames)}
-        moving = torch.stack([images[k] for k in self.frames])
-        valid = torch.ones_like(moving, dtype=torch.bool)
-        return Pairs(images[self.reference].expand_as(moving), moving, valid, valid, series.grid)
-
-
-def breaths_of(person: int, *, size: int, series_frames: int, frames: int, most_slices: int) -> Iterator[Breath]:
+def breaths_of(person: int, *, size: int, series_frames: int, frames: int, most_slices: int, kept: Path) -> Iterator[Breath]:
     """One breath a slice position.
 
     Parameters
@@ -85,14 +73,47 @@ def breaths_of(person: int, *, size: int, series_frames: int, frames: int, most_
         Frames of the breath that are registered, evenly, of the 20 beside the reference.
     most_slices
         Slice positions used, evenly from the back to the front.
+    kept
+        Folder in which what was simulated is kept, and found again by all of the above.
     """
     whole = acquisition(person, frames=series_frames, size=size)
     for number in evenly(len(whole), most_slices):
-        simulated = thorax_series(whole[number])
-        reference = automatic_reference(simulated.series)
-        first = min(max(reference - BREATH_FRAMES // 2, 0), series_frames - BREATH_FRAMES)
-        breath = [k for k in range(first, first + BREATH_FRAMES) if k != reference]
-        yield Breath(person, number, simulated, reference, tuple(breath[k] for k in evenly(len(breath), frames)))
+        file = kept / f"breath-{person}-{number}-{size}-{series_frames}-{frames}.npz"
+        if not file.is_file():
+            _simulate(file, whole[number], frames)
+        yield _read(file, person, number)
+
+
+def _simulate(file: Path, config: ThoraxConfig, count: int) -> None:
+    simulated = thorax_series(config)
+    series, marks = simulated.series, simulated.landmarks
+    reference = automatic_reference(series)
+    first = min(max(reference - BREATH_FRAMES // 2, 0), config.frames - BREATH_FRAMES)
+    breath = [k for k in range(first, first + BREATH_FRAMES) if k != reference]
+    frames = [breath[k] for k in evenly(len(breath), count)]
+    numbers = [reference, *frames]
+    np.savez(
+        file,
+        numbers=numbers,
+        images=np.stack([series.frame(k) for k in numbers]),
+        spacing=series.grid.spacing,
+        ids=marks.in_frame(reference).ids,
+        points=np.stack([marks.in_frame(k).points for k in numbers]),
+    )
+
+
+def _read(file: Path, person: int, number: int) -> Breath:
+    with np.load(file) as held:
+        numbers, ids = [int(k) for k in held["numbers"]], [str(name) for name in held["ids"]]
+        images = torch.from_numpy(held["images"].astype(np.float32))
+        grid = Grid(tuple(images.shape[2:]), tuple(float(step) for step in held["spacing"]))
+        points = held["points"].reshape(-1, 2)
+    moving = images[1:]
+    valid = torch.ones_like(moving, dtype=torch.bool)
+    marks = LandmarkSet(tuple(ids) * len(numbers), np.repeat(numbers, len(ids)), points, Space.INDEX)
+    return Breath(
+        person, number, numbers[0], tuple(numbers[1:]), Pairs(images[:1].expand_as(moving), moving, valid, valid, grid), marks
+    )
 
 
 def evenly(count: int, most: int) -> list[int]:

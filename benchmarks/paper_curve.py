@@ -24,7 +24,7 @@ from r2n2.network.checkpoint import load_network, read_manifest
 from r2n2.preprocessing import to_square
 from r2n2.registration import BSplineMethod, FitMethod, Method, Pairs
 from r2n2.registration.recurrent import RecurrentMethod
-from r2n2.training.data.file import read_stock
+from r2n2.training.data.file import read_data_file
 from r2n2.transform import resample
 
 BATCH = 8
@@ -33,7 +33,7 @@ STEPS = 25
 
 def held_out(files: list[Path], people: list[str], size: int) -> tuple[Pairs, Tensor, float]:
     """Pairs, their true displacement (B, 2, n, n) NORMALISED, and mm of one NORMALISED unit."""
-    items = [pair for file in files for pair in read_stock(file).pairs if pair.patient in people]
+    items = [pair for file in files for pair in read_data_file(file).pairs if pair.patient in people]
     grid = Grid(tuple(items[0].fixed.shape[1:]), items[0].spacing)
     valid = torch.ones(len(items), 1, *grid.shape, dtype=torch.bool)
     fixed, moving = (

@@ -1,4 +1,4 @@
-"""Write docs/reference/training-settings.md: every setting of training with its values in both presets.
+"""Write docs/reference/training-settings.md: every setting of training with its values in the presets.
 
 usage: python docs/make_settings.py
 """
@@ -12,16 +12,16 @@ from typing import Any
 from r2n2.config import Config, NetworkConfig
 from r2n2.simulation import AppearanceConfig, EngineConfig, MotionConfig
 from r2n2.training.presets import PRESETS
-from r2n2.training.settings import ObjectiveConfig, OptimiserConfig, Stage, StockConfig, TrainingConfig
+from r2n2.training.settings import DataConfig, ObjectiveConfig, OptimiserConfig, Stage, TrainingConfig
 
 PAGE = Path(__file__).parent / "reference" / "training-settings.md"
 
 _HEAD = """# Settings of training
 
-Every setting of `r2n2 train`, as it stands in a TOML file, with its value in the presets `paper` and `general`. An unknown name, a
-wrong type or a value out of range is an error that names the setting. `r2n2 train --preset general --write-config FILE` writes them
-all; what is left out of a file has the value of `paper`. An empty cell is a setting that is not given. What the settings are for is
-said in [Train on your own series](../how-to/train.md) and [The network](../concepts/network.md). This page is written by
+Every setting of `r2n2 train`, as it stands in a TOML file, with its value in the presets. An unknown name, a wrong type or a value
+out of range is an error that names the setting. `r2n2 train --preset general --write-config FILE` writes them all; what is left out
+of a file has the value of `paper-as-published`. An empty cell is a setting that is not given. What the settings are for is said in
+[Train on your own series](../how-to/train.md) and [The network](../concepts/network.md). This page is written by
 `docs/make_settings.py`.
 """
 
@@ -30,10 +30,10 @@ _TABLES: tuple[tuple[str, type[Config], str], ...] = (
     ("network", NetworkConfig, "`[network]`"),
     ("objective", ObjectiveConfig, "`[objective]`"),
     ("optimiser", OptimiserConfig, "`[optimiser]`"),
-    ("stock", StockConfig, "`[stock]`"),
-    ("stock.engine", EngineConfig, "`[stock.engine]`"),
-    ("stock.engine.motion", MotionConfig, "`[stock.engine.motion]`"),
-    ("stock.engine.appearance", AppearanceConfig, "`[stock.engine.appearance]`"),
+    ("data", DataConfig, "`[data]`"),
+    ("data.engine", EngineConfig, "`[data.engine]`"),
+    ("data.engine.motion", MotionConfig, "`[data.engine.motion]`"),
+    ("data.engine.appearance", AppearanceConfig, "`[data.engine.appearance]`"),
     ("stages", Stage, "`[[stages]]`"),
 )
 

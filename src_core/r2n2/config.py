@@ -62,12 +62,12 @@ class Config(BaseModel):
         ArgumentError
             If the file is no TOML, cannot be read or a value is wrong.
         ReadError
-            If it is nested so deeply that no settings are.
+            If its values are nested deeper than any settings.
         """
         try:
             values = tomllib.loads(path.read_text(encoding="utf-8"))
         except RecursionError:
-            raise ReadError(f"{path}: nested far deeper than any settings; give a TOML file of settings") from None
+            raise ReadError(f"{path}: its values are nested deeper than any settings; correct it and try again") from None
         except OSError as error:
             raise ArgumentError(f"{path}: cannot be read ({error.strerror}); give a TOML file of settings") from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

@@ -18,9 +18,9 @@ from r2n2.errors import ArgumentError, R2N2Error, ReadError
 from r2n2.registration import FrameResult, FrameStatus, register_series, resolve_batch_size, resolve_device, unregistered
 from r2n2.report.page import render_report
 from r2n2.results.acquisition import finish_acquisition, is_finished, slice_names
-from r2n2.results.manifest import RunFacts, input_sha256, run_sha256
+from r2n2.results.manifest import RunFacts, input_sha256, landmarks_sha256, run_sha256
 from r2n2.results.reader import RegisteredSeries, read_result
-from r2n2.results.writer import ResultWriter, check_folder, check_space, is_same_run, landmarks_sha256
+from r2n2.results.writer import ResultWriter, check_folder, check_space, is_same_run
 from r2n2.series import ImageSeries, LandmarkSet
 
 __all__ = [

@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from r2n2.io import read_landmarks, read_series, write_landmarks, write_series
 from r2n2.network import shipped_weights
 from r2n2.network.checkpoint import read_manifest, save_network
 from r2n2.network.r2n2 import R2N2
+from r2n2.registration.results import FrameStatus
 from r2n2.results.reader import read_result
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import map_points
@@ -61,6 +63,22 @@ def test_register_writes_a_result_and_prints_one_table(movie, marks, tmp_path, c
     assert registered.manifest.settings.reference == 1
     assert registered.manifest.landmarks_sha256
     assert [float(row["tre_mm"] or 0) for row in table(tmp_path / "out" / "metrics.csv")] == pytest.approx([0, 0, 0, 0], abs=1e-4)
+
+
+def test_doubtful_frames_are_named_at_the_end_and_the_exit_code_stays(movie, tmp_path, capsys, monkeypatch) -> None:
+    def doubting(*given, **options):
+        for progress in fake_register(*given, **options):
+            changed = (
+                replace(r, status=FrameStatus.DOUBTFUL, message="why") if r.frame in (1, 3) else r for r in progress.finished
+            )
+            yield replace(progress, finished=tuple(changed))
+
+    monkeypatch.setattr("r2n2.workflow.register_series", doubting)
+    assert run("register", movie, "-o", tmp_path / "out") == 0
+    shown = capsys.readouterr().out
+    assert "doubtful frames, to be looked at before use: 1, 3" in shown
+    assert "2 of 4 frames ok" in shown
+    assert read_result(tmp_path / "out").manifest.status_counts == {"reference": 1, "doubtful": 2, "ok": 1}
 
 
 def test_quiet_leaves_standard_error_empty(movie, tmp_path, capsys) -> None:

@@ -172,7 +172,7 @@ def test_a_wrong_value_is_named_with_its_file(tmp_path: Path) -> None:
 def test_what_is_nested_without_end_is_named(tmp_path: Path) -> None:
     file = tmp_path / "deep.toml"
     file.write_text("a=" + "[" * 50_000 + "]" * 50_000)
-    with pytest.raises(ReadError, match=r"deep\.toml: nested far deeper"):
+    with pytest.raises(ReadError, match=r"deep\.toml: its values are nested deeper"):
         RegistrationConfig.from_toml(file)
     with pytest.raises(ArgumentError, match="cannot be read"):
         RegistrationConfig.from_toml(tmp_path)

@@ -47,7 +47,7 @@ def test_single_file_stands_for_its_slice_position(tmp_path):
     assert len(series) == 3
 
 
-def test_row07_two_slices_of_twenty_phases_share_a_series_uid(tmp_path):
+def test_two_slices_of_twenty_phases_share_a_series_uid(tmp_path):
     for position in range(2):
         for phase in range(20):
             number = 20 * position + phase
@@ -77,14 +77,14 @@ def test_row07_two_slices_of_twenty_phases_share_a_series_uid(tmp_path):
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_row07_frames_that_differ_are_never_stacked(tmp_path, change):
+def test_frames_that_differ_are_never_stacked(tmp_path, change):
     make.write_series(tmp_path / "a", 3)
     for k in range(3):
         make.save(make.dataset_of(k + 3, **change), tmp_path / f"b{k}.dcm")
     assert [len(series) for series in read_dicom(tmp_path)] == [3, 3]
 
 
-def test_row07_series_is_picked_by_part_of_its_uid(tmp_path):
+def test_series_is_picked_by_part_of_its_uid(tmp_path):
     make.write_series(tmp_path / "a", 2)
     make.write_series(tmp_path / "b", 3, SeriesInstanceUID="1.2.826.0.1.3680043.8.498.1.200")
     assert len(read_dicom(tmp_path, series=".200")[0]) == 3
@@ -109,7 +109,7 @@ def test_rounding_of_positions_does_not_split_a_slice(tmp_path):
         (("TriggerTime", "AcquisitionTime", "ContentTime"), "InstanceNumber", None),
     ],
 )
-def test_row09_each_time_tag_blanked_in_turn_with_shuffled_names(tmp_path, blank, expected, times):
+def test_each_time_tag_blanked_in_turn_with_shuffled_names(tmp_path, blank, expected, times):
     for k in range(4):
         make.save(make.dataset_of(k, **dict.fromkeys(blank)), tmp_path / f"{(3 * k + 1) % 4}.dcm")
     (series,) = read_dicom(tmp_path)
@@ -119,12 +119,12 @@ def test_row09_each_time_tag_blanked_in_turn_with_shuffled_names(tmp_path, blank
     assert any(note.startswith(f"frames are in the order of {expected}") for note in series.notes)
 
 
-def test_row09_a_tag_that_two_frames_share_is_not_used(tmp_path):
+def test_a_tag_that_two_frames_share_is_not_used(tmp_path):
     make.write_series(tmp_path, 3, TriggerTime="0")
     assert read_dicom(tmp_path)[0].source["time_tag"] == "AcquisitionTime"
 
 
-def test_row09_temporal_position_has_times_only_with_a_resolution(tmp_path):
+def test_temporal_position_has_times_only_with_a_resolution(tmp_path):
     nothing = dict.fromkeys(("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber"))
     for k in range(3):
         make.save(make.dataset_of(k, **nothing, **{"TemporalPositionIdentifier": 3 - k}), tmp_path / f"{k}.dcm")
@@ -137,7 +137,7 @@ def test_row09_temporal_position_has_times_only_with_a_resolution(tmp_path):
     assert_allclose(read_dicom(tmp_path)[0].times_s, (0, 0.25, 0.5))
 
 
-def test_row09_nothing_that_orders_is_an_error(tmp_path):
+def test_nothing_that_orders_is_an_error(tmp_path):
     nothing = ("TriggerTime", "AcquisitionTime", "ContentTime", "InstanceNumber", "TemporalPositionIdentifier")
     make.write_series(tmp_path, 3, **dict.fromkeys(nothing))
     assert list_dicom(tmp_path).groups[0].problems
@@ -145,14 +145,14 @@ def test_row09_nothing_that_orders_is_an_error(tmp_path):
         read_dicom(tmp_path)
 
 
-def test_row09_dates_carry_acquisitions_over_midnight(tmp_path):
+def test_dates_carry_acquisitions_over_midnight(tmp_path):
     for k, (date, time) in enumerate([("20200131", "235959.5"), ("20200201", "000000.25")]):
         make.save(make.dataset_of(k, TriggerTime=None, AcquisitionDate=date, AcquisitionTime=time), tmp_path / f"{1 - k}.dcm")
     (series,) = read_dicom(tmp_path)
     assert series.times_s == (0, 0.75)
 
 
-def test_row08_missing_instance_keeps_real_times_and_is_named(tmp_path):
+def test_missing_instance_keeps_real_times_and_is_named(tmp_path):
     make.write_series(tmp_path, 10)
     (tmp_path / "06.dcm").unlink()
     (series,) = read_dicom(tmp_path)
@@ -162,7 +162,7 @@ def test_row08_missing_instance_keeps_real_times_and_is_named(tmp_path):
     assert any("time is not regular: 0.08 s between frames 5 and 6" in note for note in series.notes)
 
 
-def test_row08_copy_of_an_instance_is_dropped_with_a_note(tmp_path):
+def test_copy_of_an_instance_is_dropped_with_a_note(tmp_path):
     make.write_series(tmp_path, 5)
     (tmp_path / "copy.dcm").write_bytes((tmp_path / "02.dcm").read_bytes())
     (series,) = read_dicom(tmp_path)
@@ -170,14 +170,14 @@ def test_row08_copy_of_an_instance_is_dropped_with_a_note(tmp_path):
     assert any("copy.dcm was left out: the same SOPInstanceUID" in note for note in series.notes)
 
 
-def test_row08_different_frames_that_share_a_sop_uid_are_all_kept(tmp_path):
+def test_different_frames_that_share_a_sop_uid_are_all_kept(tmp_path):
     make.write_series(tmp_path, 4, SOPInstanceUID="1.2.3.4")
     (series,) = read_dicom(tmp_path)
     assert len(series) == 4
     assert any("both were kept" in note for note in series.notes)
 
 
-def test_row08_a_slice_position_shorter_than_the_others_is_noted(tmp_path):
+def test_a_slice_position_shorter_than_the_others_is_noted(tmp_path):
     for position in range(3):
         place = [0.0, 0.0, 9.0 * position]
         make.write_series(tmp_path / str(position), 3 if position == 1 else 4, ImagePositionPatient=place, SOPInstanceUID=None)
@@ -186,7 +186,7 @@ def test_row08_a_slice_position_shorter_than_the_others_is_noted(tmp_path):
 
 
 @pytest.mark.parametrize("measures", [True, False])
-def test_row10_enhanced_multiframe_with_and_without_pixel_measures(tmp_path, measures):
+def test_enhanced_multiframe_with_and_without_pixel_measures(tmp_path, measures):
     path = make.save(make.enhanced(2, 3, measures=measures), tmp_path / "enhanced.dcm")
     assert [group.frames for group in list_dicom(path).groups] == [3, 3]
     first, second = read_dicom(path)
@@ -202,7 +202,7 @@ def test_row10_enhanced_multiframe_with_and_without_pixel_measures(tmp_path, mea
     assert_allclose(np.subtract(second.patient_grid.origin, first.patient_grid.origin), (5.4, 0, -7.2))
 
 
-def test_row10_multiframe_cine_takes_its_times_from_frame_time(tmp_path):
+def test_multiframe_cine_takes_its_times_from_frame_time(tmp_path):
     path = make.save(make.ultrasound(4), tmp_path / "us.dcm")
     (series,) = read_dicom(path)
     assert series.frames.shape == (4, 3, 5, 7)
@@ -213,12 +213,12 @@ def test_row10_multiframe_cine_takes_its_times_from_frame_time(tmp_path):
     assert any("burnt-in text" in note for note in series.notes)
 
 
-def test_row10_frame_time_vector_holds_the_steps_before_each_frame(tmp_path):
+def test_frame_time_vector_holds_the_steps_before_each_frame(tmp_path):
     path = make.save(make.ultrasound(4, FrameTimeVector=["5", "10", "30", "20"]), tmp_path / "us.dcm")
     assert_allclose(read_dicom(path)[0].times_s, (0, 0.01, 0.04, 0.06))
 
 
-def test_row12_slopes_one_and_two_give_equal_real_values(tmp_path):
+def test_slopes_one_and_two_give_equal_real_values(tmp_path):
     real = make.pixels_of(0) * 2
     make.save(make.dataset_of(0, real, RescaleSlope="1", RescaleIntercept="-10"), tmp_path / "a.dcm")
     make.save(make.dataset_of(1, real // 2, RescaleSlope="2", RescaleIntercept="-10"), tmp_path / "b.dcm")
@@ -229,7 +229,7 @@ def test_row12_slopes_one_and_two_give_equal_real_values(tmp_path):
     assert series.source["rescale"] == [[1.0, -10.0], [2.0, -10.0]]
 
 
-def test_row12_fractional_slope_gives_float_and_large_integers_fit(tmp_path):
+def test_fractional_slope_gives_float_and_large_integers_fit(tmp_path):
     make.write_series(tmp_path / "a", 2, RescaleSlope="0.5", RescaleIntercept="0")
     (series,) = read_dicom(tmp_path / "a")
     assert series.dtype == np.float32
@@ -241,7 +241,7 @@ def test_row12_fractional_slope_gives_float_and_large_integers_fit(tmp_path):
 
 
 @pytest.mark.parametrize(("dtype", "bits"), [(np.uint16, 12), (np.uint8, 8), (np.int16, 16)])
-def test_row12_monochrome1_is_inverted_in_the_range_of_its_bits(tmp_path, dtype, bits):
+def test_monochrome1_is_inverted_in_the_range_of_its_bits(tmp_path, dtype, bits):
     pixels = make.pixels_of(0, dtype=dtype)
     values = {"PhotometricInterpretation": "MONOCHROME1", "BitsStored": bits, "HighBit": bits - 1}
     make.save(make.dataset_of(0, pixels, **values), tmp_path / "a.dcm")
@@ -253,18 +253,18 @@ def test_row12_monochrome1_is_inverted_in_the_range_of_its_bits(tmp_path, dtype,
     assert any("MONOCHROME1" in note for note in series.notes)
 
 
-def test_row12_signed_values_stay_negative(tmp_path):
+def test_signed_values_stay_negative(tmp_path):
     make.save(make.dataset_of(0, make.pixels_of(0) - 20), tmp_path / "a.dcm")
     assert read_dicom(tmp_path)[0].frames.min() == -20
 
 
-def test_row12_slope_zero_is_damage(tmp_path):
+def test_slope_zero_is_damage(tmp_path):
     make.write_series(tmp_path, 2, RescaleSlope="0", RescaleIntercept="0")
     with pytest.raises(ReadError, match="RescaleSlope is 0"):
         read_dicom(tmp_path)
 
 
-def test_row13_pixel_spacing_is_row_distance_first(tmp_path):
+def test_pixel_spacing_is_row_distance_first(tmp_path):
     make.write_series(tmp_path, 2)
     (series,) = read_dicom(tmp_path)
     assert series.grid.shape == (5, 7)
@@ -273,7 +273,7 @@ def test_row13_pixel_spacing_is_row_distance_first(tmp_path):
 
 
 @pytest.mark.parametrize("spacing", [[0, 2.5], [-1.2, 2.5], ["nan", 2.5], [1.2]])
-def test_row13_useless_spacing_asks_for_the_option(tmp_path, spacing):
+def test_useless_spacing_asks_for_the_option(tmp_path, spacing):
     for k in range(2):
         make.save(make.with_text(make.dataset_of(k), "PixelSpacing", "DS", spacing), tmp_path / f"{k}.dcm")
     assert "--spacing" in list_dicom(tmp_path).groups[0].problems[0]

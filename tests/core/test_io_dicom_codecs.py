@@ -146,3 +146,12 @@ def test_segmented_palettes_are_looked_up(tmp_path):
     assert series.channels == 3
     assert series.frames[0, 1, 0, 0] == 1
     assert abs(int(series.frames[0, 2, 4, 6]) - 64500 * 34 / 255) < 10
+
+
+def test_colours_are_converted_once(tmp_path):
+    ramp = np.linspace(20, 230, 48).astype(np.uint8)
+    colour = np.stack(np.broadcast_arrays(ramp[:, None], ramp[None, ::-1], np.uint8(90)), axis=-1)
+    stream = imagecodecs.jpeg8_encode(colour, level=98, colorspace="RGB", outcolorspace="YCBCR")
+    path = make.save(_compressed(colour, stream, JPEGExtended12Bit, PhotometricInterpretation="YBR_FULL"), tmp_path / "a.dcm")
+    (series,) = read_dicom(path)
+    assert np.abs(np.moveaxis(series.frames[0], 0, -1).astype(int) - colour).max() < 16

@@ -330,3 +330,10 @@ def test_register_records_that_contrasts_were_joined(tmp_path, capsys):
     assert record.selection == {"contrast_series": True}
     (again,) = read_series(record.path, **record.selection)
     assert input_sha256(again) == record.sha256
+
+
+def test_free_texts_are_compared_and_never_shown(tmp_path):
+    _write_two(tmp_path, {"SequenceName": "CANARY one"}, {"SequenceName": "CANARY two"})
+    listing, found = list_dicom(tmp_path), read_dicom(tmp_path)
+    assert [group.label for group in listing.groups] == ["SequenceName no. 1", "SequenceName no. 2"]
+    assert "CANARY" not in repr([listing, found])

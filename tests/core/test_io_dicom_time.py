@@ -51,6 +51,13 @@ def test_acquisition_date_and_time_in_one_element(tmp_path):
     assert_allclose(series.times_s, (0, 0.1, 0.2, 3, 3.1, 3.2))
 
 
+def test_without_numbers_a_delay_is_held_against_the_clock(tmp_path):
+    seconds = (0, 1, 2, 9, 10, 31)
+    numbers = {"InstanceNumber": None, "TemporalPositionIdentifier": None, "ContentTime": None}
+    _write(tmp_path, TriggerTime=lambda k: str(DELAYS[k]), AcquisitionTime=lambda k: f"1005{seconds[k]:02d}", **numbers)
+    assert _order(tmp_path)[:2] == ("AcquisitionTime", list(range(6)))
+
+
 def test_a_sawtooth_of_delays_is_no_time(tmp_path):
     delays = [35, 85, 135, 41, 92, 143]
     _write(tmp_path, TriggerTime=lambda k: str(delays[k]), AcquisitionTime=None, ContentTime=None)
@@ -171,3 +178,9 @@ def test_single_frames_that_are_no_series_say_so_once(tmp_path, values, reason, 
     assert said.count("nothing to register") == 1
     assert "3 series of one frame each were not joined" in said
     assert reason in said
+
+
+def test_times_beyond_all_measure_are_no_reason_to_fail(tmp_path):
+    values = ("0", "1e-300", "2e-300", "3e-300", "1e300", "2e300")
+    _write(tmp_path, TriggerTime=lambda k: values[k])
+    assert _order(tmp_path)[1] == list(range(6))

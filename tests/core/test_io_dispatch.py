@@ -123,7 +123,7 @@ def test_content_wins_over_the_suffix(tmp_path: Path) -> None:
     assert detect_format(tmp_path / "a.tif") == "npy"
 
 
-def test_row28_archives_are_not_opened(tmp_path: Path) -> None:
+def test_archives_are_not_opened(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("../canary", "x")
     with tarfile.open(tmp_path / "a.tar.gz", "w:gz") as tar:
@@ -135,7 +135,7 @@ def test_row28_archives_are_not_opened(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_row14_random_bytes_are_an_error_never_a_crash(tmp_path: Path, name: str) -> None:
+def test_random_bytes_are_an_error_never_a_crash(tmp_path: Path, name: str) -> None:
     if name in ("stack", "a.zarr"):
         pytest.skip("a folder")
     WRITERS[name][1](tmp_path / name)
@@ -151,7 +151,7 @@ def test_row14_random_bytes_are_an_error_never_a_crash(tmp_path: Path, name: str
             assert name in str(error) or "spacing" in str(error)  # noqa: PT017 - readable or a clear error
 
 
-def test_row43_a_series_larger_than_the_memory_is_read_by_frame(tmp_path: Path) -> None:
+def test_a_series_larger_than_the_memory_is_read_by_frame(tmp_path: Path) -> None:
     if sys.platform == "win32":
         pytest.skip("no RLIMIT_AS there")
     shape = (1024, 2048, 2048)  # 4 GiB, sparse on disk
@@ -172,7 +172,7 @@ assert series.frame(1023).shape == (1, 2048, 2048)
 
 
 @pytest.mark.parametrize("kind", ["mha", "npy", "npz", "tiff", "imagej", "ome-tiff", "ome-zarr", "nifti"])
-def test_row43_writing_holds_one_frame(tmp_path: Path, kind: str) -> None:
+def test_writing_holds_one_frame(tmp_path: Path, kind: str) -> None:
     frame = np.zeros((1, 1024, 1024), np.uint16)
 
     class Frames:
@@ -199,20 +199,20 @@ def test_row43_writing_holds_one_frame(tmp_path: Path, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["é 数据 a b.npy", "x" * 240 + ".npy"])
-def test_row85_odd_names(tmp_path: Path, name: str) -> None:
+def test_odd_names(tmp_path: Path, name: str) -> None:
     np.save(tmp_path / name, ARRAY)
     (series,) = read_series(str(tmp_path / name))
     assert len(series) == 6
 
 
 @pytest.mark.parametrize("path", ["no such file", "x" * 5000, "a\0b"])
-def test_row85_impossible_paths(path: str) -> None:
+def test_impossible_paths(path: str) -> None:
     with pytest.raises(ReadError, match="check the path"):
         read_series(path)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symlinks need rights there")
-def test_row86_symlink_loops(tmp_path: Path) -> None:
+def test_symlink_loops(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     with pytest.raises(ReadError, match="check the path"):
         read_series(tmp_path / "loop")
@@ -222,7 +222,7 @@ def test_row86_symlink_loops(tmp_path: Path) -> None:
     assert len(read_series(folder)[0]) == 6
 
 
-def test_row86_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("r2n2.io.detect._MOST_ENTRIES", 50)
     for k in range(60):
         (tmp_path / f"{k}.png").touch()
@@ -239,9 +239,7 @@ def test_row86_too_many_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         ("a.gif", "PIL.Image", "pillow"),
     ],
 )
-def test_row89_a_missing_package_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, package: str
-) -> None:
+def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, module: str, package: str) -> None:
     WRITERS[name][1](tmp_path / name)
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(MissingExtraError, match=f"needs the package {package}, which is not installed: pip install {package}"):

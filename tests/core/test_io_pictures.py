@@ -29,7 +29,7 @@ def save_stack(folder: Path, frames: np.ndarray, name: str = "frame{}.png") -> P
     return folder
 
 
-def test_row29_gif_is_grey_without_spacing_or_times(tmp_path: Path) -> None:
+def test_gif_is_grey_without_spacing_or_times(tmp_path: Path) -> None:
     frames = grey_frames()
     (series,) = read_series(save_gif(tmp_path / "a.gif", frames))
     assert (len(series), series.channels, series.grid.shape) == (10, 1, (15, 22))
@@ -40,7 +40,7 @@ def test_row29_gif_is_grey_without_spacing_or_times(tmp_path: Path) -> None:
     assert any("one is kept as grey" in note for note in series.notes)
 
 
-def test_row42_true_colour_is_kept(tmp_path: Path) -> None:
+def test_true_colour_is_kept(tmp_path: Path) -> None:
     frames = np.zeros((4, 9, 12, 3), np.uint8)
     frames[..., 0] = 200
     frames[:, 4:, :, 1] = 90
@@ -76,7 +76,7 @@ def test_jpg_stack(tmp_path: Path) -> None:
     assert abs(int(series.frame(0)[0, 5, 5]) - 77) <= 1
 
 
-def test_row30_frames_of_different_shape_are_listed(tmp_path: Path) -> None:
+def test_frames_of_different_shape_are_listed(tmp_path: Path) -> None:
     folder = save_stack(tmp_path / "s", grey_frames(4))
     Image.fromarray(grey_frames(1, (16, 22))[0]).save(folder / "frame2.png")
     with pytest.raises(ReadError, match=r"different shape \(\(15, 22\): frames 0, 1, 3; \(16, 22\): frames 2\); crop or resample"):
@@ -91,7 +91,7 @@ def test_grey_and_colour_mixed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("percent", [0, 5, 30, 60, 95, 99])
-def test_row14_truncated_gif(tmp_path: Path, percent: int) -> None:
+def test_truncated_gif(tmp_path: Path, percent: int) -> None:
     path = save_gif(tmp_path / "a.gif", grey_frames())
     data = path.read_bytes()
     path.write_bytes(data[: len(data) * percent // 100])
@@ -99,7 +99,7 @@ def test_row14_truncated_gif(tmp_path: Path, percent: int) -> None:
         read_series(path)
 
 
-def test_row14_gif_cut_between_frames(tmp_path: Path) -> None:
+def test_gif_cut_between_frames(tmp_path: Path) -> None:
     path = save_gif(tmp_path / "a.gif", grey_frames())
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ReadError, match="its trailer is missing after 10 frames"):
@@ -107,7 +107,7 @@ def test_row14_gif_cut_between_frames(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("percent", [0, 5, 50, 95])
-def test_row14_truncated_picture_in_a_stack(tmp_path: Path, percent: int) -> None:
+def test_truncated_picture_in_a_stack(tmp_path: Path, percent: int) -> None:
     folder = save_stack(tmp_path / "s", grey_frames(4))
     data = (folder / "frame2.png").read_bytes()
     (folder / "frame2.png").write_bytes(data[: len(data) * percent // 100])
@@ -115,7 +115,7 @@ def test_row14_truncated_picture_in_a_stack(tmp_path: Path, percent: int) -> Non
         read_series(folder)[0].frame(2)
 
 
-def test_row32_no_picture(tmp_path: Path) -> None:
+def test_no_picture(tmp_path: Path) -> None:
     with pytest.raises(ReadError, match=r"no \.png, \.jpg, \.tif or other file of a single frame fits this pattern"):
         read_series(tmp_path / "*.png")
     (tmp_path / "empty").mkdir()
@@ -123,13 +123,13 @@ def test_row32_no_picture(tmp_path: Path) -> None:
         read_series(tmp_path / "empty")
 
 
-def test_row17_gif_larger_than_the_limit(tmp_path: Path) -> None:
+def test_gif_larger_than_the_limit(tmp_path: Path) -> None:
     path = save_gif(tmp_path / "a.gif", grey_frames(20, (300, 300)))
     with pytest.raises(ResourceError, match="--max-bytes"):
         read_series(path, max_bytes=2**20)
 
 
-def test_row89_missing_pillow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pillow_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_gif(tmp_path / "a.gif", grey_frames())
     monkeypatch.setitem(__import__("sys").modules, "PIL.Image", None)
     with pytest.raises(MissingExtraError, match="pip install pillow"):

@@ -39,7 +39,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_row23_every_kind_gives_the_same_frames(tmp_path: Path, kind: str) -> None:
+def test_every_kind_gives_the_same_frames(tmp_path: Path, kind: str) -> None:
     array = ramp((5, 9, 11))
     path = save(tmp_path / "é a.tif", array, photometric="minisblack", **KINDS[kind])
     if KINDS[kind]["metadata"] is None:
@@ -54,7 +54,7 @@ def test_row23_every_kind_gives_the_same_frames(tmp_path: Path, kind: str) -> No
 
 
 @pytest.mark.parametrize(("axes", "shape"), [("CYX", (4, 9, 11)), ("ZYX", (4, 9, 11)), ("TZCYX", (3, 2, 4, 9, 11))])
-def test_row23_channels_and_slices_are_never_time(tmp_path: Path, axes: str, shape: tuple[int, ...]) -> None:
+def test_channels_and_slices_are_never_time(tmp_path: Path, axes: str, shape: tuple[int, ...]) -> None:
     array = ramp(shape)
     path = save(tmp_path / "a.tif", array, imagej=True, metadata={"axes": axes})
     every = read_series(path, axes="ZYX" if axes == "ZYX" else None)
@@ -67,7 +67,7 @@ def test_row23_channels_and_slices_are_never_time(tmp_path: Path, axes: str, sha
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_row42_colour(tmp_path: Path, compression: str | None) -> None:
+def test_colour(tmp_path: Path, compression: str | None) -> None:
     array = ramp((5, 9, 11, 3), np.uint8)
     path = save(tmp_path / "a.tif", array, photometric="rgb", compression=compression, metadata={"axes": "TYXS"})
     (series,) = read_series(path)
@@ -118,7 +118,7 @@ def test_resolution_tags(tmp_path: Path, unit: str, resolution: tuple[float, flo
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("percent", [0, 1, 10, 30, 50, 75, 90, 97])
-def test_row21_truncated(tmp_path: Path, kind: str, percent: int) -> None:
+def test_truncated(tmp_path: Path, kind: str, percent: int) -> None:
     noise = np.random.default_rng(0).integers(0, 9999, (10, 31, 30)).astype(np.uint16)
     if kind == "one by one":
         with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
@@ -133,13 +133,13 @@ def test_row21_truncated(tmp_path: Path, kind: str, percent: int) -> None:
 
 
 @pytest.mark.parametrize("magic", [b"II*\0", b"MM\0*", b"II+\0"])
-def test_row22_junk_with_a_valid_magic(tmp_path: Path, magic: bytes) -> None:
+def test_junk_with_a_valid_magic(tmp_path: Path, magic: bytes) -> None:
     (tmp_path / "a.tif").write_bytes(magic + np.random.default_rng(0).bytes(2000))
     with pytest.raises(ReadError, match=r"a\.tif"):
         read_series(tmp_path / "a.tif", axes="TYX")
 
 
-def test_row15_flipped_bytes_never_escape(tmp_path: Path) -> None:
+def test_flipped_bytes_never_escape(tmp_path: Path) -> None:
     data = save(tmp_path / "a.tif", ramp((5, 9, 11)), compression="zlib", metadata={"axes": "TYX"}).read_bytes()
     for where in np.random.default_rng(1).integers(4, len(data), 150):
         (tmp_path / "b.tif").write_bytes(data[:where] + bytes([data[where] ^ 0x41]) + data[where + 1 :])
@@ -152,13 +152,13 @@ def test_row15_flipped_bytes_never_escape(tmp_path: Path) -> None:
 
 def test_the_log_of_tifffile_is_left_as_it_was(tmp_path: Path) -> None:
     before = list(logging.getLogger("tifffile").handlers)
-    test_row22_junk_with_a_valid_magic(tmp_path, b"II*\0")
+    test_junk_with_a_valid_magic(tmp_path, b"II*\0")
     assert logging.getLogger("tifffile").handlers == before
 
 
 @pytest.mark.parametrize("kind", ["imagej", "ome-tiff", "tiff"])
 @pytest.mark.parametrize(("dtype", "held"), [("?", "?"), ("f2", "f4"), ("i8", "i8"), ("u8", "u8")])
-def test_row36_row38_types_that_ome_lacks_are_written(tmp_path: Path, kind: str, dtype: str, held: str) -> None:
+def test_row38_types_that_ome_lacks_are_written(tmp_path: Path, kind: str, dtype: str, held: str) -> None:
     frames = (ramp((5, 1, 9, 11)) % 2).astype(dtype)
     path = write_series(tmp_path, "out", ImageSeries(frames, Grid((9, 11), (2.0, 0.5)), source={"format": kind}), iter(frames))
     (back,) = read_series(path, axes="TYX")
@@ -173,7 +173,7 @@ def test_a_series_can_be_sent_to_another_process(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.frame(3), series.frame(3))
 
 
-def test_row36_row38_row39_types(tmp_path: Path) -> None:
+def test_row38_row39_types(tmp_path: Path) -> None:
     for dtype in ("i1", "i2", "u4", "i4", "f2", "f4", "f8"):
         array = ramp((5, 9, 11), dtype)
         (series,) = read_series(save(tmp_path / "a.tif", array, metadata={"axes": "TYX"}))
@@ -183,7 +183,7 @@ def test_row36_row38_row39_types(tmp_path: Path) -> None:
         read_series(save(tmp_path / "c.tif", np.zeros((5, 9, 11), np.complex64), metadata={"axes": "TYX"}))
 
 
-def test_row28_ome_entities_are_refused(tmp_path: Path) -> None:
+def test_ome_entities_are_refused(tmp_path: Path) -> None:
     text = (
         '<?xml version="1.0"?><!DOCTYPE a [<!ENTITY b "c">]><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"></OME>'
     )

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numcodecs
 import numpy as np
 import pytest
 import zarr
@@ -124,3 +125,17 @@ def test_what_our_own_attribute_cannot_say_is_named(tmp_path: Path, entry: str, 
     (path / "zarr.json").write_text(json.dumps(content))
     with pytest.raises(ReadError, match=words):
         read_series(path)
+
+
+@pytest.mark.parametrize("place", [4, 8, 12])
+def test_a_blosc_chunk_that_declares_other_sizes_is_refused_before_it_is_decoded(tmp_path: Path, place: int) -> None:
+    """Decoded as it is, it may end the process."""
+    root = zarr.open_group(tmp_path / "a.zarr", mode="w", zarr_format=2)
+    stored = root.create_array("0", shape=FRAMES.shape, chunks=(1, 18, 20), dtype="u2", compressors=[numcodecs.Blosc()])
+    stored[:] = FRAMES
+    assert len(read_series(tmp_path / "a.zarr", series="0", axes="TYX")[0]) == 6
+    chunk = tmp_path / "a.zarr" / "0" / "3.0.0"
+    data = chunk.read_bytes()
+    chunk.write_bytes(data[:place] + (2**31 - 2).to_bytes(4, "little") + data[place + 4 :])
+    with pytest.raises(ReadError, match=r"chunk 3\.0\.0 is damaged"):
+        read_series(tmp_path / "a.zarr", series="0", axes="TYX")

@@ -10,7 +10,7 @@ import torch
 from r2n2.geometry import Grid
 from r2n2.simulation import thorax_pairs
 from r2n2.simulation.people import acquisition, acquisition_pairs
-from r2n2.training.data.file import read_stock
+from r2n2.training.data.file import read_data_file
 from r2n2.training.data.thorax import write_thorax_data
 from r2n2.transform import warp
 
@@ -32,7 +32,7 @@ def test_thorax_pairs_hold_the_exact_displacement() -> None:
 
 def test_pairs_of_an_acquisition_are_of_all_its_slice_positions(tmp_path: Path) -> None:
     count = write_thorax_data(tmp_path / "people.safetensors", range(2007, 2008), pairs=1, size=32, acquisitions=True)
-    pairs = read_stock(tmp_path / "people.safetensors").pairs
+    pairs = read_data_file(tmp_path / "people.safetensors").pairs
     assert count == len(pairs) == len(acquisition(2007))
     assert {item.patient for item in pairs} == {"thorax-2007"}
     assert len({float(item.fixed.mean()) for item in pairs}) == count

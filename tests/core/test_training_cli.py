@@ -42,7 +42,7 @@ working_size = 32
 updates = 4
 working_size = 32
 steps = 2
-[stock]
+[data]
 held_out = 0.0
 """
 
@@ -94,7 +94,7 @@ def test_train_leaves_weights_and_says_how_to_use_them(
     assert "no patient is held out" in captured.err.replace("\n", " ")
     assert load_network(folder / "weights.safetensors").config.channels == (4, 4, 6, 6)
     settings = TrainingConfig.from_toml(folder / "config.toml")
-    assert (settings.seed, settings.stock.exclude, settings.stock.folders) == (3, ("b",), (data,))
+    assert (settings.seed, settings.data.exclude, settings.data.folders) == (3, ("b",), (data,))
     assert (folder / "journal.jsonl").is_file()
     assert _run("train", config, "--data", data, "-o", folder) == 2
     assert "holds a training run; give --resume" in _said(capsys)
@@ -162,8 +162,8 @@ def test_the_settings_can_be_written_and_changed(tmp_path: Path, capsys: pytest.
     assert _run("train", "--preset", "paper", "--minutes", 90, "--data", tmp_path, "--write-config", file) == 0
     assert "r2n2 train" in _said(capsys)
     found = TrainingConfig.from_toml(file)
-    stock = preset("paper").stock.model_copy(update={"folders": (tmp_path,)})
-    assert found == preset("paper").model_copy(update={"minutes": 90.0, "stock": stock})
+    data = preset("paper").data.model_copy(update={"folders": (tmp_path,)})
+    assert found == preset("paper").model_copy(update={"minutes": 90.0, "data": data})
     assert _run("train", "--write-config", file) == 2
     assert "exists already" in _said(capsys)
     other = tmp_path / "general.toml"
@@ -322,13 +322,13 @@ raise SystemExit(main(sys.argv[1:]))
 
 @pytest.mark.slow
 def test_a_bare_machine_can_train(config: str, tmp_path: Path) -> None:
-    """With torch, numpy, pydantic and safetensors alone, from a stock file."""
+    """With torch, numpy, pydantic and safetensors alone, from a data file."""
     from r2n2.simulation.slices import RealSlice
-    from r2n2.training.data.contents import Stock
-    from r2n2.training.data.file import save_stock
+    from r2n2.training.data.contents import TrainingData
+    from r2n2.training.data.file import save_data_file
 
     image = torch.rand(1, 40, 33, generator=torch.Generator().manual_seed(0))
-    save_stock(tmp_path / "s.safetensors", Stock((RealSlice(image, None, (1.0, 2.0), "a", "a"),)))
+    save_data_file(tmp_path / "s.safetensors", TrainingData((RealSlice(image, None, (1.0, 2.0), "a", "a"),)))
     with open(config, "a") as file:
         file.write(f"folders = ['{tmp_path / 's.safetensors'}']\n")
     command = [sys.executable, "-c", _BLOCKED, config, "-o", str(tmp_path / "run"), "--device", "cpu"]
@@ -367,7 +367,7 @@ def test_one_command_by_preset_goes_on_until_it_is_done(tmp_path: Path, monkeypa
     (tmp_path / "run" / "config.toml").unlink()
     assert main(["train", "--resume", "-o", str(tmp_path / "run"), "--device", "cpu", "-q"]) == 0
     assert TrainingConfig.from_toml(tmp_path / "run" / "config.toml") == settings
-    assert settings.stock.held_out == ("thorax-1001",)
+    assert settings.data.held_out == ("thorax-1001",)
     assert (settings.recompute, settings.precision) == (True, "bfloat16")
     assert train_main(["--data", "people.safetensors", "-o", str(tmp_path / "other")]) == 2
 

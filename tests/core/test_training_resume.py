@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,8 @@ from r2n2.network.checkpoint import load_network, read_manifest
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.simulation.slices import RealSlice
 from r2n2.training import run as run_module
-from r2n2.training.data.contents import Stock
-from r2n2.training.data.file import read_stock, save_stock
+from r2n2.training.data.contents import TrainingData
+from r2n2.training.data.file import read_data_file, save_data_file
 from r2n2.training.loop import Trainer
 from r2n2.training.pictures import can_draw
 from r2n2.training.resuming import capture, restore, under_way
@@ -49,6 +51,22 @@ def _everything(trainer: Trainer) -> dict[str, Any]:
 
 def _saved(folder: Path, trainer: Trainer) -> None:
     save_state(folder, capture(trainer, [under_way(trainer)], 12.0, {}))
+
+
+def test_a_state_with_the_names_of_before_goes_on(tmp_path: Path) -> None:
+    """The settings ``data`` and ``least_squares_sizes`` were once called otherwise, and ``force_channels`` is no more."""
+    first = make.trainer(make.rich_config(4))
+    first.make_update()
+    state = capture(first, [under_way(first)], 12.0, {})
+    older = dict(state.settings)
+    older["stock"] = older.pop("data")
+    older["network"] = {**older["network"], "evidence_sizes": older["network"]["least_squares_sizes"], "force_channels": False}
+    del older["network"]["least_squares_sizes"]
+    save_state(tmp_path, replace(state, settings=older))
+    found = load_state(tmp_path)
+    assert found is not None
+    assert restore(make.trainer(make.rich_config(4)), found, 0, 1) == ()
+    assert TrainingConfig.parse(older) == first.config
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2, 5])
@@ -102,14 +120,14 @@ def test_the_noise_depends_on_the_random_state() -> None:
 def test_a_run_is_the_same_in_two_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(run_module, "can_draw", can_draw)
     settings = make.rich_config(6)
-    whole = list(train(settings, tmp_path / "whole", Stock(), device="cpu"))
+    whole = list(train(settings, tmp_path / "whole", TrainingData(), device="cpu"))
     asked = iter([False, False, True])
-    parts = list(train(settings, tmp_path / "parts", Stock(), device="cpu", stop=lambda: next(asked)))
+    parts = list(train(settings, tmp_path / "parts", TrainingData(), device="cpu", stop=lambda: next(asked)))
     assert len(parts) == 3
     assert parts[-1].saved
     assert parts[-1].validation is None, "who stops a run does not wait for a validation"
     assert read_manifest(tmp_path / "parts" / WEIGHTS_FILE).info["updates"] == "3"
-    parts += list(train(settings, tmp_path / "parts", Stock(), device="cpu", resume=True))
+    parts += list(train(settings, tmp_path / "parts", TrainingData(), device="cpu", resume=True))
     assert [done.step for done in parts] == [done.step for done in whole]
     one, other = (load_state(tmp_path / name) for name in ("whole", "parts"))
     assert one is not None
@@ -121,20 +139,20 @@ def test_a_run_is_the_same_in_two_parts(tmp_path: Path, monkeypatch: pytest.Monk
     weights = [load_network(tmp_path / name / WEIGHTS_FILE).state_dict() for name in ("whole", "parts")]
     assert make.same(*map(dict, weights))
     assert TrainingConfig.from_toml(tmp_path / "parts" / SETTINGS_FILE) == settings
-    assert not list(train(settings, tmp_path / "parts", Stock(), device="cpu", resume=True)), "it had been finished"
+    assert not list(train(settings, tmp_path / "parts", TrainingData(), device="cpu", resume=True)), "it had been finished"
 
 
 def test_a_validation_on_other_pairs_is_no_measure_of_the_best(tmp_path: Path) -> None:
-    list(train(make.config(2), tmp_path, Stock(), device="cpu"))
-    same = list(train(make.config(3), tmp_path, Stock(), device="cpu", resume=True))
+    list(train(make.config(2), tmp_path, TrainingData(), device="cpu"))
+    same = list(train(make.config(3), tmp_path, TrainingData(), device="cpu", resume=True))
     assert not any("forgotten" in note for note in same[0].notes)
-    other = list(train(make.config(4, data_size=40), tmp_path, Stock(), device="cpu", resume=True))
+    other = list(train(make.config(4, data_size=40), tmp_path, TrainingData(), device="cpu", resume=True))
     assert any("is forgotten" in note for note in other[0].notes)
     assert other[-1].best["update"] == 4
 
 
 def test_closing_the_generator_saves(tmp_path: Path) -> None:
-    running = train(make.config(9), tmp_path, Stock(), device="cpu")
+    running = train(make.config(9), tmp_path, TrainingData(), device="cpu")
     for _ in range(3):
         next(running)
     assert not state_files(tmp_path)
@@ -148,16 +166,16 @@ def test_closing_the_generator_saves(tmp_path: Path) -> None:
 
 def test_a_folder_that_holds_a_run_is_not_begun_again(tmp_path: Path) -> None:
     settings = make.config(1)
-    list(train(settings, tmp_path, Stock(), device="cpu"))
+    list(train(settings, tmp_path, TrainingData(), device="cpu"))
     with pytest.raises(ArgumentError, match="give --resume"):
-        next(train(settings, tmp_path, Stock(), device="cpu"))
+        next(train(settings, tmp_path, TrainingData(), device="cpu"))
 
 
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
-    running = train(make.config(3), tmp_path, Stock(), device="cpu")
+    running = train(make.config(3), tmp_path, TrainingData(), device="cpu")
     next(running)
     with pytest.raises(ResourceError, match="writes there now"):
-        next(train(make.config(3), tmp_path, Stock(), device="cpu", resume=True))
+        next(train(make.config(3), tmp_path, TrainingData(), device="cpu", resume=True))
     running.close()
 
 
@@ -198,12 +216,12 @@ def test_other_settings_or_processes_are_said(tmp_path: Path) -> None:
 
 def test_validation_and_saving_keep_their_times(tmp_path: Path) -> None:
     settings = make.config(3, validate_minutes=1e-9, save_minutes=100)
-    done = list(train(settings, tmp_path, Stock(), device="cpu"))
+    done = list(train(settings, tmp_path, TrainingData(), device="cpu"))
     assert all(item.validation is not None and item.saved for item in done)
-    done = list(train(make.config(3, save_minutes=1e-9), tmp_path / "other", Stock(), device="cpu"))
+    done = list(train(make.config(3, save_minutes=1e-9), tmp_path / "other", TrainingData(), device="cpu"))
     assert [item.saved for item in done] == [True, True, True]
     assert [item.validation is None for item in done] == [True, True, False]
-    done = list(train(make.config(50, minutes=1e-9), tmp_path / "short", Stock(), device="cpu"))
+    done = list(train(make.config(50, minutes=1e-9), tmp_path / "short", TrainingData(), device="cpu"))
     assert len(done) == 1
     assert done[0].validation is not None
 
@@ -222,7 +240,7 @@ def test_failing_updates_are_not_saved(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(run_module.Trainer, "make_update", failing)
     settings = make.config(4, save_minutes=1e-9)
-    done = list(train(settings, tmp_path, Stock(), device="cpu"))
+    done = list(train(settings, tmp_path, TrainingData(), device="cpu"))
     assert [item.saved for item in done] == [True, True, False, True]
     state = load_state(tmp_path)
     assert state is not None
@@ -240,10 +258,24 @@ def test_a_validation_that_is_not_finite_spoils_nothing(tmp_path: Path, monkeypa
         return found if len(calls) > 1 else type(found)(*[float("nan")] * 7)
 
     monkeypatch.setattr(run_module, "validate", broken)
-    done = list(train(make.config(2, validate_minutes=1e-9), tmp_path, Stock(), device="cpu"))
+    done = list(train(make.config(2, validate_minutes=1e-9), tmp_path, TrainingData(), device="cpu"))
     assert done[0].best == {}
     assert done[1].best["update"] == 2
     assert (tmp_path / WEIGHTS_FILE).is_file()
+
+
+@pytest.mark.parametrize("killed_after", [1, 4])
+def test_a_killed_run_has_the_loss_curve_of_one_that_was_not(tmp_path: Path, killed_after: int) -> None:
+    """What a kill leaves is the folder as it is at some moment: here, when an update has just been saved, its lock included."""
+    settings = make.rich_config(7).model_copy(update={"save_minutes": 1e-9})
+    whole, copy = [], tmp_path / "copy"
+    for done in train(settings, tmp_path / "whole", TrainingData(), device="cpu"):
+        whole.append(done.step.loss)
+        if done.step.update == killed_after:
+            shutil.copytree(tmp_path / "whole", copy)
+    rest = [done.step.loss for done in train(settings, copy, TrainingData(), device="cpu", resume=True)]
+    assert rest == whole[killed_after:]
+    assert len(set(rest)) == len(rest)
 
 
 def test_a_run_killed_in_its_last_validation_is_finished_when_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,20 +285,20 @@ def test_a_run_killed_in_its_last_validation_is_finished_when_resumed(tmp_path: 
     with monkeypatch.context() as patch:
         patch.setattr(run_module, "validate", killed)
         with pytest.raises(KeyboardInterrupt):
-            list(train(make.config(2), tmp_path, Stock(), device="cpu"))
+            list(train(make.config(2), tmp_path, TrainingData(), device="cpu"))
     assert not (tmp_path / WEIGHTS_FILE).exists()
-    (done,) = train(make.config(2), tmp_path, Stock(), device="cpu", resume=True)
+    (done,) = train(make.config(2), tmp_path, TrainingData(), device="cpu", resume=True)
     assert done.step.update == 2
     assert done.validation is not None
     assert done.best["update"] == 2
     assert (tmp_path / WEIGHTS_FILE).is_file()
-    assert not list(train(make.config(2), tmp_path, Stock(), device="cpu", resume=True)), "now it is finished"
-    assert list(train(make.config(3), tmp_path, Stock(), device="cpu", resume=True))[-1].step.update == 3
+    assert not list(train(make.config(2), tmp_path, TrainingData(), device="cpu", resume=True)), "now it is finished"
+    assert list(train(make.config(3), tmp_path, TrainingData(), device="cpu", resume=True))[-1].step.update == 3
 
 
-def _small_stock(path: Path) -> Path:
+def _small_data(path: Path) -> Path:
     image = torch.rand(1, 40, 33, generator=torch.Generator().manual_seed(0))
-    save_stock(path, Stock(tuple(RealSlice(image, None, (1.0, 2.0), name, name) for name in "abc")))
+    save_data_file(path, TrainingData(tuple(RealSlice(image, None, (1.0, 2.0), name, name) for name in "abc")))
     return path
 
 
@@ -274,8 +306,8 @@ def _small_stock(path: Path) -> Path:
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
 def test_kill_at_any_moment_costs_at_most_the_last_interval(tmp_path: Path) -> None:
     """Here every update is saved, so every update that was said to be saved must be there."""
-    stock = _small_stock(tmp_path / "stock.safetensors")
-    settings = make.config(100_000, save_minutes=1e-9, stock={"folders": (stock,), "held_out": ("a",)})
+    data = _small_data(tmp_path / "data.safetensors")
+    settings = make.config(100_000, save_minutes=1e-9, data={"folders": (data,), "held_out": ("a",)})
     (tmp_path / "config.toml").write_text(settings.to_toml())
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "r2n2.training", str(tmp_path / "config.toml"), "-o", str(folder), "--device", "cpu"]
@@ -296,7 +328,7 @@ def test_kill_at_any_moment_costs_at_most_the_last_interval(tmp_path: Path) -> N
     assert state is not None
     assert state.step >= max(said, 3)
     longer = settings.model_copy(update={"minutes": 1e-9})
-    (done,) = train(longer, folder, read_stock(stock), device="cpu", resume=True)
+    (done,) = train(longer, folder, read_data_file(data), device="cpu", resume=True)
     assert done.step.update == state.step + 1
     assert done.notes == ()
     lines_kept = [json.loads(line) for line in (folder / "journal.jsonl").read_text().splitlines()]

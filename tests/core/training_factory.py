@@ -27,7 +27,7 @@ def config(updates: int = 4, *, steps: int = 2, network: NetworkConfig | None = 
         "stages": (Stage(updates=updates, working_size=32, steps=steps),),
         "batch": 2,
         "data_size": 32,
-        "stock": {"held_out": 0.0},
+        "data": {"held_out": 0.0},
         **changes,
     }
     return TrainingConfig.parse(values)
@@ -64,7 +64,7 @@ def parallel_trainer(kind: str, batch: int, **options: Any) -> Trainer:
 
 def engine(settings: TrainingConfig, seed: int = 3) -> PairEngine:
     """Drawn pictures alone."""
-    return PairEngine([], [], settings.stock.engine, seed=seed)
+    return PairEngine([], [], settings.data.engine, seed=seed)
 
 
 def trainer(settings: TrainingConfig, source: Any = None, **options: Any) -> Trainer:

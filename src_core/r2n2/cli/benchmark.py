@@ -71,7 +71,10 @@ def benchmark(
     reference: Annotated[str, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=_INPUT)] = "auto",
     spacing: Annotated[str | None, typer.Option(metavar="Y,X", help="Pixel size in mm.", rich_help_panel=_INPUT)] = None,
     axes: Annotated[str | None, typer.Option(metavar="TYX", help="Meaning of the axes.", rich_help_panel=_INPUT)] = None,
-    series: Annotated[str | None, typer.Option(metavar="UID", help="DICOM series.", rich_help_panel=_INPUT)] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(metavar="UID|NAME", help="DICOM series, or which of several images in a file.", rich_help_panel=_INPUT),
+    ] = None,
     slice_index: Annotated[
         int | None, typer.Option("--slice", metavar="N", help="One slice position.", rich_help_panel=_INPUT)
     ] = None,

@@ -52,7 +52,12 @@ class _Job:
 def register(
     context: typer.Context,
     source: Annotated[
-        Path, typer.Argument(metavar="INPUT", help="DICOM folder or file, NIfTI, MHA, TIFF, OME-Zarr, npy/npz, GIF or PNG stack.")
+        Path,
+        typer.Argument(
+            metavar="INPUT",
+            help="DICOM folder or file, NIfTI, Analyze, MHA, NRRD, TIFF, OME-Zarr, npy/npz, MATLAB, HDF5, GIF, animated PNG, "
+            "video, or a folder or pattern of single frames.",
+        ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result.")],
     method: Annotated[str | None, typer.Option(help="r2n2 (the default), fit or bspline.", rich_help_panel=_METHOD)] = None,
@@ -82,7 +87,10 @@ def register(
     ] = None,
     spacing: Annotated[str | None, typer.Option(metavar="Y,X", help="Pixel size in mm.", rich_help_panel=_INPUT)] = None,
     axes: Annotated[str | None, typer.Option(metavar="TYX", help="Meaning of the axes.", rich_help_panel=_INPUT)] = None,
-    series: Annotated[str | None, typer.Option(metavar="UID", help="DICOM series.", rich_help_panel=_INPUT)] = None,
+    series: Annotated[
+        str | None,
+        typer.Option(metavar="UID|NAME", help="DICOM series, or which of several images in a file.", rich_help_panel=_INPUT),
+    ] = None,
     slice_index: Annotated[
         int | None, typer.Option("--slice", metavar="N", help="One slice position.", rich_help_panel=_INPUT)
     ] = None,

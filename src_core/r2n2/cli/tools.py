@@ -23,6 +23,9 @@ _BAD_INPUT, _RESOURCE = 3, 4
 def info(
     path: Annotated[Path, typer.Argument(metavar="INPUT|DIR", help="An image series, or a folder that r2n2 register wrote.")],
     axes: Annotated[str | None, typer.Option(metavar="TYX", help="Meaning of the axes.")] = None,
+    series: Annotated[
+        str | None, typer.Option(metavar="UID|NAME", help="DICOM series, or which of several images in a file.")
+    ] = None,
     contrast_series: Annotated[
         bool, typer.Option("--contrast-series", help="One series of DICOM frames that differ in inversion time, echo, b-value ...")
     ] = False,
@@ -38,7 +41,7 @@ def info(
     from r2n2.io import describe
 
     with scan_progress() as progress:
-        descriptions = describe(path, axes=axes, contrast_series=contrast_series, progress=progress)
+        descriptions = describe(path, axes=axes, series=series, contrast_series=contrast_series, progress=progress)
     print_descriptions(descriptions)
     if any(item.problems for item in descriptions):
         raise typer.Exit(_BAD_INPUT)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from r2n2.series import ImageSeries
     from r2n2.training.adapt import Adapting
-    from r2n2.training.data.contents import Stock
+    from r2n2.training.data.contents import TrainingData
     from r2n2.training.run import Trained
     from r2n2.training.settings import TrainingConfig
 
@@ -77,8 +77,8 @@ def train(
         return
     if output is None:
         raise ArgumentError("--output: no folder is given; say where weights and checkpoints are to go, such as -o training")
-    seeds = settings.stock.thorax_seeds
-    if not settings.stock.folders and seeds[0] >= seeds[1]:
+    seeds = settings.data.thorax_seeds
+    if not settings.data.folders and seeds[0] >= seeds[1]:
         raise ArgumentError("--data: no folder is given; give one or more folders of image series")
     from r2n2.io.atomic import check_writable
     from r2n2.registration import resolve_device
@@ -89,9 +89,9 @@ def train(
     if state_files(output) and not resume:
         raise ArgumentError(f"--output {output}: holds a training run; give --resume to go on with it, or another folder")
     say = _silent if quiet else _say
-    stock = _stock(settings, cache, say)
+    images = _data(settings, cache, say)
     stop = context.ensure_object(StopRequest)
-    last = _train(settings, output, stock, resume, device, stop, quiet)
+    last = _train(settings, output, images, resume, device, stop, quiet)
     _print_training(settings, output, last)
     stop.check()
 
@@ -183,12 +183,12 @@ def _settings(path: Path | None, preset_name: str | None, run: Path | None, give
     if values["init"] is not None and Path(values["init"]).suffix:
         values["init"] = str(Path(values["init"]).absolute())
     if given["folders"]:
-        values["stock"]["folders"] = given["folders"]
+        values["data"]["folders"] = given["folders"]
     # Whole paths, so that the run can be resumed from anywhere.
-    values["stock"]["folders"] = [str(Path(folder).absolute()) for folder in values["stock"]["folders"]]
-    if values["stock"]["masks"] is not None:
-        values["stock"]["masks"] = str(Path(values["stock"]["masks"]).absolute())
-    values["stock"]["exclude"] = list(dict.fromkeys([*values["stock"]["exclude"], *(given["exclude"] or ())]))
+    values["data"]["folders"] = [str(Path(folder).absolute()) for folder in values["data"]["folders"]]
+    if values["data"]["masks"] is not None:
+        values["data"]["masks"] = str(Path(values["data"]["masks"]).absolute())
+    values["data"]["exclude"] = list(dict.fromkeys([*values["data"]["exclude"], *(given["exclude"] or ())]))
     return TrainingConfig.parse(values)
 
 
@@ -202,14 +202,14 @@ def _write_settings(path: Path, settings: TrainingConfig) -> None:
     print(f"{path}: the settings; train with: r2n2 train {shlex.quote(str(path))} -o DIR")
 
 
-def _stock(settings: TrainingConfig, cache: Path | None, say: Callable[[str], None]) -> Stock:
-    from r2n2.training.data.contents import Stock
-    from r2n2.training.data.reading import load_stock
+def _data(settings: TrainingConfig, cache: Path | None, say: Callable[[str], None]) -> TrainingData:
+    from r2n2.training.data.contents import TrainingData
+    from r2n2.training.data.reading import load_data
 
-    source = settings.stock
+    source = settings.data
     if not source.folders:
-        return Stock()
-    stock = load_stock(
+        return TrainingData()
+    data = load_data(
         source.folders,
         exclude_patients=source.exclude,
         cache=cache,
@@ -218,19 +218,19 @@ def _stock(settings: TrainingConfig, cache: Path | None, say: Callable[[str], No
         axes=source.axes,
         progress=lambda path: say(f"reading {path}"),
     )
-    for note in stock.notes[:_NOTES_SHOWN]:
+    for note in data.notes[:_NOTES_SHOWN]:
         say(f"note: {note}")
-    if len(stock.notes) > _NOTES_SHOWN:
-        say(f"note: {len(stock.notes) - _NOTES_SHOWN} more of the kind")
+    if len(data.notes) > _NOTES_SHOWN:
+        say(f"note: {len(data.notes) - _NOTES_SHOWN} more of the kind")
     say(
-        f"{len(stock.patients)} patients: {len(stock.slices)} images, {len(stock.pairs)} pairs of frames, "
-        f"{len(stock.contoured)} with outlines"
+        f"{len(data.patients)} patients: {len(data.slices)} images, {len(data.pairs)} pairs of frames, "
+        f"{len(data.contoured)} with outlines"
     )
-    return stock
+    return data
 
 
 def _train(
-    settings: TrainingConfig, folder: Path, stock: Stock, resume: bool, device: str, stop: StopRequest, quiet: bool
+    settings: TrainingConfig, folder: Path, data: TrainingData, resume: bool, device: str, stop: StopRequest, quiet: bool
 ) -> Trained | None:
     """Train with a progress bar; what the last update gave, None where the run was finished before."""
     from rich.console import Console
@@ -243,7 +243,7 @@ def _train(
     pace = _Pace(settings.minutes)
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as bar, stop.patiently():
         task = bar.add_task("training", total=sum(stage.updates for stage in settings.stages), said="")
-        for last in run(settings, folder, stock, resume=resume, device=device, stop=lambda: stop.asked):
+        for last in run(settings, folder, data, resume=resume, device=device, stop=lambda: stop.asked):
             bar.update(task, completed=last.step.update, said=pace.said(last))
             if not quiet:
                 for note in last.notes:

@@ -139,6 +139,9 @@ def assemble(
     count = size.get("Z", 1)
     if slice_index is not None and not 0 <= slice_index < count:
         raise ArgumentError(f"{content.path}: slice {slice_index} does not exist; the file holds slices 0 to {count - 1}")
+    if count > 1 and size.get("T", 1) == 1 and not axes:
+        frames_of = letters.replace("T", "").replace("Z", "T")
+        notes.append(f"read as {count} slices of one frame each; pass --axes {frames_of} if they are frames")
     wanted = range(count) if slice_index is None else [slice_index]
     return tuple(_one_slice(content, letters, k, count, spacing, tuple(notes)) for k in wanted)
 

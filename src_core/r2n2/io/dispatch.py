@@ -128,7 +128,7 @@ def describe(
     found = _found(path)
     try:
         if found.kind == "dicom":
-            return _describe_dicom(found.path, spacing, contrast_series, progress)
+            return _describe_dicom(found.path, spacing, series, contrast_series, progress)
         items = read_series(path, axes=axes, spacing=spacing, series=series)
     except (ReadError, ResourceError, ArgumentError) as error:
         return (Description(str(found.path), found.kind, found.path.name, problems=(str(error),)),)
@@ -169,13 +169,25 @@ def _unreadable_frame(series: ImageSeries, left: int) -> tuple[tuple[str, ...], 
 
 
 def _describe_dicom(
-    path: Path, spacing: tuple[float, ...] | None, contrast_series: bool, progress: Callable[[int], None] | None
+    path: Path,
+    spacing: tuple[float, ...] | None,
+    series: str | None,
+    contrast_series: bool,
+    progress: Callable[[int], None] | None,
 ) -> tuple[Description, ...]:
     from r2n2.io.dicom.listing import list_dicom
 
     listing = list_dicom(path, contrast_series=contrast_series, progress=progress)
     if not listing.groups:
         return (Description(str(path), "dicom", path.name, notes=listing.notes, problems=listing.problems),)
+    groups = [
+        g
+        for g in listing.groups
+        if series is None or series == g.key or g.series_uid.startswith(series) or g.series_uid.endswith(series)
+    ]
+    if not groups:
+        keys = ", ".join(group.key for group in listing.groups[:30])
+        raise ArgumentError(f"series: {series!r} is none of the series here; choose one of {keys}")
     return tuple(
         Description(
             str(path),
@@ -191,7 +203,7 @@ def _describe_dicom(
             (*group.notes, *(listing.notes if number == 0 else ())),
             (*group.problems, *(listing.problems if number == 0 else ())),
         )
-        for number, group in enumerate(listing.groups)
+        for number, group in enumerate(groups)
     )
 
 

@@ -17,7 +17,7 @@ from r2n2.transform import resample, warp
 
 __all__ = ["reasons_for_doubt"]
 
-_MOST_PIXELS_A_SIDE = {2: 192, 3: 96}
+_MOST_PIXELS_A_SIDE = {2: 128, 3: 64}
 # Standard deviations in NORMALISED units: noise is below the first, a piece of anatomy about as large as the second.
 _NOISE, _PIECE = 0.024, 0.08
 # Local variances count from this share of the image's variance on.

@@ -16,7 +16,7 @@ from pydantic import AfterValidator, ValidationError, model_validator
 from r2n2.config import Config, Precision, RegistrationConfig
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid
-from r2n2.series import ImageSeries
+from r2n2.series import ImageSeries, LandmarkSet
 
 __all__ = [
     "CONVENTION",
@@ -27,6 +27,7 @@ __all__ = [
     "RunFacts",
     "RunManifest",
     "input_sha256",
+    "landmarks_sha256",
     "load_manifest",
     "run_sha256",
     "versions",
@@ -256,6 +257,13 @@ def input_sha256(series: ImageSeries) -> str:
         frame = series.frame(index)
         digest.update(np.ascontiguousarray(frame, dtype=frame.dtype.newbyteorder("<")).tobytes())
     return digest.hexdigest()
+
+
+def landmarks_sha256(landmarks: LandmarkSet) -> str:
+    """Hash of ids, frames and places."""
+    order = sorted(range(len(landmarks)), key=lambda k: (int(landmarks.frames[k]), landmarks.ids[k]))
+    rows = [(landmarks.ids[k], int(landmarks.frames[k]), landmarks.points[k].tolist()) for k in order]
+    return hashlib.sha256(json.dumps([landmarks.space.value, rows]).encode()).hexdigest()
 
 
 def run_sha256(

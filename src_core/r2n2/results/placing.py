@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,14 +20,12 @@ from r2n2.io import read_segmentation, read_series
 from r2n2.io.dicom import is_segmentation
 from r2n2.quantities import length_text, spacing_text
 from r2n2.results.label_values import looks_like_labels
+from r2n2.results.pixel_order import rearranged
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import DisplacementField, Transform
 
 __all__ = ["Placed", "place", "read_placed"]
-
-_SAME_PIXEL = 0.05
-"""Pixels that lie this close, in pixels, are the same."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,9 +92,11 @@ def place(
         return replace(_without_geometry(registered, chosen, name, notes), labels=bool(labels))
     affine = _affine(*own)[-registered.grid.ndim :, -registered.grid.ndim - 1 :]
     note = _overlap_note(registered, chosen, affine, name)
-    rearranged = _rearranged(affine, chosen, registered, part=bool(labels))
-    if rearranged is not None:
-        return Placed(rearranged[0], (*notes, *rearranged[1]), labels=bool(labels))
+    found_there = rearranged(affine, chosen, registered.grid.shape, part=bool(labels))
+    if found_there is not None:
+        frames, told = found_there
+        same = _on_the_grid(registered, replace(chosen, grid=registered.grid, frames=frames))
+        return Placed(same, (*notes, *told), labels=bool(labels))
     return Placed(chosen, (*notes, note), affine, bool(labels))
 
 
@@ -226,72 +225,6 @@ def _distance_mm(registered: RegisteredSeries, series: ImageSeries) -> float | N
     rows, columns = series.grid.shape
     corners = np.array([[0, y, x, 1] for y in (0, rows - 1) for x in (0, columns - 1)], dtype=float)
     return float(np.abs(corners @ affine[0]).max() * placed.spacing[0])
-
-
-@dataclass(frozen=True, eq=False)
-class _RearrangedFrames:
-    """Frames whose rows and columns are exchanged or run the other way, or that are a part of a lattice, brought onto all of it.
-
-    Parameters
-    ----------
-    order, flipped
-        Axis of the frames for each axis of the lattice, and axes of the lattice that run the other way.
-    start, space
-        Where on the lattice the frames begin, and its shape; beyond them lies 0.
-    """
-
-    frames: Any
-    order: tuple[int, ...]
-    flipped: tuple[int, ...]
-    start: tuple[int, ...]
-    space: tuple[int, ...]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return *self.frames.shape[:2], *self.space
-
-    @property
-    def dtype(self) -> Any:
-        return self.frames.dtype
-
-    def __getitem__(self, index: int) -> NDArray[Any]:
-        frame = np.asarray(self.frames[index]).transpose(0, *(1 + k for k in self.order))
-        frame = np.flip(frame, tuple(1 + k for k in self.flipped))
-        if frame.shape[1:] == self.space and not any(self.start):
-            return np.ascontiguousarray(frame)
-        whole = np.zeros((len(frame), *self.space), frame.dtype)
-        spans = list(zip(self.start, frame.shape[1:], self.space, strict=True))
-        target = tuple(slice(max(s, 0), max(min(s + n, m), 0)) for s, n, m in spans)
-        source = tuple(slice(max(-s, 0), max(min(n, m - s), 0)) for s, n, m in spans)
-        whole[(slice(None), *target)] = frame[(slice(None), *source)]
-        return whole
-
-
-def _rearranged(
-    affine: NDArray[np.float64], series: ImageSeries, registered: RegisteredSeries, *, part: bool
-) -> tuple[ImageSeries, tuple[str, ...]] | None:
-    """The image in the pixel order of the registered series, if it lies on its pixels: on all of them, or on a ``part``."""
-    ndim, target = registered.grid.ndim, registered.grid.shape
-    whole = np.rint(affine[:, :ndim])
-    if (np.abs(whole).sum(axis=0) != 1).any() or (np.abs(whole).sum(axis=1) != 1).any():
-        return None
-    last = np.array(series.grid.shape, dtype=float) - 1
-    corners = np.array([affine @ np.append(np.where(corner, last, 0), 1) for corner in np.ndindex(*(2,) * ndim)])
-    if np.abs(corners - np.rint(corners)).max() > _SAME_PIXEL:
-        return None
-    order = tuple(int(np.flatnonzero(row)[0]) for row in whole)
-    flipped = tuple(k for k, row in enumerate(whole) if row.sum() < 0)
-    start = tuple(int(value) for value in np.rint(corners.min(axis=0)))
-    covers = not any(start) and tuple(series.grid.shape[k] for k in order) == tuple(target)
-    if not covers and not part:
-        return None
-    notes = []
-    if order != tuple(range(ndim)) or flipped:
-        notes.append("its rows or columns run another way than those of the series: placed by geometry, in the series' order")
-    if not covers:
-        notes.append("it covers another part of the lattice of the series: what lies beyond it gets the label 0")
-    frames = _RearrangedFrames(series.frames, order, flipped, start, target) if notes else series.frames
-    return _on_the_grid(registered, replace(series, grid=registered.grid, frames=frames)), tuple(notes)
 
 
 def _on_the_grid(registered: RegisteredSeries, series: ImageSeries) -> ImageSeries:

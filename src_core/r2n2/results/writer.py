@@ -6,21 +6,16 @@ With a journal (``journal``) a run that was stopped or killed goes on where it s
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
-
-import numpy as np
-from numpy.typing import NDArray
 
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
@@ -36,15 +31,17 @@ from r2n2.results.manifest import (
     RunFacts,
     RunManifest,
     input_sha256,
+    landmarks_sha256,
     run_sha256,
     versions,
 )
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.results.reader import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
+from r2n2.results.registered_series import write_registered, written_as_dicom
 from r2n2.results.sequence_file import control_points_archive, read_sequences, sequence_archive, sequence_table
 from r2n2.results.tre_table import status_notes, tre_table_csv
 from r2n2.runtime.folder_lock import folder_lock
-from r2n2.runtime.memory import FRAMES_BETWEEN, give_back_freed_memory, peak_memory_mib
+from r2n2.runtime.memory import give_back_freed_memory, peak_memory_mib
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 
@@ -117,7 +114,7 @@ class ResultWriter:
         keep_headers: bool = False,
         batch_size: int | None = None,
     ) -> None:
-        if keep_headers and not _written_as_dicom(series):
+        if keep_headers and not written_as_dicom(series):
             raise ArgumentError(f"--keep-headers: {series.name or 'the series'} is not written as DICOM, which alone can hold them")
         self._keep_headers = keep_headers
         self._folder = folder
@@ -320,31 +317,9 @@ class ResultWriter:
         return ["fields", *written]
 
     def _write_registered(self) -> str:
-        from r2n2.io import atomic_folder, write_series
-
-        if self._keep_headers:
-            from r2n2.io.dicom.write import write_dicom_series
-
-            with atomic_folder(self._folder / "registered") as temporary:
-                write_dicom_series(temporary, self._series, enumerate(self._registered_frames()), keep_headers=True)
-            return "registered"
-        return write_series(self._folder, "registered", self._series, self._registered_frames()).name
-
-    def _registered_frames(self) -> Iterator[NDArray[Any]]:
-        from r2n2.registration import warp_frame
-
         transforms = self._transforms()
-        for frame in range(len(self._series)):
-            if frame % FRAMES_BETWEEN == 0:
-                give_back_freed_memory()
-            result = self._metrics[frame].result(transforms[frame])
-            try:
-                yield warp_frame(self._series, result)
-            except ReadError as error:
-                if result.status is not FrameStatus.FAILED:
-                    raise
-                _LOG.warning("frame %d is left black: %s", frame, error)
-                yield np.zeros((self._series.channels, *self._series.grid.shape), self._series.dtype)
+        results = (self._metrics[frame].result(transforms[frame]) for frame in range(len(self._series)))
+        return write_registered(self._folder, self._series, results, keep_headers=self._keep_headers)
 
     def _write_tables(self, errors: TRETable | None) -> list[str]:
         text = metrics_table(self._ordered(errors), with_errors=errors is not None)
@@ -397,19 +372,6 @@ def _reason(kind: type[BaseException] | None, error: BaseException | None) -> st
     if kind is None or kind is GeneratorExit:
         return "stopped"
     return " ".join(str(error).split()) or kind.__name__
-
-
-def _written_as_dicom(series: ImageSeries) -> bool:
-    from r2n2.io.writing import output_name
-
-    return series.source.get("format") == "dicom" and output_name("registered", series) == "registered"
-
-
-def landmarks_sha256(landmarks: LandmarkSet) -> str:
-    """Hash of ids, frames and places."""
-    order = sorted(range(len(landmarks)), key=lambda k: (int(landmarks.frames[k]), landmarks.ids[k]))
-    rows = [(landmarks.ids[k], int(landmarks.frames[k]), landmarks.points[k].tolist()) for k in order]
-    return hashlib.sha256(json.dumps([landmarks.space.value, rows]).encode()).hexdigest()
 
 
 def _write_text(path: Path, text: str) -> None:

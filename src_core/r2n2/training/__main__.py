@@ -1,6 +1,6 @@
 """``python -m r2n2.training``: one process of a training run, alone or among those that torchrun starts.
 
-Needs torch, numpy, pydantic and safetensors alone where the data are stock files. Exit codes are those of ``r2n2``.
+Needs torch, numpy, pydantic and safetensors alone where the data are data files. Exit codes are those of ``r2n2``.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     parser = argparse.ArgumentParser(prog="python -m r2n2.training", description=__doc__)
     parser.add_argument(
-        "config", type=Path, nargs="?", metavar="CONFIG", help="settings as TOML, with stock.folders; see r2n2 train --write-config"
+        "config", type=Path, nargs="?", metavar="CONFIG", help="settings as TOML, with data.folders; see r2n2 train --write-config"
     )
     parser.add_argument("--preset", metavar="NAME", help="settings by name in place of CONFIG")
-    parser.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="data files, in place of stock.folders")
-    parser.add_argument("--held-out", nargs="+", metavar="PATIENT", help="whom to validate on, in place of stock.held_out")
+    parser.add_argument("--data", type=Path, nargs="+", metavar="FILE", help="data files, in place of data.folders")
+    parser.add_argument("--held-out", nargs="+", metavar="PATIENT", help="whom to validate on, in place of data.held_out")
     parser.add_argument("--output", "-o", type=Path, required=True, metavar="DIR", help="folder of the run, shared by all machines")
     parser.add_argument("--resume", action="store_true", help="go on from the newest checkpoint in DIR")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda; several processes take one GPU each")
@@ -72,23 +72,23 @@ def _settings(given: argparse.Namespace) -> TrainingConfig:
     values = config.model_dump(mode="json")
     values |= {name: value for name in ("init", "minutes") if (value := getattr(given, name)) is not None}
     if given.data is not None:
-        values["stock"] |= {"folders": [str(file.absolute()) for file in given.data], "thorax_seeds": [0, 0]}
+        values["data"] |= {"folders": [str(file.absolute()) for file in given.data], "thorax_seeds": [0, 0]}
     if given.held_out is not None:
-        values["stock"]["held_out"] = given.held_out
+        values["data"]["held_out"] = given.held_out
     return TrainingConfig.parse(values)
 
 
 def _train(config: TrainingConfig, folder: Path, resume: bool, device: str, stop: StopRequest) -> None:
-    from r2n2.training.data.reading import load_stock
+    from r2n2.training.data.reading import load_data
     from r2n2.training.processes import team_of_environment
     from r2n2.training.run import WEIGHTS_FILE, train
 
     team = team_of_environment(device)
-    source = config.stock
-    stock = load_stock(source.folders, exclude_patients=source.exclude, masks=source.masks, phases=source.phases, axes=source.axes)
+    source = config.data
+    data = load_data(source.folders, exclude_patients=source.exclude, masks=source.masks, phases=source.phases, axes=source.axes)
     said_s = 0.0
     with stop.patiently():
-        for done in train(config, folder, stock, resume=resume, device=device, stop=lambda: stop.asked, processes=team):
+        for done in train(config, folder, data, resume=resume, device=device, stop=lambda: stop.asked, processes=team):
             for note in done.notes if team.leads else ():
                 _LOG.info("note: %s", note)
             if team.leads and (done.validation or done.saved or done.seconds > said_s + 30):

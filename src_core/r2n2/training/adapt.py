@@ -29,7 +29,7 @@ from r2n2.simulation.engine import PairEngine
 from r2n2.simulation.engine_config import AppearanceConfig, EngineConfig
 from r2n2.simulation.slices import RealPair, RealSlice
 from r2n2.training.loop import Trainer
-from r2n2.training.settings import ObjectiveConfig, OptimiserConfig, Stage, StockConfig, TrainingConfig
+from r2n2.training.settings import DataConfig, ObjectiveConfig, OptimiserConfig, Stage, TrainingConfig
 from r2n2.training.validation import displacements
 from r2n2.transform import folding_percent, jacobian_determinant, warp
 
@@ -250,7 +250,7 @@ def _config(network: RecurrentNetwork, seed: int) -> TrainingConfig:
         network=settings,
         objective=objective,
         optimiser=OptimiserConfig(learning_rate=2e-4, warmup=10, amsgrad=False, averaging=0.95),
-        stock=StockConfig(),
+        data=DataConfig(),
         stages=(Stage(updates=1_000_000, working_size=settings.working_size, steps=25),),
         batch=4,
         chunk=5,

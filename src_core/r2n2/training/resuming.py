@@ -6,17 +6,27 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from r2n2.errors import ArgumentError
 from r2n2.registration.recurrent_steps import Progress
 from r2n2.training.loop import Trainer
+from r2n2.training.settings import TrainingConfig
 from r2n2.training.state import TrainingState
 
-__all__ = ["capture", "restore", "under_way"]
+__all__ = ["capture", "recorded_settings", "restore", "under_way"]
 
 # Settings that change nothing of what is computed.
 _HARMLESS = frozenset({"name", "minutes", "validate_minutes", "save_minutes"})
+
+
+def recorded_settings(state: TrainingState) -> dict[str, Any]:
+    """The settings that a state was saved with, under the names that they have now."""
+    try:
+        return TrainingConfig.model_validate(state.settings).model_dump(mode="json")
+    except ValidationError:
+        return dict(state.settings)  # what has changed is then told by name
 
 
 def under_way(trainer: Trainer) -> dict[str, Tensor]:
@@ -83,7 +93,7 @@ def restore(trainer: Trainer, state: TrainingState, rank: int, world: int) -> tu
     ArgumentError
         If the state is of another network or optimiser.
     """
-    changed = _changed(state.settings, trainer.config.model_dump(mode="json"))
+    changed = _changed(recorded_settings(state), trainer.config.model_dump(mode="json"))
     fixed = sorted(name for name in changed if name.startswith("network.") or name == "optimiser.amsgrad")
     if fixed:
         raise ArgumentError(

@@ -20,12 +20,12 @@ from r2n2.network.checkpoint import save_network
 from r2n2.registration import resolve_device
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.simulation.engine import PairEngine, SimulatedBatch
-from r2n2.training.data.contents import Stock, split
+from r2n2.training.data.contents import TrainingData, split
 from r2n2.training.journal import Journal
 from r2n2.training.loop import Trainer, TrainingStep, build_network, network_from
 from r2n2.training.pictures import can_draw, show_examples
 from r2n2.training.processes import Processes
-from r2n2.training.resuming import capture, restore, under_way
+from r2n2.training.resuming import capture, recorded_settings, restore, under_way
 from r2n2.training.settings import TrainingConfig
 from r2n2.training.state import load_state, save_state, state_files
 from r2n2.training.validation import Validation, validate
@@ -62,7 +62,7 @@ class Trained:
 def train(
     config: TrainingConfig,
     folder: Path,
-    stock: Stock,
+    data: TrainingData,
     *,
     resume: bool = False,
     device: str = "auto",
@@ -78,7 +78,7 @@ def train(
         Settings; written to the folder.
     folder
         For checkpoints, weights, settings and log; made if missing.
-    stock
+    data
         Images; split by patient. Where there are none, all pairs are drawn pictures.
     resume
         Go on from the folder's newest checkpoint; begin where there is none.
@@ -105,41 +105,41 @@ def train(
     with resource_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     with folder_lock(folder) if team.leads else nullcontext():
-        yield from _train(config, folder, stock, team, device, stop, start)
+        yield from _train(config, folder, data, team, device, stop, start)
 
 
 def _train(
     config: TrainingConfig,
     folder: Path,
-    stock: Stock,
+    data: TrainingData,
     team: Processes,
     device: str,
     stop: Callable[[], bool],
     start: RecurrentNetwork | None,
 ) -> Iterator[Trained]:
-    team.require_alike(**_started_with(config, stock) if team.world > 1 else {})
-    if config.stock.thorax_seeds[0] < config.stock.thorax_seeds[1]:
+    team.require_alike(**_started_with(config, data) if team.world > 1 else {})
+    if config.data.thorax_seeds[0] < config.data.thorax_seeds[1]:
         from r2n2.simulation.people import thorax_pairs
 
-        drawn = thorax_pairs(range(*config.stock.thorax_seeds), config.stock.thorax_frames, size=config.data_size)
-        stock = replace(stock, pairs=(*stock.pairs, *drawn))
-    training, held = split(stock, held_out=config.stock.held_out, seed=config.seed)
+        drawn = thorax_pairs(range(*config.data.thorax_seeds), config.data.thorax_frames, size=config.data_size)
+        data = replace(data, pairs=(*data.pairs, *drawn))
+    training, held = split(data, held_out=config.data.held_out, seed=config.seed)
     where = team.device or resolve_device(device)
     state = load_state(folder)
     if start is None:
         start = build_network(config) if state is not None or config.init is None else network_from(config.init, config)
-    engine = PairEngine(training.slices, training.pairs, config.stock.engine, seed=config.seed)
+    engine = PairEngine(training.slices, training.pairs, config.data.engine, seed=config.seed)
     trainer = Trainer(start.to(where), engine, config, rank=team.rank, world=team.world, wrap=team.wrap, agree=team.agree)
     notes: list[str] = []
     if not held.patients:
-        notes.append("no patient is held out: weights are validated on drawn pictures alone; name some in stock.held_out")
+        notes.append("no patient is held out: weights are validated on drawn pictures alone; name some in data.held_out")
     before_s, best, validated = 0.0, {}, -1
     if not team.alike(-1 if state is None else state.step):
         raise ArgumentError(f"{folder}: not every process sees the same saved state there; give a folder that all machines share")
     if state is not None:
         notes += [*state.notes, *restore(trainer, state, team.rank, team.world)]
         before_s, best = state.elapsed_s, dict(state.best)
-        if best and _judged_by(state.settings) != _judged_by(config.model_dump(mode="json")):
+        if best and _validated_on(recorded_settings(state)) != _validated_on(config.model_dump(mode="json")):
             notes.append("the best validation so far was on other pairs or other lengths of sequences: it is forgotten")
             best = {}
         # States of older versions do not say; their weights do.
@@ -148,16 +148,16 @@ def _train(
     yield from run.updates(stop, tuple(notes))
 
 
-def _started_with(config: TrainingConfig, stock: Stock) -> dict[str, object]:
+def _started_with(config: TrainingConfig, data: TrainingData) -> dict[str, object]:
     """What every process of a team must have in common; folders may have other names on other machines."""
-    settings = config.model_dump(mode="json", exclude={"stock": {"folders", "masks"}, "init": True, "seed": True})
-    return {"version": (__version__, torch.__version__), "seed": config.seed, "settings": settings, "images": stock.sha256()}
+    settings = config.model_dump(mode="json", exclude={"data": {"folders", "masks"}, "init": True, "seed": True})
+    return {"version": (__version__, torch.__version__), "seed": config.seed, "settings": settings, "images": data.sha256()}
 
 
-def _judged_by(settings: Mapping[str, Any]) -> tuple[Any, ...]:
+def _validated_on(settings: Mapping[str, Any]) -> tuple[Any, ...]:
     """What decides the pairs of a validation and what is done with them."""
     steps = settings.get("validation_steps") or settings["stages"][-1]["steps"]
-    return settings["stock"], settings["data_size"], settings["seed"], steps, settings["network"]["working_size"]
+    return settings["data"], settings["data_size"], settings["seed"], steps, settings["network"]["working_size"]
 
 
 class _Run:
@@ -170,7 +170,7 @@ class _Run:
         trainer: Trainer,
         team: Processes,
         truth: SimulatedBatch,
-        held: Stock,
+        held: TrainingData,
         best: dict[str, Any],
         before_s: float,
         validated: int,
@@ -313,8 +313,8 @@ def _mean(values: list[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _validation_batch(config: TrainingConfig, held: Stock) -> SimulatedBatch:
+def _validation_batch(config: TrainingConfig, held: TrainingData) -> SimulatedBatch:
     """Pairs with truth of the patients held out, simulated or given; of drawn pictures where nobody is held out."""
     known = [pair for pair in held.pairs if pair.displacement is not None]
-    engine = PairEngine(held.slices, known, config.stock.engine, seed=_VALIDATION_SEED)
+    engine = PairEngine(held.slices, known, config.data.engine, seed=_VALIDATION_SEED)
     return engine.batch(0, _VALIDATION_PAIRS, config.data_size)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from r2n2.config import Config, NetworkConfig
 from r2n2.simulation.engine import EngineConfig
 
-__all__ = ["ObjectiveConfig", "OptimiserConfig", "Stage", "StockConfig", "TrainingConfig"]
+__all__ = ["DataConfig", "ObjectiveConfig", "OptimiserConfig", "Stage", "TrainingConfig"]
 
 
 class ObjectiveConfig(Config):
@@ -76,11 +76,11 @@ class Stage(Config):
     """Whether the true displacement is told where it is known; without it the images alone teach, as in the paper."""
 
 
-class StockConfig(Config):
+class DataConfig(Config):
     """Where the images come from."""
 
     folders: tuple[Path, ...] = ()
-    """Folders of series in any readable format, or stock files."""
+    """Folders of series in any readable format, or data files."""
     masks: Path | None = None
     """Folder of outlines under the same paths as the images, for Dice in validation."""
     phases: int | None = Field(default=None, ge=1)
@@ -114,7 +114,8 @@ class TrainingConfig(Config):
     """Name or file of the weights to begin with instead; of the same network but for working size and noise."""
     objective: ObjectiveConfig = ObjectiveConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
-    stock: StockConfig = StockConfig()
+    # "stock" is its name in files and states of before.
+    data: DataConfig = Field(default=DataConfig(), validation_alias=AliasChoices("data", "stock"))
     stages: tuple[Stage, ...] = (Stage(updates=20000, working_size=256, steps=25),)
     """The curriculum, in order."""
     batch: int = Field(default=1, ge=1)

@@ -70,7 +70,7 @@ class Supply:
         if isinstance(made, BaseException):
             raise ResourceError(
                 f"training data: sample {self._culprit(order)} cannot be made ({type(made).__name__}: {made}); take its image out "
-                f"(stock.exclude), then go on from the last checkpoint with --resume"
+                f"(data.exclude), then go on from the last checkpoint with --resume"
             ) from made
         return made
 

@@ -31,6 +31,7 @@ _DELAYS = ("TriggerTime", "NominalCardiacTriggerDelayTime", "NominalRespiratoryT
 _HALF_A_DAY = 43_200_000_000
 _DAY = 2 * _HALF_A_DAY
 _FEW = 3
+_MOST_MISSING = 4
 _EVEN_SHARE, _EVEN_TOLERANCE = 0.75, 0.25
 
 
@@ -121,7 +122,8 @@ def _candidate(frames: Sequence[FrameHeader], tag: str) -> _Candidate | None:
 
 def _reference(frames: Sequence[FrameHeader], tag: str) -> list[float] | None:
     """What an order is held against: InstanceNumber, or another number where frames share one; of joined series SeriesNumber."""
-    for other in ("SeriesNumber", "InstanceNumber", "TemporalPositionIdentifier"):
+    clocks = ("AcquisitionTime", "AcquisitionDateTime") if tag in _DELAYS else ()
+    for other in ("SeriesNumber", "InstanceNumber", "TemporalPositionIdentifier", *clocks):
         values = [frame.times[other] for frame in frames if other in frame.times]
         if other != tag and len(set(values)) == len(frames):
             return values
@@ -142,7 +144,8 @@ def _is_even(values: Sequence[float]) -> bool:
     if not steps:
         return True
     usual = statistics.median(steps)
-    near = [step for step in steps if abs(step / usual - max(1, round(step / usual))) <= _EVEN_TOLERANCE]
+    multiples = [min(step / usual, 2.0 * _MOST_MISSING) for step in steps]
+    near = [m for m in multiples if abs(m - min(max(1, round(m)), _MOST_MISSING)) <= _EVEN_TOLERANCE]
     return len(near) >= _EVEN_SHARE * len(steps)
 
 

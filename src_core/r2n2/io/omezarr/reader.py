@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import os
 from collections.abc import Sequence
@@ -14,9 +13,10 @@ from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
 from r2n2.io.assemble import FileContent
-from r2n2.io.checks import check_dtype, check_memory, check_times, import_package, read_errors
+from r2n2.io.checks import check_times, import_package, read_errors
 from r2n2.io.omezarr.chunks import ChunkRuns
 from r2n2.io.omezarr.images import find_image
+from r2n2.io.omezarr.stored import check_chunks
 from r2n2.io.omezarr.writing import OWN_KEY
 from r2n2.io.placement import Placement, orthonormal
 
@@ -24,7 +24,6 @@ __all__ = ["read_zarr"]
 
 _Plane = tuple[tuple[float, ...], tuple[tuple[float, ...], ...]]
 
-_MOST_CHUNKS = 2_000_000
 _ZARR_FORMAT = {"0.4": 2, "0.5": 3}
 _MM_PER_UNIT = {"nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0, "centimeter": 10.0, "meter": 1e3}
 _SECONDS_PER_UNIT = {"second": 1.0, "millisecond": 1e-3, "microsecond": 1e-6, "minute": 60.0, "hour": 3600.0}
@@ -50,7 +49,7 @@ def read_zarr(path: Path, axes: str | None, max_bytes: int, name: str | None = N
         folder, node, notes = find_image(path, zarr.open(store=os.fspath(path), mode="r"), name)
         if hasattr(node, "chunks"):
             letters = _letters(getattr(node.metadata, "dimension_names", None) or (), len(node.shape))
-            notes += _check_chunks(path, folder, node, max_bytes, allow_missing)
+            notes += check_chunks(path, folder, node, max_bytes, allow_missing)
             return FileContent(path, "zarr", _array(path, node, axes or letters, max_bytes), letters, notes=notes)
         attributes = dict(node.attrs)
         own = attributes.get(OWN_KEY, {})
@@ -62,7 +61,7 @@ def read_zarr(path: Path, axes: str | None, max_bytes: int, name: str | None = N
         if folder.resolve() not in place.parents:
             raise ReadError(f"{path}: its image is said to lie in {dataset['path']!r}, outside the folder; the metadata is forged")
         found = node[str(dataset["path"])]
-        notes += _check_chunks(path, place, found, max_bytes, allow_missing)
+        notes += check_chunks(path, place, found, max_bytes, allow_missing)
         letters = _letters([axis["name"] for axis in multiscale.get("axes", [])], len(found.shape))
         array = _array(path, found, axes or letters, max_bytes)
         return _content(path, version, multiscale, dataset, array, letters, notes, own)
@@ -183,30 +182,3 @@ def _times(
         return None
     k, factor = letters.index("T"), _SECONDS_PER_UNIT[units["T"]]
     return tuple(float(shift[k] + scale[k] * t) * factor for t in range(shape[k]))
-
-
-def _check_chunks(path: Path, place: Path, array: Any, max_bytes: int, allow_missing: bool) -> tuple[str, ...]:
-    """Refuse chunks that are too large or missing; a note where missing ones are allowed."""
-    check_dtype(path, array.dtype)
-    chunks = tuple(array.shards or array.chunks)
-    check_memory(path, math.prod(array.chunks) * np.dtype(array.dtype).itemsize, max_bytes)
-    count = math.prod(-(-n // c) for n, c in zip(array.shape, chunks, strict=True))
-    if count > _MOST_CHUNKS:
-        raise ReadError(
-            f"{path}: declares {count} chunks for its shape {array.shape}; the metadata is forged, or write larger chunks"
-        )
-    missing, first = 0, ""
-    # Zarr gives the fill value for a chunk that is not there, without a word.
-    for index in itertools.product(*(range(-(-n // c)) for n, c in zip(array.shape, chunks, strict=True))):
-        key = str(array.metadata.encode_chunk_key(index))
-        if (place / key).is_file():
-            continue
-        if not allow_missing:
-            raise ReadError(
-                f"{path}: chunk {key} is missing; get a complete copy, "
-                "or pass --allow-missing where the writer leaves empty chunks out"
-            )
-        missing, first = missing + 1, first or key
-    if missing == count:
-        raise ReadError(f"{path}: holds none of its {count} chunks; get a complete copy")
-    return (f"{missing} chunks are missing, {first} first: they count as {array.fill_value}",) if missing else ()

@@ -12,7 +12,7 @@ from torch import Tensor
 from r2n2.errors import ArgumentError
 from r2n2.simulation.slices import RealPair, RealSlice
 
-__all__ = ["ContouredPair", "Stock", "is_held_out", "split"]
+__all__ = ["ContouredPair", "TrainingData", "is_held_out", "split"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +56,7 @@ class ContouredPair:
 
 
 @dataclass(frozen=True, eq=False)
-class Stock:
+class TrainingData:
     """Everything there is to learn from, or the part of it on one side of a split.
 
     Parameters
@@ -98,10 +98,10 @@ class Stock:
                     digest.update(part.contiguous().numpy().data)
         return digest.hexdigest()
 
-    def of(self, patients: Sequence[str]) -> Stock:
+    def of(self, patients: Sequence[str]) -> TrainingData:
         """What belongs to these patients."""
         wanted = frozenset(patients)
-        return Stock(
+        return TrainingData(
             tuple(item for item in self.slices if item.patient in wanted),
             tuple(item for item in self.pairs if item.patient in wanted),
             tuple(item for item in self.contoured if item.patient in wanted),
@@ -119,8 +119,8 @@ def is_held_out(patient: str, share: float, seed: int) -> bool:
     return Fraction(digest, 2**256) < Fraction(share)
 
 
-def split(stock: Stock, *, held_out: Sequence[str] | float, seed: int = 0) -> tuple[Stock, Stock]:
-    """Part a stock by patient into training and validation.
+def split(data: TrainingData, *, held_out: Sequence[str] | float, seed: int = 0) -> tuple[TrainingData, TrainingData]:
+    """Part training data by patient into training and validation.
 
     Parameters
     ----------
@@ -134,7 +134,7 @@ def split(stock: Stock, *, held_out: Sequence[str] | float, seed: int = 0) -> tu
     ArgumentError
         If a named patient is not there, the share is not within [0, 1], or one side would be empty though both were asked for.
     """
-    everybody = stock.patients
+    everybody = data.patients
     if isinstance(held_out, int | float):
         if not 0 <= held_out <= 1:
             raise ArgumentError(f"held_out: a share of patients lies between 0 and 1, got {held_out}; give such a share or names")
@@ -150,4 +150,4 @@ def split(stock: Stock, *, held_out: Sequence[str] | float, seed: int = 0) -> tu
         raise ArgumentError(
             f"held_out: all {len(everybody)} patients would be held out and none trained on; hold out fewer or name them"
         )
-    return stock.of([patient for patient in everybody if patient not in chosen]), stock.of(sorted(chosen))
+    return data.of([patient for patient in everybody if patient not in chosen]), data.of(sorted(chosen))

@@ -1,4 +1,4 @@
-"""A stock as one safetensors file, so that a machine without image readers can train from it.
+"""Training data as one safetensors file, so that a machine without image readers can train from it.
 
 Images are kept as whole numbers: exactly where the pixels are whole numbers of a range below 65536, else in 65536 steps from
 minimum to maximum. Masks are packed eight pixels a byte. An image that several entries use is kept once.
@@ -22,9 +22,9 @@ from r2n2.io.atomic import atomic_write
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from r2n2.training.data.contents import Stock
+    from r2n2.training.data.contents import TrainingData
 
-__all__ = ["read_stock", "save_stock"]
+__all__ = ["read_data_file", "save_data_file"]
 
 _KIND = "r2n2 stock"
 _SCHEMA = "1"
@@ -32,8 +32,8 @@ _SUFFIX = ".safetensors"
 _MAXIMUM_BYTES = 16 * 2**30
 
 
-def save_stock(path: Path, stock: Stock) -> None:
-    """Write a stock; the file appears under its name only when it is whole.
+def save_data_file(path: Path, data: TrainingData) -> None:
+    """Write training data; the file appears under its name only when it is whole.
 
     Raises
     ------
@@ -45,10 +45,10 @@ def save_stock(path: Path, stock: Stock) -> None:
     from safetensors.numpy import save_file
 
     if path.suffix != _SUFFIX:
-        raise ArgumentError(f"{path}: a stock is written as {_SUFFIX} only; give a name that ends in it")
+        raise ArgumentError(f"{path}: training data are written as {_SUFFIX} only; give a name that ends in it")
     tables = _Tables()
     content = {
-        "slices": [{"image": tables.image(item.image), "valid": tables.mask(item.valid), **_labels(item)} for item in stock.slices],
+        "slices": [{"image": tables.image(item.image), "valid": tables.mask(item.valid), **_labels(item)} for item in data.slices],
         "pairs": [
             {
                 "fixed": tables.image(item.fixed),
@@ -56,7 +56,7 @@ def save_stock(path: Path, stock: Stock) -> None:
                 "displacement": tables.exact(item.displacement),
                 **_labels(item),
             }
-            for item in stock.pairs
+            for item in data.pairs
         ],
         "contoured": [
             {
@@ -66,10 +66,10 @@ def save_stock(path: Path, stock: Stock) -> None:
                 "moving_mask": tables.mask(item.moving_mask),
                 **_labels(item),
             }
-            for item in stock.contoured
+            for item in data.contoured
         ],
         "coding": tables.coding,
-        "notes": list(stock.notes),
+        "notes": list(data.notes),
     }
     metadata = {"kind": _KIND, "schema": _SCHEMA, "version": __version__, "content": json.dumps(content)}
     metadata["sha256"] = _digest(metadata["content"], tables.arrays)
@@ -77,18 +77,18 @@ def save_stock(path: Path, stock: Stock) -> None:
         save_file(tables.arrays, temporary, metadata)
 
 
-def read_stock(path: Path) -> Stock:
-    """Read what ``save_stock`` wrote.
+def read_data_file(path: Path) -> TrainingData:
+    """Read what ``save_data_file`` wrote.
 
     Raises
     ------
     ReadError
-        If the file is missing, damaged, or no stock of this schema.
+        If the file is missing, damaged, or no training data of this schema.
     ResourceError
         If it may not be read.
     """
     from r2n2.simulation.slices import RealPair, RealSlice
-    from r2n2.training.data.contents import ContouredPair, Stock
+    from r2n2.training.data.contents import ContouredPair, TrainingData
 
     content, arrays = _read(path)
     try:
@@ -120,11 +120,9 @@ def read_stock(path: Path) -> Stock:
             )
             for entry in content["contoured"]
         ]
-        return Stock(tuple(slices), tuple(pairs), tuple(contoured), tuple(str(note) for note in content["notes"]))
+        return TrainingData(tuple(slices), tuple(pairs), tuple(contoured), tuple(str(note) for note in content["notes"]))
     except (KeyError, TypeError, ValueError, IndexError, RuntimeError) as error:
-        raise ReadError(
-            f"{path}: its entries cannot be used ({' '.join(str(error).split())[:200]}); make the stock again"
-        ) from None
+        raise ReadError(f"{path}: its entries cannot be used ({' '.join(str(error).split())[:200]}); make it again") from None
 
 
 def _labels(item: Any) -> dict[str, Any]:
@@ -206,22 +204,21 @@ class _Decoder:
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
-    """Content and arrays of a stock whose digest is right."""
+    """Content and arrays of a file whose digest is right."""
     from safetensors import SafetensorError, safe_open
 
     try:
         if not path.is_file():
-            raise ReadError(f"{path}: no such file; give a stock that save_stock wrote")
+            raise ReadError(f"{path}: no such file; give a file that save_data_file wrote")
         if path.stat().st_size > _MAXIMUM_BYTES:
-            raise ReadError(f"{path}: larger than {_MAXIMUM_BYTES >> 30} GiB; make smaller stocks")
+            raise ReadError(f"{path}: larger than {_MAXIMUM_BYTES >> 30} GiB; make smaller data files")
         with safe_open(path, framework="numpy") as file:
             metadata = dict(file.metadata() or {})
             if metadata.get("kind") != _KIND:
-                raise ReadError(f"{path}: a safetensors file, but no stock of training data; give one that save_stock wrote")
+                raise ReadError(f"{path}: a safetensors file, but no training data; give one that save_data_file wrote")
             if metadata.get("schema") != _SCHEMA:
-                raise ReadError(
-                    f"{path}: a stock of schema {metadata.get('schema', '')[:20]!r}, this version reads {_SCHEMA}; make it again"
-                )
+                schema = metadata.get("schema", "")[:20]
+                raise ReadError(f"{path}: training data of schema {schema!r}, this version reads {_SCHEMA}; make it again")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - no mapping
         content = json.loads(metadata.get("content", ""))
     except OSError as error:
@@ -229,9 +226,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
     except (SafetensorError, ValueError, RecursionError) as error:
         if isinstance(error, ReadError):
             raise
-        raise ReadError(f"{path}: damaged or no stock ({' '.join(str(error).split())[:200]}); make it again") from None
+        raise ReadError(f"{path}: damaged or no training data ({' '.join(str(error).split())[:200]}); make it again") from None
     if not isinstance(content, dict) or metadata.get("sha256") != _digest(metadata["content"], arrays):
-        raise ReadError(f"{path}: the SHA-256 of its content is not the one written with it; make the stock again")
+        raise ReadError(f"{path}: the SHA-256 of its content is not the one written with it; make it again")
     return content, arrays
 
 

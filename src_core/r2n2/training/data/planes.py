@@ -1,4 +1,4 @@
-"""From image series to the slices and pairs of a stock: some frames of every place, and three views of a volume."""
+"""From image series to the slices and pairs to train from: some frames of every place, and three views of a volume."""
 
 from __future__ import annotations
 

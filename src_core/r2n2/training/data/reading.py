@@ -1,4 +1,4 @@
-"""The stock of images to train from: read from folders of series in any readable format, or from a stock file."""
+"""The images to train from: read from folders of series in any readable format, or from a data file."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pathlib import Path
 from r2n2.errors import ArgumentError, AxesUnknownError, R2N2Error, ReadError
 from r2n2.io.atomic import resource_errors
 from r2n2.series import ImageSeries
-from r2n2.training.data.contents import ContouredPair, Stock, is_held_out, split
-from r2n2.training.data.file import read_stock, save_stock
+from r2n2.training.data.contents import ContouredPair, TrainingData, is_held_out, split
+from r2n2.training.data.file import read_data_file, save_data_file
 from r2n2.training.data.finding import Found, find_series
 from r2n2.training.data.planes import Amount, contoured_pairs, pairs_of, planes_of, slices_of
 
-__all__ = ["Amount", "ContouredPair", "Stock", "is_held_out", "load_stock", "read_stock", "save_stock", "split"]
+__all__ = ["Amount", "ContouredPair", "TrainingData", "is_held_out", "load_data", "read_data_file", "save_data_file", "split"]
 
 _LOG = logging.getLogger(__name__)
 _SMALLEST_MASK_PX = 200
 
 
-def load_stock(
+def load_data(
     folders: Sequence[Path],
     *,
     exclude_patients: Sequence[str] = (),
@@ -34,17 +34,17 @@ def load_stock(
     axes: str | None = None,
     amount: Amount | None = None,
     progress: Callable[[str], None] | None = None,
-) -> Stock:
+) -> TrainingData:
     """Read every series below the folders; what no reader reads is left out with a note.
 
     Parameters
     ----------
     folders
-        Data folders, single files, or stock files (.safetensors).
+        Data folders, single files, or data files (.safetensors).
     exclude_patients
-        Never read these. A patient is DICOM's PatientID or named as ``stock_finding`` says.
+        Never read these. A patient is DICOM's PatientID or named as ``finding`` says.
     cache
-        Folder in which the stock is kept, and found again while arguments and files stay as they are.
+        Folder in which the data are kept, and found again while arguments and files stay as they are.
     masks
         Folder of outlines, one for each picture or file, under the same path as below its data folder.
     phases
@@ -72,20 +72,20 @@ def load_stock(
         if not place.exists():
             raise ReadError(f"{place}: no such file or folder; check the path")
     arguments = (sorted(exclude_patients), str(masks), phases, axes, repr(amount))
-    kept = None if cache is None else cache / f"stock-{_fingerprint(places, masks, arguments)}.safetensors"
+    kept = None if cache is None else cache / f"data-{_fingerprint(places, masks, arguments)}.safetensors"
     if kept is not None and kept.is_file():
         try:
-            return read_stock(kept)
+            return read_data_file(kept)
         except ReadError as error:
             _LOG.warning("%s; it is made again", error)
-    stock = _load(places, frozenset(exclude_patients), masks, phases, axes, amount, progress or (lambda _: None))
+    data = _load(places, frozenset(exclude_patients), masks, phases, axes, amount, progress or (lambda _: None))
     if kept is None:
-        return stock
+        return data
     with resource_errors(kept):
         kept.parent.mkdir(parents=True, exist_ok=True)
-    save_stock(kept, stock)
+    save_data_file(kept, data)
     # Read back, so that this run and the next, which finds the file, train on the same rounded pixels.
-    return read_stock(kept)
+    return read_data_file(kept)
 
 
 def _load(
@@ -96,24 +96,24 @@ def _load(
     axes: str | None,
     amount: Amount,
     progress: Callable[[str], None],
-) -> Stock:
+) -> TrainingData:
     parts = []
     for place in places:
         if place.is_file() and place.suffix == ".safetensors":
             progress(str(place))
-            stock = read_stock(place)
-            parts.append(stock.of([patient for patient in stock.patients if patient not in excluded]))
+            data = read_data_file(place)
+            parts.append(data.of([patient for patient in data.patients if patient not in excluded]))
             continue
         for found in find_series(place, phases=phases):
             if isinstance(found, str):
-                parts.append(Stock(notes=(found,)))
+                parts.append(TrainingData(notes=(found,)))
                 continue
             if found.kind != "dicom" and found.patient in excluded:
-                parts.append(Stock(notes=(f"{found.path}: left out, patient {found.patient} is excluded",)))
+                parts.append(TrainingData(notes=(f"{found.path}: left out, patient {found.patient} is excluded",)))
                 continue
             progress(str(found.path))
             parts.extend(_read(found, excluded, masks, axes, amount))
-    whole = Stock(
+    whole = TrainingData(
         tuple(item for part in parts for item in part.slices),
         tuple(item for part in parts for item in part.pairs),
         tuple(item for part in parts for item in part.contoured),
@@ -125,11 +125,11 @@ def _load(
     return whole
 
 
-def _read(found: Found, excluded: frozenset[str], masks: Path | None, axes: str | None, amount: Amount) -> Iterator[Stock]:
+def _read(found: Found, excluded: frozenset[str], masks: Path | None, axes: str | None, amount: Amount) -> Iterator[TrainingData]:
     """One part for each series."""
     for series, patient, source, paired, notes in _acquisitions(found, axes):
         if patient in excluded:
-            yield Stock(notes=(*notes, f"{source}: left out, patient {patient} is excluded"))
+            yield TrainingData(notes=(*notes, f"{source}: left out, patient {patient} is excluded"))
             continue
         slices, pairs, contoured = [], [], []
         remarks = list(notes)
@@ -145,7 +145,7 @@ def _read(found: Found, excluded: frozenset[str], masks: Path | None, axes: str 
                 contoured.extend(contoured_pairs(item, outline, patient, source, _SMALLEST_MASK_PX))
             except (ValueError, R2N2Error) as error:
                 remarks.append(f"{source}: its outlines were left out ({error})")
-        yield Stock(tuple(slices), tuple(pairs), tuple(contoured), tuple(remarks))
+        yield TrainingData(tuple(slices), tuple(pairs), tuple(contoured), tuple(remarks))
 
 
 _Acquisition = tuple[Sequence[ImageSeries], str, str, bool, tuple[str, ...]]

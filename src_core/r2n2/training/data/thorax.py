@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from r2n2.errors import R2N2Error
-from r2n2.training.data.contents import Stock
-from r2n2.training.data.file import save_stock
+from r2n2.training.data.contents import TrainingData
+from r2n2.training.data.file import save_data_file
 
 __all__ = ["main", "write_thorax_data"]
 
@@ -36,7 +36,7 @@ def write_thorax_data(path: Path, people: range, *, pairs: int, size: int, acqui
     from r2n2.simulation.people import acquisition_pairs, thorax_pairs
 
     made = (acquisition_pairs if acquisitions else thorax_pairs)(people, pairs, size=size)
-    save_stock(path, Stock(pairs=tuple(made)))
+    save_data_file(path, TrainingData(pairs=tuple(made)))
     return len(made)
 
 

@@ -130,7 +130,7 @@ class AlignForm(QWidget):
         self._rows.addRow("Reference", reference)
         self._rows.addRow("Method", row(self._method, self._refine))
         self._rows.addRow("Weights", self.weights)
-        advanced = QCollapsible("Advanced")
+        advanced = QCollapsible("Advanced", expandedIcon="▼", collapsedIcon="▶")
         inner, form = QWidget(), QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Gaussians", self._steps)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from napari_r2n2.models.landmarks.marks import COPIED, PLACED, PREDICTED, Marks
 from r2n2.errors import ArgumentError
 
-__all__ = ["adopt", "hint_layer", "new_layer", "read", "unfit", "write"]
+__all__ = ["LANDMARKS", "adopt", "hint_layer", "names", "new_layer", "read", "unfit", "write"]
 
 LANDMARKS = "yellow"
 DRAFTS = "orange"
@@ -31,7 +31,7 @@ def new_layer(image: Any, marks: Marks) -> Any:
 def hint_layer(image: Any, name: str, colour: str, symbol: str, anchor: str) -> Any:
     """An empty points layer that only shows: predictions, or another observer's points."""
     layer = _points(image, name, colour, symbol)
-    layer.text = _text(colour, layer.current_size, anchor)
+    layer.text = names(colour, layer.current_size, layer.ndim, anchor)
     layer.editable = False
     # napari makes every layer editable again when the view changes between 2D and 3D.
     layer.events.editable.connect(_stay_read_only)
@@ -112,10 +112,16 @@ def write(layer: Any, marks: Marks) -> None:
     if len(marks) and (marks.drafted or len(np.unique(layer.border_color, axis=0)) > 1):
         layer.border_color = [LANDMARKS if draft == PLACED else DRAFTS for draft in marks.drafts]
     if type(layer.text.string).__name__ == "ConstantStringEncoding":  # a layer from elsewhere, without text
-        layer.text = _text(LANDMARKS, layer.current_size)
+        layer.text = names(LANDMARKS, layer.current_size, layer.ndim)
     layer.current_border_color = LANDMARKS
     if chosen != set(layer.selected_data):
         layer.selected_data = chosen
+
+
+def names(colour: str, size: float, ndim: int, anchor: str = "upper_left") -> dict[str, Any]:
+    """How napari writes the ids of points of a size: beside the rim, not across it."""
+    away = [0.0] * (ndim - 2) + [_RIM * float(size) * side for side in _SIDES[anchor]]
+    return {"string": "{id}", "anchor": anchor, "translation": away, "color": colour, "size": 8}
 
 
 def _points(image: Any, name: str, colour: str, symbol: str) -> Any:
@@ -129,7 +135,7 @@ def _points(image: Any, name: str, colour: str, symbol: str) -> Any:
         name=name,
         features=features,
         feature_defaults={"id": ""},
-        text=_text(colour, size),
+        text=names(colour, size, image.ndim),
         size=size,
         symbol=symbol,
         face_color="transparent",
@@ -145,12 +151,6 @@ def _points(image: Any, name: str, colour: str, symbol: str) -> Any:
 def _stay_read_only(event: Any) -> None:
     if event.source.editable:
         event.source.editable = False
-
-
-def _text(colour: str, size: float, anchor: str = "upper_left") -> dict[str, Any]:
-    """Names beside the rim of points of a size, not across it."""
-    away = [_RIM * float(size) * side for side in _SIDES[anchor]]
-    return {"string": "{id}", "anchor": anchor, "translation": away, "color": colour, "size": 8}
 
 
 def _ids(layer: Any) -> list[str] | None:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 IMAGES = Path(__file__).with_name("images")
 WINDOW = (1400, 930)
 SIZES = ((1024, 700), (1200, 800), (1920, 1080))
-LARGEST_BYTES = 300_000
+LARGEST_BYTES = 600_000
 PANEL, GAP, MARGIN = 344, 8, 26
 GIF_SIDE = 300
 # Deep inspiration: the farthest from the reference.
@@ -116,7 +116,10 @@ class Window:
         return Image.fromarray(self.viewer.screenshot(canvas_only=False, flash=False)).convert("RGB")
 
     def canvas(self, side: int) -> Image.Image:
-        """The image and nothing around it."""
+        """The image and nothing around it, with a colour bar that hides little of so small a canvas."""
+        for layer in self.viewer.layers:
+            if hasattr(layer, "colorbar"):
+                layer.colorbar.size, layer.colorbar.tick_length, layer.colorbar.font_size = (10.0, 80.0), 3.0, 6.0
         self.fit(side, side)
         self.settle(0.2)
         return Image.fromarray(self.viewer.screenshot(size=(side, side), canvas_only=True, flash=False)).convert("RGB")

@@ -10,6 +10,8 @@ __all__ = ["Dock"]
 
 _MARGIN, _SPACING = 6, 4
 _LEAST_HEIGHT = 150
+# The same for all, or the image would be laid out anew whenever another tab is opened.
+_LEAST_WIDTH = 350
 
 
 class Dock(QScrollArea):
@@ -32,7 +34,7 @@ class Dock(QScrollArea):
         """Qt: never so narrow that something is cut off, whatever the fonts of the theme."""
         inside, bar = self.widget(), self.verticalScrollBar()
         width = 0 if inside is None or bar is None else inside.minimumSizeHint().width() + bar.sizeHint().width()
-        return QSize(width, _LEAST_HEIGHT)
+        return QSize(max(width, _LEAST_WIDTH), _LEAST_HEIGHT)
 
     def sizeHint(self) -> QSize:  # noqa: N802
         """Qt: as wide as needed, so that the image keeps the room, and as high as there is."""

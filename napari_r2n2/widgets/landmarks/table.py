@@ -96,7 +96,7 @@ class ErrorTable(QTableView):
         sides.setVisible(False)
         sides.setDefaultSectionSize(20)
         top.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
-        for column, width in enumerate((46, 46, 54, 54)):
+        for column, width in enumerate((62, 42, 70, 60)):
             self.setColumnWidth(column, width)
         top.setStretchLastSection(True)
         self.clicked.connect(self._clicked)

@@ -212,6 +212,7 @@ def views(window: Window) -> None:
     ):
         window.show(*shown)
         window.go_to(step)
+        window.show(*shown)  # landmarks that step 0 has brought back are hidden again
         window.results.session.select(None)
         panels.append((caption, window.canvas(PANEL)))
     save("views", compose(panels, columns=4))

@@ -52,6 +52,7 @@ class LandmarkLayers:
                     self._hidden.add(layer)
                     layer.visible = False
         else:
-            for layer in list(self._hidden):
+            # napari ends the mode of a layer whose visibility is set, even to what it was.
+            for layer in [layer for layer in self._hidden if not layer.visible]:
                 layer.visible = True
             self._hidden.clear()

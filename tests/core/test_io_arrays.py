@@ -58,7 +58,7 @@ def test_a_slice_axis_gives_one_series_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", REAL_TYPES)
-def test_row37_row38_row40_every_real_type_is_kept(tmp_path: Path, dtype: str) -> None:
+def test_row38_row40_every_real_type_is_kept(tmp_path: Path, dtype: str) -> None:
     array = ramp((6, 8, 7), dtype)
     (series,) = read_series(save(tmp_path / "a.npy", array))
     assert series.dtype == np.dtype(dtype).newbyteorder("=")
@@ -139,7 +139,7 @@ def test_forged_shape(tmp_path: Path) -> None:
         read_series(path)
 
 
-def test_row43_npz_is_measured_before_it_is_unpacked(tmp_path: Path) -> None:
+def test_npz_is_measured_before_it_is_unpacked(tmp_path: Path) -> None:
     path = tmp_path / "bomb.npz"
     np.savez_compressed(path, array=np.zeros((100, 512, 512), np.uint8))
     with pytest.raises(ResourceError, match=r"25 MiB would have to be held in memory, 1 MiB are allowed; raise --max-bytes"):

@@ -145,7 +145,7 @@ def test_compressed_larger_than_the_limit(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "nan", "inf"])
-def test_row47_spacing(tmp_path: Path, value: str) -> None:
+def test_spacing(tmp_path: Path, value: str) -> None:
     path = save(tmp_path / "a.mha", itk(ramp((5, 9, 11))))
     path.write_bytes(path.read_bytes().replace(b"ElementSpacing = 1 1 1", f"ElementSpacing = {value} 1 1".encode()))
     with pytest.raises(ReadError, match="must be positive and finite mm"):

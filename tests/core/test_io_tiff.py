@@ -158,7 +158,7 @@ def test_the_log_of_tifffile_is_left_as_it_was(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", ["imagej", "ome-tiff", "tiff"])
 @pytest.mark.parametrize(("dtype", "held"), [("?", "?"), ("f2", "f4"), ("i8", "i8"), ("u8", "u8")])
-def test_row38_types_that_ome_lacks_are_written(tmp_path: Path, kind: str, dtype: str, held: str) -> None:
+def test_types_that_ome_lacks_are_written(tmp_path: Path, kind: str, dtype: str, held: str) -> None:
     frames = (ramp((5, 1, 9, 11)) % 2).astype(dtype)
     path = write_series(tmp_path, "out", ImageSeries(frames, Grid((9, 11), (2.0, 0.5)), source={"format": kind}), iter(frames))
     (back,) = read_series(path, axes="TYX")
@@ -173,7 +173,7 @@ def test_a_series_can_be_sent_to_another_process(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.frame(3), series.frame(3))
 
 
-def test_row38_row39_types(tmp_path: Path) -> None:
+def test_row39_types(tmp_path: Path) -> None:
     for dtype in ("i1", "i2", "u4", "i4", "f2", "f4", "f8"):
         array = ramp((5, 9, 11), dtype)
         (series,) = read_series(save(tmp_path / "a.tif", array, metadata={"axes": "TYX"}))

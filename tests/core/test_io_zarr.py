@@ -182,7 +182,7 @@ def test_zipped_zarr_is_not_opened(tmp_path: Path) -> None:
     assert not (tmp_path.parent / "canary").exists()
 
 
-def test_row17_forged_chunk_size(tmp_path: Path) -> None:
+def test_forged_chunk_size(tmp_path: Path) -> None:
     path = foreign(tmp_path / "a.zarr", ramp((4, 9, 11)))
     metadata = path / "0" / ".zarray"
     metadata.write_text(metadata.read_text().replace("9,", "900000,"))

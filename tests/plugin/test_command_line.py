@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from napari_r2n2.models.alignment import Choice
 from napari_r2n2.models.command_line import register_command
 from r2n2.config import RegistrationConfig
+from r2n2.errors import ArgumentError
 from r2n2.series import ImageSeries
 
 
@@ -73,5 +75,23 @@ def test_a_pixel_size_that_was_changed_in_napari_is_said(
     assert (reading["spacing"], reading["series"]) == ((2.0, 1.5), "1.2.3")
 
 
-def test_a_layer_from_no_file_has_a_place_to_fill_in(series: ImageSeries) -> None:
-    assert register_command([series], RegistrationConfig(), spacing_in_file=None).startswith("r2n2 register SERIES -o RESULT")
+def test_a_layer_from_no_file_has_no_command(series: ImageSeries, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="'disc' lies in memory only"):
+        register_command([series], RegistrationConfig(), spacing_in_file=None)
+    gone = replace(series, source={"path": str(tmp_path / "gone.mha")})
+    with pytest.raises(ArgumentError, match=r"gone\.mha is not there any more"):
+        register_command([gone], RegistrationConfig(), spacing_in_file=None)
+
+
+@pytest.mark.parametrize(("slices", "words"), [((0, 1, 2), []), ((1,), ["--slice", "1"])])
+def test_the_command_names_the_slice_and_what_was_asked(
+    series: ImageSeries, tmp_path: Path, slices: tuple[int, ...], words: list[str]
+) -> None:
+    file = tmp_path / "a.npz"
+    file.write_bytes(b"")
+    several = [replace(series, source={"path": str(file), "asked": {"axes": "TZYX"}})] * 3
+    command = shlex.split(register_command(several, RegistrationConfig(), Choice(slices), spacing_in_file=(2.0, 1.5)))
+    assert command[command.index("--axes") + 1] == "TZYX"
+    assert command[command.index("--axes") + 2 :] == words
+    with pytest.raises(ArgumentError, match="one slice position or all"):
+        register_command(several, RegistrationConfig(), Choice((0, 2)), spacing_in_file=None)

@@ -61,7 +61,7 @@ class LandmarksWidget(Dock):
             [
                 (model.viewer.layers.selection.events.active, self._show_state),
                 (events.theme, self._show_theme),
-                (self._results.changed, self._show_frame_as_it_came),
+                (self._results.changed, self._show_state),
             ],
             at_end=leave,
         )

@@ -20,8 +20,8 @@ NAMES = ("a", "b", "c", "d")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.registration.register_series", fake_register)
-    monkeypatch.setattr("r2n2.report.page.render_report", lambda *_: "report")
+    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
+    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_landmarks_are_refused_before_anything_is_registered(
     def never(*_: object, **__: object) -> None:
         raise AssertionError("registered before the landmarks were checked")
 
-    monkeypatch.setattr("r2n2.registration.register_series", never)
+    monkeypatch.setattr("r2n2.workflow.register_series", never)
     (tmp_path / "l.csv").write_text(text)
     assert run("register", movie, "-o", tmp_path / "out", "--landmarks", tmp_path / "l.csv", "--reference", 0) == code
     assert words in one_line(capsys)

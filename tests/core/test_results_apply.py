@@ -26,8 +26,8 @@ DOWN_MM = ROWS[2] * SPACING[0]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.registration.register_series", fake_register)
-    monkeypatch.setattr("r2n2.report.page.render_report", lambda *_: "report")
+    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
+    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
 
 
 @pytest.fixture

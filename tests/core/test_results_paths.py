@@ -18,8 +18,8 @@ from r2n2.series import ImageSeries
 
 @pytest.fixture
 def result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr("r2n2.registration.register_series", fake_register)
-    monkeypatch.setattr("r2n2.report.page.render_report", lambda *_: "report")
+    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
+    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
     stack = np.stack([scene(rows) for rows in ROWS])[:, None].astype(np.float32)
     series = ImageSeries(stack, GRID, source={"format": "mha", "path": "movie.mha"})
     movie = write_series(tmp_path, "movie", series, iter(stack))

@@ -245,7 +245,8 @@ def test_failing_updates_are_not_saved(tmp_path: Path, monkeypatch: pytest.Monke
     state = load_state(tmp_path)
     assert state is not None
     assert float(state.network["entry.bias"].abs().max()) < 10
-    assert state.counters["rolled_back"] == 1
+    # Once for the burst of the weights that the test spoilt, once for the end amid failures.
+    assert state.counters["rolled_back"] == 2
 
 
 def test_a_validation_that_is_not_finite_spoils_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

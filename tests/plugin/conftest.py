@@ -19,6 +19,7 @@ from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication
 
 import r2n2.registration
+import r2n2.workflow  # before a test replaces register_series, of which it keeps its own name
 from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Grid
 from r2n2.registration import FrameResult, FrameStatus, register_series, unregistered
@@ -125,6 +126,7 @@ def _clear(viewer: Any) -> None:
     from napari_r2n2.layers import result_layers
     from napari_r2n2.models import session
 
+    viewer.dims.ndisplay = 2  # dims.reset leaves it, and shapes that were built in 3D cannot be drawn in 2D
     # Layers first: napari 0.9 crashes in software GL if the canvas changes its size after the lowest of its layers was removed.
     viewer.layers.clear()
     for dock in list(viewer.window._wrapped_dock_widgets.values()):

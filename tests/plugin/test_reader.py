@@ -359,7 +359,7 @@ def test_foreign_folder_is_explained_in_a_window_and_declined_in_a_script(
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "notes.txt").write_text("no image" * 100)
     assert drop(tmp_path / "papers") == []
-    assert "no readable DICOM image" in told[0]
+    assert "No readable DICOM image" in told[0]
     assert get_reader(str(tmp_path / "papers")) is None
 
 

@@ -41,11 +41,11 @@ def tiny(tmp_path: Path) -> Path:
     """Weights of a network so small that an update takes a blink."""
     import torch
 
+    from r2n2.network import MatchingPursuit
     from r2n2.network.checkpoint import save_network
-    from r2n2.network.r2n2 import R2N2
 
     torch.manual_seed(0)
-    network = R2N2(training_factory.network_config(least_squares_sizes=(32,)))
+    network = MatchingPursuit(training_factory.network_config(least_squares_sizes=(32,)))
     training_factory.shaken(network)
     save_network(tmp_path / "tiny.safetensors", network)
     return tmp_path / "tiny.safetensors"

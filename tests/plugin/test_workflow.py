@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 import r2n2.registration
+import r2n2.workflow
 from napari_r2n2.layers.image_views import View
 from napari_r2n2.models.session import FrameKey
 
@@ -119,6 +120,7 @@ def equal_sums(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
         yield from register(*arguments, **named)
 
     monkeypatch.setattr(r2n2.registration, "register_series", alone)
+    monkeypatch.setattr(r2n2.workflow, "register_series", alone)
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from r2n2.errors import ResourceError
 from r2n2.simulation.engine import SimulatedBatch
@@ -22,14 +22,8 @@ class BatchSource(Protocol):
         ...
 
 
-class _Order(NamedTuple):
-    first: int
-    samples: int
-    size: int
-
-
 class Supply:
-    """The same samples as its source gives, made by a thread of their own.
+    """The same samples as its source gives, each batch made by a thread of its own that ends with it.
 
     Parameters
     ----------
@@ -42,9 +36,6 @@ class Supply:
     def __init__(self, source: BatchSource, *, patience_s: float = _PATIENCE_S) -> None:
         self._source = source
         self._patience_s = patience_s
-        self._orders: queue.SimpleQueue[_Order] = queue.SimpleQueue()
-        self._made: queue.SimpleQueue[SimulatedBatch | BaseException] = queue.SimpleQueue()
-        self._thread: threading.Thread | None = None
 
     def batch(self, first: int, count: int, size: int) -> SimulatedBatch:
         """Samples number ``first`` to ``first + count - 1`` on squares of ``size`` x ``size`` pixels.
@@ -54,14 +45,18 @@ class Supply:
         ResourceError
             If one cannot be made, or not in time.
         """
-        if self._thread is None:
-            # A thread that hangs must not keep the process from ending.
-            self._thread = threading.Thread(target=self._work, name="r2n2 samples", daemon=True)
-            self._thread.start()
-        order = _Order(first, count, size)
-        self._orders.put(order)
+        answer: queue.SimpleQueue[SimulatedBatch | BaseException] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                answer.put(self._source.batch(first, count, size))
+            except BaseException as error:
+                answer.put(error)
+
+        # A thread that hangs must not keep the process from ending.
+        threading.Thread(target=work, name="r2n2 samples", daemon=True).start()
         try:
-            made = self._made.get(timeout=self._patience_s)
+            made = answer.get(timeout=self._patience_s)
         except queue.Empty:
             raise ResourceError(
                 f"training data: samples {first} to {first + count - 1} were not made within {self._patience_s:g} s; check the "
@@ -69,24 +64,16 @@ class Supply:
             ) from None
         if isinstance(made, BaseException):
             raise ResourceError(
-                f"training data: sample {self._culprit(order)} cannot be made ({type(made).__name__}: {made}); take its image out "
-                f"(data.exclude), then go on from the last checkpoint with --resume"
+                f"training data: sample {self._culprit(first, count, size)} cannot be made ({type(made).__name__}: {made}); take "
+                f"its image out (data.exclude), then go on from the last checkpoint with --resume"
             ) from made
         return made
 
-    def _work(self) -> None:
-        while True:
-            order = self._orders.get()
-            try:
-                self._made.put(self._source.batch(*order))
-            except BaseException as error:
-                self._made.put(error)
-
-    def _culprit(self, order: _Order) -> str:
+    def _culprit(self, first: int, count: int, size: int) -> str:
         """Which of the samples it is: each is made again, alone."""
-        for number in range(order.first, order.first + order.samples):
+        for number in range(first, first + count):
             try:
-                self._source.batch(number, 1, order.size)
+                self._source.batch(number, 1, size)
             except BaseException:
                 return str(number)
-        return f"{order.first} to {order.first + order.samples - 1}"
+        return f"{first} to {first + count - 1}"

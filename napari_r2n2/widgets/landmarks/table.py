@@ -96,6 +96,9 @@ class ErrorTable(QTableView):
         sides.setVisible(False)
         sides.setDefaultSectionSize(20)
         top.setSectionResizeMode(QHeaderView.ResizeMode.Fixed)
+        # The last column takes what is left, and without this at least the usual 100 pixels.
+        top.setDefaultSectionSize(42)
+        # Room for the arrow of the heading that is sorted by.
         for column, width in enumerate((62, 42, 70, 60)):
             self.setColumnWidth(column, width)
         top.setStretchLastSection(True)

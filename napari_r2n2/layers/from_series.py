@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_r2n2.layers.landmarks.points import LANDMARKS, names
 from napari_r2n2.layers.place import METADATA_KEY, shown_labels
 from napari_r2n2.layers.stacks import LazyStack
 from napari_r2n2.models.fields import COLOUR
@@ -24,6 +25,7 @@ LARGE_BYTES = 2**30
 """Series of more bytes are not read whole when they are opened."""
 
 _FRAMES_LOOKED_AT = 9
+_POINT_SIZE = 4
 _USUAL_PERCENT = (0.5, 99.5)
 
 
@@ -70,10 +72,10 @@ def landmarks_to_layer(landmarks: LandmarkSet, series: ImageSeries) -> LayerData
     options = {
         "name": f"{series.name or 'series'} landmarks",
         "features": {"id": list(points.ids)},
-        "text": {"string": "{id}", "anchor": "upper_left", "color": "yellow", "size": 8},
-        "size": 4,
+        "text": names(LANDMARKS, _POINT_SIZE, len(labels)),
+        "size": _POINT_SIZE,
         "face_color": "transparent",
-        "border_color": "yellow",
+        "border_color": LANDMARKS,
         "border_width": 0.15,
         "axis_labels": shown_labels(labels),
         "units": units,

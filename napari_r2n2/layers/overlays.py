@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from r2n2.transform import DisplacementField, GaussianSequence
 
-__all__ = ["Plane", "arrow", "bold", "displacement_arrows", "ellipses", "grid_lines", "hit"]
+__all__ = ["Plane", "arrow", "bold", "cropped", "displacement_arrows", "ellipses", "grid_lines", "hit"]
 
 _OUTLINE_PIECES = 40
 _LINE_PIECES = 64
@@ -38,6 +38,20 @@ def bold(pieces: NDArray[np.float64], width: float) -> NDArray[np.float64]:
     along = pieces[:, 1] / np.maximum(np.linalg.norm(pieces[:, 1], axis=1, keepdims=True), 1e-12)
     across = np.stack((-along[:, 1], along[:, 0]), axis=1) * width
     return np.concatenate([np.stack((pieces[:, 0] + side * across, pieces[:, 1]), axis=1) for side in (-1, 0, 1)])
+
+
+def cropped(pieces: NDArray[np.float64], shape: tuple[int, ...], scale: Plane) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """What of pieces (N, 2, 2) lies in an image of ``shape`` pixels, and which of them (N,) that is something of."""
+    starts, directions = pieces[:, 0], np.where(pieces[:, 1] == 0, 1e-12, pieces[:, 1])
+    # Shares of each piece at which it crosses the lines along the edges: it is inside between the last entry and the first exit.
+    crossings = [(edge * np.array(scale) - starts) / directions for edge in (np.full(2, -0.5), np.array(shape) - 0.5)]
+    enters = np.minimum(*crossings).max(axis=1).clip(min=0)
+    leaves = np.maximum(*crossings).min(axis=1).clip(max=1)
+    kept = enters < leaves
+    shares = np.stack((enters, leaves - enters), axis=1)[kept, :, None]
+    inside = shares * pieces[kept, 1:]
+    inside[:, 0] += pieces[kept, 0]
+    return inside, kept
 
 
 def arrow(sequence: GaussianSequence, step: int, scale: Plane) -> NDArray[np.float64]:

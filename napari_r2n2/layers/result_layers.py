@@ -315,7 +315,9 @@ class ResultLayers:
             layer.data = np.zeros((0, 2, 2))
             return
         outlines = overlays.ellipses(sequence, place.plane)
-        pieces, colours = outlines.reshape(-1, 2, 2), np.repeat(self._colours(key), outlines.shape[1], axis=0)
+        # What reaches beyond the image would make it small whenever napari shows all there is; the selected one stays whole.
+        pieces, kept = overlays.cropped(outlines.reshape(-1, 2, 2), sequence.grid.shape, place.plane)
+        colours = np.repeat(self._colours(key), outlines.shape[1], axis=0)[kept]
         if selected is not None and selected <= len(sequence):
             own = np.concatenate((outlines[selected - 1], overlays.arrow(sequence, selected, place.plane)))
             own = overlays.bold(own, 0.5 * _LINE * self._side(place))
@@ -323,7 +325,8 @@ class ResultLayers:
             pieces = np.concatenate((pieces, own))
             colours = np.concatenate((colours, np.broadcast_to(colour, (len(own), 4))))
         layer.data = pieces
-        layer.edge_color = colours
+        if len(pieces):
+            layer.edge_color = colours
 
     def _colours(self, key: FrameKey) -> NDArray[np.float64]:
         """(T, 4): colour by step, faint where the step is still to come, grey where it is switched off."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from qtpy.QtCore import Qt, Signal
+from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QSpinBox, QVBoxLayout, QWidget
 from superqt import QCollapsible, QLabeledSlider
 
@@ -21,6 +22,7 @@ __all__ = ["AlignForm"]
 
 _METHODS = {"Network (R2N2)": "r2n2", "Gaussians, fitted": "fit", "B-spline": "bspline"}
 _SMALLEST_SERIES = 2
+_OPEN, _CLOSED = "▼ Advanced", "▶ Advanced"
 
 
 class AlignForm(QWidget):
@@ -130,7 +132,9 @@ class AlignForm(QWidget):
         self._rows.addRow("Reference", reference)
         self._rows.addRow("Method", row(self._method, self._refine))
         self._rows.addRow("Weights", self.weights)
-        advanced = QCollapsible("Advanced")
+        # Arrows in the text, as superqt would draw its own in black, whatever the theme.
+        advanced = QCollapsible(_CLOSED, expandedIcon=QIcon(), collapsedIcon=QIcon())
+        advanced.toggled.connect(lambda on: advanced.setText(_OPEN if on else _CLOSED))
         inner, form = QWidget(), QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Gaussians", self._steps)

@@ -8,8 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
-from qtpy.QtCore import QObject, Signal
-from qtpy.QtWidgets import QComboBox, QFileDialog, QFormLayout, QHBoxLayout, QPushButton, QSpinBox, QToolButton, QWidget
+from qtpy.QtCore import QObject, Qt, Signal
+from qtpy.QtGui import QPaintEvent
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QPushButton,
+    QSpinBox,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
+    QToolButton,
+    QWidget,
+)
 
 from napari_r2n2.layers.place import METADATA_KEY, shown_labels
 from napari_r2n2.layers.to_series import AXES_CHOICES, TIME_FIRST, axes_of, layer_to_series, slices_first
@@ -27,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["SeriesChooser", "SliceChooser", "WeightsChooser", "button", "combo", "device_combo", "row"]
 
 _MOST_PIXELS = 2**25
+# Between the frame of a box and its text, in pixels.
+_PADDING = 6
 _NO_LAYER = "Drop an image series onto the window, or try File > Open Sample > Breathing thorax."
 
 
@@ -266,12 +281,27 @@ class WeightsChooser(QHBoxLayout):
             self.add(Path(name).stem, Path(name))
 
 
-def combo(tip: str) -> QComboBox:
+class _Combo(QComboBox):
+    """A box that leaves out the middle of a name it has no room for: layers of one series differ in how their names end."""
+
+    def paintEvent(self, _event: QPaintEvent | None) -> None:  # noqa: N802
+        """Qt: its own would cut the name off where the box ends."""
+        painter, option, style = QStylePainter(self), QStyleOptionComboBox(), self.style()
+        self.initStyleOption(option)
+        assert style is not None
+        field = style.subControlRect(QStyle.ComplexControl.CC_ComboBox, option, QStyle.SubControl.SC_ComboBoxEditField, self)
+        room = field.width() - _PADDING
+        option.currentText = self.fontMetrics().elidedText(option.currentText, Qt.TextElideMode.ElideMiddle, room)
+        painter.drawComplexControl(QStyle.ComplexControl.CC_ComboBox, option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
+
+
+def combo(tip: str, *, least_letters: int = 10) -> QComboBox:
     """A box whose long names do not make the dock wider."""
-    box = QComboBox()
+    box = _Combo()
     box.setToolTip(tip)
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(10)
+    box.setMinimumContentsLength(least_letters)
     return box
 
 

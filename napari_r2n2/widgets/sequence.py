@@ -43,7 +43,7 @@ _VIEWS = {
     View.RESIDUAL: ("Residual", "Aligned frame minus reference: white where they agree."),
     View.CHECKERBOARD: ("Checkerboard", "Reference and aligned frame in turn."),
 }
-_COLUMNS = ("", "step", "y", "x", "σ1", "σ2", "angle°", "vy", "vx")
+_COLUMNS = ("", "step", "y", "x", "σ1", "σ2", "α", "vy", "vx")
 _TIPS = (
     "Switch this Gaussian on or off",
     "Place in the sequence",
@@ -55,7 +55,9 @@ _TIPS = (
     "Displacement at the centre along y",
     "Displacement at the centre along x",
 )
-_STEP = 1
+_STEP, _ANGLE = 1, 6
+# Room for all columns where numbers are as wide as they get: three digits, a sign and a point.
+_TABLE_PX = 324
 _MOVIE_MS, _FLICKER_MS = 250, 400
 _KEYS = {"Shift-Right": "next step", "Shift-Left": "previous step", "Alt-P": "play", "Alt-F": "flicker", "Alt-X": "switch"}
 _FLICKERS = {"reference": "reference", "frame as it came": "before"}
@@ -224,7 +226,7 @@ class SequenceWidget(Dock):
                 name.setData(Qt.ItemDataRole.DecorationRole, QColor.fromRgbF(*colours[row, :3].tolist()))
                 self._table.setItem(row, _STEP, name)
                 for column, number in enumerate(numbers, start=_STEP + 1):
-                    self._table.setItem(row, column, _cell(f"{number:.0f}" if _COLUMNS[column] == "angle°" else f"{number:.1f}"))
+                    self._table.setItem(row, column, _cell(f"{number:.0f}" if column == _ANGLE else _short(number)))
         self._filling = False
         self._all_on.setEnabled(key is not None and key in self.session.registration.switched_off)
 
@@ -348,6 +350,13 @@ def _toggle(text: str, tip: str) -> QPushButton:
     return button
 
 
+def _short(number: float) -> str:
+    """A length in so few letters that nine columns fit into a dock: with one decimal, from 100 on with none."""
+    # Adding 0 takes the sign off what is rounded to nothing.
+    rounded = round(number, 1) + 0.0
+    return f"{rounded:.1f}" if abs(rounded) < 100 else f"{number:.0f}"
+
+
 def _cell(text: str) -> QTableWidgetItem:
     item = QTableWidgetItem(text)
     item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
@@ -367,11 +376,14 @@ def _table() -> QTableWidget:
     table.verticalHeader().setVisible(False)
     table.verticalHeader().setDefaultSectionSize(20)
     header = table.horizontalHeader()
-    header.setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
-    header.setSectionResizeMode(0, QHeaderView.ResizeMode.ResizeToContents)
+    header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+    # What a column has before there is anything in it; the last one would keep the usual 100 pixels.
+    header.setDefaultSectionSize(24)
     header.setMinimumSectionSize(24)
-    table.setMinimumHeight(180)
+    header.setStretchLastSection(True)
+    table.setMinimumSize(_TABLE_PX, 180)
     table.setToolTip(
-        "The sequence of this frame, lengths in the unit of its image; click a row to see its ellipse, untick it to leave it out."
+        "The sequence of this frame, lengths in the unit of its image, rounded; click a row to see its ellipse and all digits,\n"
+        "untick it to leave it out."
     )
     return table

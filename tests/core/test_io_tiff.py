@@ -173,7 +173,7 @@ def test_a_series_can_be_sent_to_another_process(tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.frame(3), series.frame(3))
 
 
-def test_row39_types(tmp_path: Path) -> None:
+def test_types(tmp_path: Path) -> None:
     for dtype in ("i1", "i2", "u4", "i4", "f2", "f4", "f8"):
         array = ramp((5, 9, 11), dtype)
         (series,) = read_series(save(tmp_path / "a.tif", array, metadata={"axes": "TYX"}))

@@ -126,6 +126,7 @@ def _clear(viewer: Any) -> None:
     from napari_r2n2.layers import result_layers
     from napari_r2n2.models import session
 
+    viewer.dims.ndisplay = 2  # dims.reset leaves it, and shapes that were built in 3D cannot be drawn in 2D
     # Layers first: napari 0.9 crashes in software GL if the canvas changes its size after the lowest of its layers was removed.
     viewer.layers.clear()
     for dock in list(viewer.window._wrapped_dock_widgets.values()):

@@ -201,6 +201,14 @@ def test_landmarks_lie_on_the_image(series: ImageSeries) -> None:
     assert list(layer.features["id"]) == ["a", "b"]
 
 
+def test_the_names_of_landmarks_lie_beside_their_rims(series: ImageSeries) -> None:
+    landmarks = LandmarkSet(("a",), np.array([1]), np.array([[30.0, 8.0]]), Space.WORLD)
+    layer = Layer.create(*landmarks_to_layer(landmarks, series))
+    away = np.broadcast_to(layer.text.translation, 3)
+    assert away[0] == 0, "in the frame of their landmark"
+    assert np.linalg.norm(away[1:]) == pytest.approx(layer.current_size / 2, rel=0.02)
+
+
 @pytest.mark.parametrize("slices", [1, 2])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_a_large_series_is_read_as_it_is_looked_at(

@@ -43,6 +43,21 @@ def test_a_turned_ellipse_turns_from_x_towards_y() -> None:
     assert math.degrees(math.atan2(far[0], far[1])) % 180 == pytest.approx(30.0, abs=0.1)
 
 
+def test_pieces_end_at_the_edges_of_the_image() -> None:
+    pieces = np.array(
+        [
+            [[2.0, 3.0], [1.0, 0.0]],  # inside
+            [[2.0, 3.0], [0.0, -30.0]],  # leaves to the left
+            [[-5.0, 3.0], [100.0, 0.0]],  # crosses all of it
+            [[-5.0, 3.0], [0.0, 4.0]],  # outside, along an edge
+            [[-1.0, -9.0], [4.0, 4.0]],  # outside, aslant
+        ]
+    )
+    inside, kept = overlays.cropped(pieces, (6, 8), (2.0, 1.0))
+    np.testing.assert_array_equal(kept, [True, True, True, False, False])
+    np.testing.assert_allclose(inside, [pieces[0], [[2.0, 3.0], [0.0, -3.5]], [[-1.0, 3.0], [12.0, 0.0]]], atol=1e-9)
+
+
 def test_the_arrow_is_v() -> None:
     shaft, *head = overlays.arrow(_gaussian(), 1, SCALE)
     np.testing.assert_allclose(shaft, [(10.0, 12.0), (4.0, -2.0)], atol=1e-4)

@@ -12,6 +12,7 @@ from qtpy.QtTest import QTest
 
 from napari_r2n2.layers.image_views import View
 from napari_r2n2.models.session import FrameKey
+from napari_r2n2.widgets import sequence
 from r2n2.geometry import Space
 from r2n2.series import LandmarkSet
 
@@ -55,6 +56,13 @@ def test_the_table_holds_the_seven_numbers_as_they_are_exported(widget: Any, ali
         assert found[0] == step
         np.testing.assert_allclose(found[1:], expected, atol=0.51)
         np.testing.assert_allclose(np.array(found[1:])[[0, 1, 2, 3, 5, 6]], np.array(expected)[[0, 1, 2, 3, 5, 6]], atol=0.051)
+
+
+@pytest.mark.parametrize(
+    ("number", "text"), [(353.62, "354"), (99.96, "100"), (-11.61, "-11.6"), (0.04, "0.0"), (-0.04, "0.0"), (-120.4, "-120")]
+)
+def test_numbers_of_the_table_are_short(number: float, text: str) -> None:
+    assert sequence._short(number) == text
 
 
 def test_a_row_selects_its_ellipse_and_the_other_way_round(widget: Any, aligned: Any) -> None:

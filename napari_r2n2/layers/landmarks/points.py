@@ -11,10 +11,14 @@ from numpy.typing import NDArray
 from napari_r2n2.models.landmarks.marks import COPIED, PLACED, PREDICTED, Marks
 from r2n2.errors import ArgumentError
 
-__all__ = ["adopt", "hint_layer", "new_layer", "read", "unfit", "write"]
+__all__ = ["LANDMARKS", "adopt", "hint_layer", "names", "new_layer", "read", "unfit", "write"]
 
 LANDMARKS = "yellow"
 DRAFTS = "orange"
+# Corner of a text that lies at a point -> to which side of it, (y, x), the text lies.
+_SIDES = {"upper_left": (-1, 1), "lower_left": (1, 1), "upper_right": (-1, -1)}
+# Distance of a rim from its centre, along y and along x, where both are the same; as a share of the size.
+_RIM = 0.35
 
 
 def new_layer(image: Any, marks: Marks) -> Any:
@@ -27,7 +31,7 @@ def new_layer(image: Any, marks: Marks) -> Any:
 def hint_layer(image: Any, name: str, colour: str, symbol: str, anchor: str) -> Any:
     """An empty points layer that only shows: predictions, or another observer's points."""
     layer = _points(image, name, colour, symbol)
-    layer.text = {**_text(colour), "anchor": anchor}
+    layer.text = names(colour, layer.current_size, layer.ndim, anchor)
     layer.editable = False
     # napari makes every layer editable again when the view changes between 2D and 3D.
     layer.events.editable.connect(_stay_read_only)
@@ -108,24 +112,31 @@ def write(layer: Any, marks: Marks) -> None:
     if len(marks) and (marks.drafted or len(np.unique(layer.border_color, axis=0)) > 1):
         layer.border_color = [LANDMARKS if draft == PLACED else DRAFTS for draft in marks.drafts]
     if type(layer.text.string).__name__ == "ConstantStringEncoding":  # a layer from elsewhere, without text
-        layer.text = _text(LANDMARKS)
+        layer.text = names(LANDMARKS, layer.current_size, layer.ndim)
     layer.current_border_color = LANDMARKS
     if chosen != set(layer.selected_data):
         layer.selected_data = chosen
+
+
+def names(colour: str, size: float, ndim: int, anchor: str = "upper_left") -> dict[str, Any]:
+    """How napari writes the ids of points of a size: beside the rim, not across it."""
+    away = [0.0] * (ndim - 2) + [_RIM * float(size) * side for side in _SIDES[anchor]]
+    return {"string": "{id}", "anchor": anchor, "translation": away, "color": colour, "size": 8}
 
 
 def _points(image: Any, name: str, colour: str, symbol: str) -> Any:
     from napari.layers import Points
 
     features: dict[str, Any] = {"id": np.empty(0, object)}
+    # A 40th of the frame: large enough to be grabbed, small enough to see what lies below; the disc is hollow.
+    size = max(2.5, max(image.data.shape[-3:-1] if image.rgb else image.data.shape[-2:]) / 40)
     return Points(
         np.zeros((0, image.ndim)),
         name=name,
         features=features,
         feature_defaults={"id": ""},
-        text=_text(colour),
-        # A 40th of the frame: large enough to be grabbed, small enough to see what lies below; the disc is hollow.
-        size=max(2.5, max(image.data.shape[-3:-1] if image.rgb else image.data.shape[-2:]) / 40),
+        text=names(colour, size, image.ndim),
+        size=size,
         symbol=symbol,
         face_color="transparent",
         border_color=colour,
@@ -140,10 +151,6 @@ def _points(image: Any, name: str, colour: str, symbol: str) -> Any:
 def _stay_read_only(event: Any) -> None:
     if event.source.editable:
         event.source.editable = False
-
-
-def _text(colour: str) -> dict[str, Any]:
-    return {"string": "{id}", "anchor": "upper_left", "color": colour, "size": 8}
 
 
 def _ids(layer: Any) -> list[str] | None:

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QMenu,
     QPushButton,
-    QSizePolicy,
     QSpinBox,
     QVBoxLayout,
     QWidget,
@@ -23,6 +22,7 @@ from qtpy.QtWidgets import (
 from napari_r2n2.layers.landmarks.model import LandmarkModel
 from napari_r2n2.models.landmarks.marks import PLACED
 from napari_r2n2.models.session import FrameKey
+from napari_r2n2.widgets.choosers import combo
 
 __all__ = ["PlacePanel"]
 
@@ -48,8 +48,11 @@ class PlacePanel(QWidget):
 
     def _build(self) -> None:
         self.image, self.points = (
-            _combo("Image series with axes (frame, y, x) or (slice, frame, y, x)."),
-            _combo("Points layer that holds the landmarks. A layer without the feature 'id' is numbered frame by frame."),
+            combo("Image series with axes (frame, y, x) or (slice, frame, y, x).", least_letters=4),
+            combo(
+                "Points layer that holds the landmarks. A layer without the feature 'id' is numbered frame by frame.",
+                least_letters=4,
+            ),
         )
         self.new = QPushButton("New")
         self.new.setToolTip("Make an empty landmarks layer for the series.")
@@ -62,6 +65,7 @@ class PlacePanel(QWidget):
         row.addWidget(self.points, 1)
         row.addWidget(self.new)
         form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.setContentsMargins(0, 0, 0, 0)
         form.addRow("Series", self.image)
         form.addRow("Landmarks", row)
@@ -281,16 +285,6 @@ class PlacePanel(QWidget):
         here = f"{len(marks.ids_in(key))} of {wanted} here" if key != reference else f"{wanted} in the reference"
         flagged = f" ({drafts} to be moved)" if drafts else ""
         return f"{here}{flagged}, {complete} of {len(frames)} frames complete"
-
-
-def _combo(tip: str) -> QComboBox:
-    box = QComboBox()
-    box.setToolTip(tip)
-    # Long layer names must not widen the widget.
-    box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-    box.setMinimumContentsLength(4)
-    box.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Fixed)
-    return box
 
 
 def _button(text: str, tip: str, *, checkable: bool = False) -> QPushButton:

@@ -58,7 +58,7 @@ def test_a_slice_axis_gives_one_series_each(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", REAL_TYPES)
-def test_row40_every_real_type_is_kept(tmp_path: Path, dtype: str) -> None:
+def test_every_real_type_is_kept(tmp_path: Path, dtype: str) -> None:
     array = ramp((6, 8, 7), dtype)
     (series,) = read_series(save(tmp_path / "a.npy", array))
     assert series.dtype == np.dtype(dtype).newbyteorder("=")

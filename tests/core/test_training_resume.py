@@ -59,7 +59,7 @@ def test_a_state_with_the_names_of_before_goes_on(tmp_path: Path) -> None:
     first.make_update()
     state = capture(first, [under_way(first)], 12.0, {})
     older = dict(state.settings)
-    older["data"] = older.pop("data")
+    older["stock"] = older.pop("data")
     older["network"] = {**older["network"], "evidence_sizes": older["network"]["least_squares_sizes"], "force_channels": False}
     del older["network"]["least_squares_sizes"]
     save_state(tmp_path, replace(state, settings=older))

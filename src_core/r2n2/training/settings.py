@@ -114,8 +114,8 @@ class TrainingConfig(Config):
     """Name or file of the weights to begin with instead; of the same network but for working size and noise."""
     objective: ObjectiveConfig = ObjectiveConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
-    # "data" is its name in files and states of before.
-    data: DataConfig = Field(default=DataConfig(), validation_alias=AliasChoices("data", "data"))
+    # "stock" is its name in files and states of before.
+    data: DataConfig = Field(default=DataConfig(), validation_alias=AliasChoices("data", "stock"))
     stages: tuple[Stage, ...] = (Stage(updates=20000, working_size=256, steps=25),)
     """The curriculum, in order."""
     batch: int = Field(default=1, ge=1)

@@ -5,7 +5,7 @@ usage: python benchmarks/generalisation.py [--quick] [--validation] [--parts sli
            [--json FILE]
 
 The test part is never to be looked at while weights or settings are chosen: --validation gives the same table on development data.
-Methods take turns series by series, so that a busy machine slows all of them alike. Displacements are judged as each method
+Methods take turns series by series, so that a busy machine slows all of them alike. Displacements are assessed as each method
 gives them; `r2n2 register` would put back a frame whose similarity falls.
 """
 

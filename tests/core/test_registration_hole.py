@@ -11,7 +11,7 @@ from r2n2.config import BSplineConfig, FitConfig, RegistrationConfig
 from r2n2.geometry import Grid, Space
 from r2n2.preprocessing import luminance
 from r2n2.registration import register_pair
-from r2n2.registration.batch import LoadedFrame, judge
+from r2n2.registration.batch import LoadedFrame, assess
 from r2n2.transform import DisplacementField, warp_image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,6 +57,6 @@ def test_similarity_is_that_of_the_pixels_measured_in_both(holed: str) -> None:
         if holed in (side, "both"):
             images[side][0, 20:50, 30:70] = np.nan
     frames = [LoadedFrame(k, *luminance(image)) for k, image in enumerate(images.values())]
-    result = judge(frames[0], frames[1], exact, 0.0, 0.0)
+    result = assess(frames[0], frames[1], exact, 0.0, 0.0)
     assert result.similarity_after == pytest.approx(1.0, abs=1e-5), "every pixel measured in both is the same"
     assert result.similarity_before < 0.9

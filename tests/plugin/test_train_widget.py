@@ -96,7 +96,7 @@ def _ended(qtbot: Any, widget: Any, timeout: int = 60_000) -> None:
     qtbot.waitUntil(lambda: widget._worker is None, timeout=timeout)
 
 
-def test_real_adapting_is_drawn_judged_and_never_worse(
+def test_real_adapting_is_drawn_assessed_and_never_worse(
     widget: Any, press: Callable[[Any], None], qtbot: Any, tiny: Path, folder: Path
 ) -> None:
     widget.weights.add(tiny.stem, tiny)

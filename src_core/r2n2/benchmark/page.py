@@ -113,7 +113,7 @@ def _title(benchmark: Benchmark) -> str:
 
 
 def _accuracy(rows: Sequence[Row], unit: LengthUnit) -> _Column:
-    """What the methods are judged by: landmark errors where they are known, else how much less alike than equal images are."""
+    """What the methods are assessed by: landmark errors where they are known, else how much less alike than equal images are."""
     if rows[0].tre.count:
         return _Column(f"mean TRE ({unit.value})", lambda row: row.tre.mean_mm * unit.per_mm, 2, unit=f" {unit.value} mean TRE")
     return _Column("1 − correlation", lambda row: 1 - row.correlation, 4, unit=" from a correlation of 1")

@@ -51,7 +51,7 @@ def run_benchmark(
 
     In round 1 every contestant registers all frames once, in turn; round 2 begins with the second contestant, and so on: what
     slows the machine for a while hits all of them. Before the first round each registers one frame, not counted. Displacements
-    are judged as they are after the first round.
+    are assessed as they are after the first round.
 
     Processes are spawned, so a script that calls this needs ``if __name__ == "__main__":``.
 

@@ -17,7 +17,7 @@ from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.similarity import correlation
 from r2n2.transform import DisplacementField, GaussianSequence, Transform, folding_percent, jacobian_determinant, warp
 
-__all__ = ["BatchResult", "LoadedFrame", "judge", "judge_edited", "masked_note", "register_batch", "unregistered"]
+__all__ = ["BatchResult", "LoadedFrame", "assess", "assess_edited", "masked_note", "register_batch", "unregistered"]
 
 _FOLDED_PERCENT = 1.0
 # Rounding may lower a correlation that is as good as it can be.
@@ -101,7 +101,7 @@ def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -
     )
 
 
-def judge(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float) -> FrameResult:
+def assess(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float) -> FrameResult:
     """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it."""
     found = _measure(reference, frame, transform)
 
@@ -144,7 +144,7 @@ def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) ->
     return reasons_for_doubt(reference.image, frame.image, reference.valid, frame.valid, vectors, transform.grid)
 
 
-def judge_edited(
+def assess_edited(
     reference: LoadedFrame, frame: LoadedFrame, transform: Transform, message: str, seconds: float = 0.0
 ) -> FrameResult:
     """The same numbers of a transform that a person chose: it is taken as it is, with status EDITED."""

@@ -237,7 +237,7 @@ class _Result:
     beginnings: tuple[GaussianSequence, ...]
 
     def __call__(self) -> tuple[Transform, ...]:
-        # Off the device once a step, not once a step and pair; frames are judged and written on the processor.
+        # Off the device once a step, not once a step and pair; frames are assessed and written on the processor.
         steps = tuple(GaussianParameters(*(values.cpu() for values in step)) for step in self.steps)
         return tuple(self._transform(pair, steps[: self.taken[pair]]) for pair in range(len(self.pairs)))
 

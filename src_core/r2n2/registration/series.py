@@ -14,7 +14,7 @@ from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method, Pairs, RegistrationStep
-from r2n2.registration.batch import BatchResult, LoadedFrame, judge, judge_edited, masked_note, register_batch, unregistered
+from r2n2.registration.batch import BatchResult, LoadedFrame, assess, assess_edited, masked_note, register_batch, unregistered
 from r2n2.registration.batch_size import resolve_batch_size
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
@@ -141,7 +141,7 @@ def edited_result(series: ImageSeries, reference: int, result: FrameResult, tran
             raise ReadError(frame.message)
     assert isinstance(fixed, LoadedFrame)
     assert isinstance(moving, LoadedFrame)
-    return judge_edited(fixed, moving, transform, message, result.seconds)
+    return assess_edited(fixed, moving, transform, message, result.seconds)
 
 
 def _load_and_register(
@@ -193,7 +193,7 @@ def _register(
                 yield before + share * len(frames)
             seconds = outcome.seconds / len(frames)
             triples = zip(frames, outcome.transforms, outcome.loss, strict=True)
-            return [judge(work.reference, frame, transform, loss, seconds) for frame, transform, loss in triples]
+            return [assess(work.reference, frame, transform, loss, seconds) for frame, transform, loss in triples]
         except R2N2Error:
             raise
         except (RuntimeError, ValueError, MemoryError) as error:

@@ -50,7 +50,7 @@ def read_tiff(path: Path, axes: str | None, max_bytes: int, name: str | None = N
         If its compression needs a package that is not installed.
     """
     tifffile = import_package("tifffile", "reading TIFF")
-    with read_errors(path, "TIFF"), _warnings_judged(path) as told:
+    with read_errors(path, "TIFF"), _warnings_assessed(path) as told:
         with tifffile.TiffFile(path, _multifile=False) as single:
             files = find_ome_files(path, single)
             check_chain(path, single)
@@ -129,7 +129,7 @@ def _pixels(path: Path, tiff: Any, series: Any, pages: tuple[Any, ...], max_byte
 
 
 @contextmanager
-def _warnings_judged(path: Path) -> Iterator[list[str]]:
+def _warnings_assessed(path: Path) -> Iterator[list[str]]:
     """Collect what tifffile logs: of metadata that we need not, a note; of pages, an error."""
     messages: list[str] = []
     notes: list[str] = []

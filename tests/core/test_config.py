@@ -195,3 +195,13 @@ def test_every_setting_is_explained() -> None:
             n: f for n, f in model.model_fields.items() if not (isinstance(f.annotation, type) and issubclass(f.annotation, Config))
         }
         assert all(field.description for field in fields.values()), [n for n, f in fields.items() if not f.description]
+
+
+def test_a_word_or_a_number_is_asked_for_at_once() -> None:
+    with pytest.raises(ArgumentError) as error:
+        RegistrationConfig.parse({"steps": 0, "batch_size": "many"})
+    assert str(error.value) == (
+        "steps: Input should be 'auto' or greater than or equal to 1, got 0; "
+        "batch_size: Input should be 'auto' or a valid integer, got 'many'"
+    )
+    assert RegistrationConfig.parse({"steps": "auto"}).steps == "auto"

@@ -41,6 +41,16 @@ class Pairs:
         """Some of the pairs."""
         return Pairs(self.fixed[chosen], self.moving[chosen], self.fixed_valid[chosen], self.moving_valid[chosen], self.grid)
 
+    def chosen(self, rows: Tensor) -> Pairs:
+        """The pairs of these numbers (A,); a fixed image that all share stays one image."""
+        count = (len(rows), *self.moving.shape[1:])
+        fixed, valid = self.distinct_fixed()
+        if len(fixed) == 1:
+            fixed, valid = fixed.expand(count), valid.expand(count)
+        else:
+            fixed, valid = fixed[rows], valid[rows]
+        return Pairs(fixed, self.moving[rows], valid, self.moving_valid[rows], self.grid)
+
     def distinct_fixed(self) -> tuple[Tensor, Tensor]:
         """``fixed`` and ``fixed_valid`` without repetition: of one image where all pairs share it by ``expand``."""
         shared = self.fixed.stride(0) == 0 and self.fixed_valid.stride(0) == 0

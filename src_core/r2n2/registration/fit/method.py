@@ -26,13 +26,14 @@ from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.fit.folding import folding_equations, folding_penalty
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
 from r2n2.registration.fit.proposal import propose
+from r2n2.registration.fit.steepness import steepness_equations, steepness_penalty
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.similarity import diffusion
 from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, sample_masked
 
-__all__ = ["FitMethod", "Round", "plan_rounds"]
+__all__ = ["FIRST_DAMPING", "FitMethod", "Level", "Round", "ordered_sequences", "plan_rounds", "starting_model"]
 
-_FIRST_DAMPING, _SMALLEST_DAMPING, _LARGEST_DAMPING = 1e-2, 1e-5, 1e3
+FIRST_DAMPING, _SMALLEST_DAMPING, _LARGEST_DAMPING = 1e-2, 1e-5, 1e3
 _ORDER_SIZE = 24
 _REACH = 1.1  # a centre may lie a little outside the square
 
@@ -115,14 +116,14 @@ class FitMethod:
             If ``start`` holds anything but one GaussianSequence a pair.
         """
         with torch.inference_mode():
-            model = _starting_model(pairs, start)
+            model = starting_model(pairs, start)
         rounds = plan_rounds(self._config, self._gaussians, len(model))
         total, index = self.step_count(len(model)), 0
-        level: _Level | None = None
+        level: Level | None = None
         for plan in rounds:
             with torch.inference_mode():
                 if level is None or level.size != plan.size:
-                    level = _Level.build(pairs, plan.size, self._config)
+                    level = Level.build(pairs, plan.size, self._config)
                 current = level.assess(model)
                 moved = current.objective > self._config.far if plan.far_only else None
                 if moved is not None and not bool(moved.any()):
@@ -138,17 +139,18 @@ class FitMethod:
                         regularisation=self._config.regularisation,
                     )
                     model = model.joined(new)
-            damping = current.objective.new_full((len(pairs),), _FIRST_DAMPING)
+            damping = current.objective.new_full((len(pairs),), FIRST_DAMPING)
             for step in range(plan.steps):
                 with torch.inference_mode():
                     model, current, damping = level.improve(model, current, damping, step, moved)
                 if plan.far_only:
                     continue  # not yielded: the number of steps is told before it is known who is far
                 index += 1
-                yield RegistrationStep(index, total, current.objective.clone(), partial(_sequences, model, pairs))
+                yield RegistrationStep(index, total, current.objective.clone(), partial(ordered_sequences, model, pairs))
 
 
-def _sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
+def ordered_sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
+    """One GaussianSequence a pair, in order of importance, on the processor."""
     model = model.ordered_by_importance(normalised_lattice(pairs.grid.enclosing_cube(_ORDER_SIZE), pairs.moving).flatten(1))
     return tuple(
         GaussianSequence(s.centres.cpu(), s.sigmas.cpu(), s.orientation.cpu(), s.amplitudes.cpu(), s.grid)
@@ -156,7 +158,8 @@ def _sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
     )
 
 
-def _starting_model(pairs: Pairs, start: Sequence[Transform] | None) -> WhitenedGaussians:
+def starting_model(pairs: Pairs, start: Sequence[Transform] | None) -> WhitenedGaussians:
+    """The Gaussians to start from, as ``FitMethod.register`` takes them."""
     if start is None:
         return WhitenedGaussians.none(len(pairs), pairs.moving, pairs.grid.ndim)
     sequences = tuple(s for s in start if isinstance(s, GaussianSequence) and s.grid.same_space(pairs.grid))
@@ -185,7 +188,7 @@ class _Assessed:
 
 
 @dataclass(frozen=True, eq=False)
-class _Level:
+class Level:
     """The images of a batch on one working square, and what does not change while the model does."""
 
     config: FitConfig
@@ -209,10 +212,12 @@ class _Level:
 
     @property
     def size(self) -> int:
+        """Pixels a side."""
         return self.grid.shape[0]
 
     @classmethod
-    def build(cls, pairs: Pairs, size: int, config: FitConfig) -> _Level:
+    def build(cls, pairs: Pairs, size: int, config: FitConfig) -> Level:
+        """The images of ``pairs`` on a square of ``size`` pixels."""
         fixed = to_square(*pairs.distinct_fixed(), pairs.grid, size)
         moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size)
         grid = fixed.grid
@@ -243,6 +248,7 @@ class _Level:
         )
 
     def assess(self, model: WhitenedGaussians) -> _Assessed:
+        """The objective of a model, and what a step needs of it."""
         displacement = self._displacement(model)
         places = self.positions.unflatten(1, self.grid.shape) + displacement
         warped, valid = sample_masked(self.moving, self.moving_valid, places, self.grid)
@@ -255,6 +261,8 @@ class _Level:
         similarity = (weight * square / doubt).sum((1, 2))
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
         objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
+        if self.config.steepness_weight:
+            objective = objective + self.config.steepness_weight * steepness_penalty(model, self.config.steepness_cap)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
         return _Assessed(objective, residual, warped[:, 1:], weight / doubt.square(), fine_field)
@@ -295,6 +303,10 @@ class _Level:
         if folding is not None:
             matrix.add_(folding[0], alpha=self.config.folding_weight)
             vector.add_(folding[1], alpha=self.config.folding_weight)
+        steepness = steepness_equations(model, self.config.steepness_cap) if self.config.steepness_weight else None
+        if steepness is not None:
+            matrix.add_(steepness[0], alpha=self.config.steepness_weight)
+            vector.add_(steepness[1], alpha=self.config.steepness_weight)
         change = solve_damped(
             matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
         ).unflatten(1, (len(model), model.freedom))

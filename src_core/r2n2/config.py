@@ -89,8 +89,8 @@ def _joined(problems: Sequence[Any]) -> list[dict[str, Any]]:
     """Problems of which a value that may be a word or a number has one each, told as one of the value."""
     joined: list[dict[str, Any]] = []
     for problem in map(dict, problems):
-        last, before = problem["loc"][-1], joined[-1] if joined else None
-        if before is not None and str(last).startswith("literal[") and before["loc"][:-1] == problem["loc"][:-1]:
+        last, before = "".join(map(str, problem["loc"][-1:])), joined[-1] if joined else None
+        if before is not None and last.startswith("literal[") and before["loc"][:-1] == problem["loc"][:-1]:
             before["loc"] = problem["loc"][:-1]
             before["msg"] = f"{problem['msg']} or {before['msg'].removeprefix('Input should be ')}"
         else:

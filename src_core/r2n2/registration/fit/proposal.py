@@ -7,6 +7,7 @@ blurred images.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -45,7 +46,8 @@ def propose(
     sigmas
         Standard deviations to choose from, NORMALISED.
     """
-    return propose_with_gains(grid, residual, slope, weight, count=count, sigmas=sigmas, regularisation=regularisation)[0]
+    scores = _scores(grid, residual, slope, weight, sigmas, regularisation, _blur_each_axis)
+    return _choose_places(scores, grid, count, sigmas)[0]
 
 
 def propose_with_gains(
@@ -58,7 +60,24 @@ def propose_with_gains(
     sigmas: tuple[float, ...],
     regularisation: float,
 ) -> tuple[WhitenedGaussians, Tensor]:
-    """The same, and by how much each would lower the objective alone, (B, count)."""
+    """The same with no pixel counted beyond the square, and by how much each would lower the objective alone, (B, count).
+
+    ``propose`` repeats the pixels at the edge, which favours places there: good to choose from, but no promise that is kept.
+    """
+    scores = _scores(grid, residual, slope, weight, sigmas, regularisation, _blur_with_nothing_outside)
+    return _choose_places(scores, grid, count, sigmas)
+
+
+def _scores(
+    grid: Grid,
+    residual: Tensor,
+    slope: Tensor,
+    weight: Tensor,
+    sigmas: tuple[float, ...],
+    regularisation: float,
+    smooth: Callable[[Tensor, float], Tensor],
+) -> Tensor:
+    """What one Gaussian is worth, (B, widths, P)."""
     ndim, size = grid.ndim, grid.shape[0]
     pixel = 2 / (size - 1)
     gathered = moments(residual, slope, weight).unflatten(2, grid.shape)
@@ -68,18 +87,24 @@ def propose_with_gains(
         width = sigma / pixel
         volume = (2 * math.pi) ** (ndim / 2) * width**ndim
         # ``blur`` averages and the sums are wanted: a Gaussian's volume is their ratio; w^2 is a Gaussian of 1 / sqrt(2) the width.
-        numerator = _blur_with_nothing_outside(force, width).flatten(2) * volume
-        squared = _blur_with_nothing_outside(stiffness, width / math.sqrt(2)).flatten(2) * (volume / 2 ** (ndim / 2))
+        numerator = smooth(force, width).flatten(2) * volume
+        squared = smooth(stiffness, width / math.sqrt(2)).flatten(2) * (volume / 2 ** (ndim / 2))
         rough = regularisation * roughness(force.new_full((ndim,), sigma))
         scores.append(solve(numerator, squared, rough, dim=1).gains)
-    return _choose_places(torch.stack(scores, 1), grid, count, sigmas)
+    return torch.stack(scores, 1)
+
+
+def _blur_each_axis(images: Tensor, width: float) -> Tensor:
+    return blur(images, (width,) * (images.ndim - 2))
 
 
 def _blur_with_nothing_outside(images: Tensor, width: float) -> Tensor:
-    """``blur`` that counts nothing beyond the square, where it would repeat the edge and promise what no Gaussian keeps."""
     ndim = images.ndim - 2
-    smooth = blur(functional.pad(images, (1, 1) * ndim), (width,) * ndim)
-    return smooth[(..., *(slice(1, -1),) * ndim)]
+    # The edge that ``blur`` repeats is one of zeros.
+    smooth = _blur_each_axis(functional.pad(images, (1, 1) * ndim), width)
+    for axis in range(2, 2 + ndim):
+        smooth = smooth.narrow(axis, 1, images.shape[axis])
+    return smooth
 
 
 def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: tuple[float, ...]) -> tuple[WhitenedGaussians, Tensor]:

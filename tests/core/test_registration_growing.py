@@ -106,6 +106,7 @@ def test_pairs_stop_one_by_one_and_none_changes_another() -> None:
         alone = _grow(make.pairs_of(image))[-1].transforms()[0]
         assert isinstance(alone, GaussianSequence)
         assert len(alone) == counts[row]
+        assert float(steps[-1].loss[row]) == pytest.approx(float(_grow(make.pairs_of(image))[-1].loss[0]), rel=0.02)
         torch.testing.assert_close(
             together[row].displacement_field().vectors, alone.displacement_field().vectors, rtol=0, atol=2e-3
         )
@@ -128,14 +129,20 @@ def test_every_step_gives_all_pairs_and_is_counted() -> None:
 
 
 def test_a_start_is_grown_from_and_short_ones_are_not_filled_up() -> None:
-    images = [_still(), _complex()]
-    exact = make.motion(make.GRID, 0.02)
-    start = [GaussianSequence.identity(make.GRID), exact]
-    steps = _grow(make.pairs_of(*images), start=start)
+    start = [make.motion(make.GRID, 0.001), GaussianSequence.identity(make.GRID), make.motion(make.GRID, 0.02)]
+    steps = _grow(make.pairs_of(_still(), _still(), _complex()), start=start)
+    assert 1 <= steps[0].index <= steps[-1].index <= steps[0].total
     counts = _counts(steps[-1])
-    assert all(2 <= count <= FAST.most_gaussians for count in counts)
-    assert all(bool((one.amplitudes != 0).any(1).all()) for one in steps[-1].transforms() if isinstance(one, GaussianSequence))
-    assert counts[1] > 2
+    # Two Gaussians are enough for the first; the second has none and gets some; those of the third meet them at a multiple.
+    assert counts[:2] == [2, FAST.added_at_once]
+    assert counts[2] % FAST.added_at_once == 0
+
+
+def test_promises_that_are_not_kept_end_the_growth() -> None:
+    still = FAST.model_copy(update={"longest_step_px": 1e-7, "worth": 0.01})
+    assert _counts(_grow(make.pairs_of(_complex()), still)[-1]) == [2 * FAST.added_at_once]
+    with pytest.raises(ArgumentError, match="one GaussianSequence a pair"):
+        _grow(make.pairs_of(_complex()), start=[])
 
 
 def test_the_share_of_the_network_stays_and_fit_adds_what_is_missing() -> None:

@@ -93,10 +93,9 @@ class GrowingFit:
         Steps are counted by the share of pairs that take them.
         """
         with torch.inference_mode():
-            model = starting_model(pairs, start)
-        stages, total, taken = self._stages(len(model)), self.step_count(len(model)), 0.0
-        loss = torch.full((len(pairs),), torch.nan, device=pairs.moving.device)
-        parts = [_Part(0, torch.arange(len(pairs), device=pairs.moving.device), model, loss, torch.full_like(loss, torch.inf))]
+            parts = _started(pairs, start)
+        present = [len(part.model) for part in parts]
+        stages, total, taken = self._stages(max(present)), self.step_count(min(present) if max(present) else 0), 0.0
         level: Level | None = None
         built: tuple[int, ...] = ()
         while True:
@@ -140,15 +139,16 @@ class GrowingFit:
 
     def _begun(self, level: Level, part: _Part, stage: _Stage) -> tuple[_Part, list[_Part], Tensor | None]:
         """The part that takes steps now, what has left it, and which of its pairs move; none do where all have left."""
+        none = torch.zeros_like(part.rows, dtype=torch.bool)
         if stage.most is None:
             after = _Part(part.stage + 1, part.rows, part.model, part.loss, torch.full_like(part.loss, torch.inf))
             if not stage.far_only:
                 return after, [], None
-            return after, [], level.assess(part.model).objective > self._config.far
+            return after, [], level.assess(part.model).objective > self._config.far if len(part.model) else none
         config, current = self._config, level.assess(part.model)
-        none = torch.zeros_like(part.rows, dtype=torch.bool)
         part = _Part(part.stage, part.rows, part.model, current.objective, part.gained)
-        count = min(config.added_at_once, stage.most - len(part.model))
+        # Pairs that started with other numbers of Gaussians meet at the next multiple, and go on together.
+        count = min(config.added_at_once - len(part.model) % config.added_at_once, stage.most - len(part.model))
         if count <= 0:
             return part.chosen(~none, part.stage + 1), [], none
         new, gains = propose_with_gains(
@@ -206,6 +206,19 @@ def correlation_area(residual: Tensor, shape: tuple[int, ...]) -> Tensor:
     return (correlation.flatten(1) / centre[:, None]).square().sum(1).clamp_min(1)
 
 
+def _started(pairs: Pairs, start: Sequence[Transform] | None) -> list[_Part]:
+    """Parts at the first stage, one for each number of Gaussians that pairs start with."""
+    starting_model(pairs, start)  # says what is wrong with a start that does not fit
+    counts = [0] * len(pairs) if start is None else [len(one) for one in start if isinstance(one, GaussianSequence)]
+    parts = []
+    for count in sorted(set(counts)):
+        rows = torch.tensor([row for row, own in enumerate(counts) if own == count], device=pairs.moving.device)
+        model = starting_model(pairs.chosen(rows), None if start is None else [start[row] for row in rows.tolist()])
+        nothing = torch.full((len(rows),), torch.nan, device=pairs.moving.device)
+        parts.append(_Part(0, rows, model, nothing, torch.full_like(nothing, torch.inf)))
+    return parts
+
+
 def _next(parts: Sequence[_Part]) -> tuple[_Part, list[_Part]]:
     """All pairs of the earliest stage that hold the fewest Gaussians, as one part, and the others."""
     least = min((part.stage, len(part.model)) for part in parts)
@@ -229,8 +242,5 @@ def _loss(parts: Sequence[_Part], count: int) -> Tensor:
 def _sequences(parts: tuple[_Part, ...], pairs: Pairs) -> tuple[Transform, ...]:
     found: dict[int, Transform] = {}
     for part in parts:
-        for row, sequence in zip(part.rows.tolist(), ordered_sequences(part.model, pairs), strict=True):
-            # What filled a shorter start up to the longest has no part in it.
-            assert isinstance(sequence, GaussianSequence)
-            found[row] = sequence.select(sequence.amplitudes.abs().amax(1) > 0)
+        found.update(zip(part.rows.tolist(), ordered_sequences(part.model, pairs), strict=True))
     return tuple(found[row] for row in range(len(pairs)))

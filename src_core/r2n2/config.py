@@ -211,8 +211,10 @@ class FitConfig(Config):
     """Of them on the coarsest square."""
     added_at_once: int = Field(default=5, ge=1, le=100)
     """Gaussians that are added in a round where ``steps`` is auto."""
-    worth: float = Field(default=1.0, gt=0)
+    worth: float = Field(default=0.35, gt=0)
     """Where ``steps`` is auto: how many times what Schwarz's criterion asks of their numbers Gaussians have to promise."""
+    growing_steepness_weight: float = Field(default=0.01, ge=0)
+    """``steepness_weight`` where ``steps`` is auto, if that is larger: of many Gaussians more are left over to run away."""
     unfolding_weight: float = Field(default=10.0, ge=1)
     """How many times dearer folding is made for frames that fold where ``no_folding`` is asked for."""
     unfolding_steps: int = Field(default=10, ge=0, le=200)

@@ -71,7 +71,8 @@ class GrowingFit:
     name = "fit"
 
     def __init__(self, config: FitConfig) -> None:
-        self._config = config
+        weight = max(config.steepness_weight, config.growing_steepness_weight)
+        self._config = config.model_copy(update={"steepness_weight": weight})
 
     @property
     def gaussians(self) -> int:

@@ -215,6 +215,11 @@ class Level:
         """Pixels a side."""
         return self.grid.shape[0]
 
+    @property
+    def _steepness_weight(self) -> float:
+        """Decides where Gaussians go and not what becomes of them: on the finest square what contracts may be steep."""
+        return self.config.steepness_weight if self.size < self.config.sizes[-1] else 0.0
+
     @classmethod
     def build(cls, pairs: Pairs, size: int, config: FitConfig) -> Level:
         """The images of ``pairs`` on a square of ``size`` pixels."""
@@ -261,8 +266,8 @@ class Level:
         similarity = (weight * square / doubt).sum((1, 2))
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
         objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
-        if self.config.steepness_weight:
-            objective = objective + self.config.steepness_weight * steepness_penalty(model, self.config.steepness_cap)
+        if self._steepness_weight:
+            objective = objective + self._steepness_weight * steepness_penalty(model, self.config.steepness_cap)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
         return _Assessed(objective, residual, warped[:, 1:], weight / doubt.square(), fine_field)
@@ -303,10 +308,10 @@ class Level:
         if folding is not None:
             matrix.add_(folding[0], alpha=self.config.folding_weight)
             vector.add_(folding[1], alpha=self.config.folding_weight)
-        steepness = steepness_equations(model, self.config.steepness_cap) if self.config.steepness_weight else None
+        steepness = steepness_equations(model, self.config.steepness_cap) if self._steepness_weight else None
         if steepness is not None:
-            matrix.add_(steepness[0], alpha=self.config.steepness_weight)
-            vector.add_(steepness[1], alpha=self.config.steepness_weight)
+            matrix.add_(steepness[0], alpha=self._steepness_weight)
+            vector.add_(steepness[1], alpha=self._steepness_weight)
         change = solve_damped(
             matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
         ).unflatten(1, (len(model), model.freedom))

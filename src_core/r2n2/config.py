@@ -131,6 +131,9 @@ class NetworkConfig(Config):
     """Sides in pixels of the squares on which the images are compared by least squares: the network is then a learnt matching
     pursuit, which sees by how much Gaussians of some widths would help at every place, places one, shapes it, and has its
     amplitude solved for. Empty: the paper's network, which gives all by itself."""
+    orthogonal: bool = False
+    """Solve the amplitudes of all Gaussians so far again with every new one, as orthogonal matching pursuit does; for a matching
+    pursuit only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -150,6 +153,8 @@ class NetworkConfig(Config):
     def _check(self) -> Self:
         if any(not 16 <= size <= 1024 for size in self.least_squares_sizes):
             raise ValueError(f"least_squares_sizes must each be 16 to 1024, got {self.least_squares_sizes}")
+        if self.orthogonal and not self.least_squares_sizes:
+            raise ValueError("orthogonal solves amplitudes by least squares: name least_squares_sizes, or leave it off")
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min must be below sigma_max, {self.sigma_max:g}, got {self.sigma_min:g}")
         return self

@@ -13,6 +13,7 @@ from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.network import R2N2, GaussianParameters, State, Step, Unchanging
+from r2n2.network.joint import Placed
 from r2n2.network.least_squares import LeastSquares
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Method, Pairs, RegistrationStep
@@ -74,6 +75,7 @@ class _Scripted(R2N2):
         state: State,
         *,
         least_squares: LeastSquares | None = None,
+        placed: Placed | None = None,
         generator: torch.Generator | None = None,
         unchanging: Unchanging | None = None,
     ) -> Step:

@@ -131,7 +131,10 @@ def _train(
     engine = PairEngine(training.slices, training.pairs, config.data.engine, seed=config.seed)
     # The layout in which a processor convolves forward and back a quarter faster; gradients and optimiser take it over.
     layout = torch.channels_last if start.ndim == 2 else torch.channels_last_3d
-    start = start.to(where).to(memory_format=layout)
+    start = start.to(where)
+    for parameter in start.parameters():
+        if parameter.ndim == start.ndim + 2:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
     trainer = Trainer(start, engine, config, rank=team.rank, world=team.world, wrap=team.wrap, agree=team.agree)
     notes: list[str] = []
     if not held.patients:

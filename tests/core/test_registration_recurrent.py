@@ -165,7 +165,7 @@ def test_it_is_the_networks_steps_with_the_state_handed_on() -> None:
     grid = squares[0].grid
     state, displacement, warped = network.initial_state(2, 32), torch.zeros(2, 2, 32, 32), moving
     for step in range(3):
-        parameters, state, _ = network.step(fixed, warped, state)
+        parameters, state, *_ = network.step(fixed, warped, state)
         displacement = displacement + parameters.displacement(normalised_lattice(grid, fixed))
         warped = warp(moving, displacement, grid).image
         for name in NAMES:

@@ -23,7 +23,7 @@ from r2n2.registration.recurrent_steps import advance, begin, compare, prepare
 from r2n2.similarity import mean_squared_error
 from r2n2.simulation import SimulatedSeries, ThoraxConfig, thorax_series
 from r2n2.transform import GaussianSequence, precision_matrix, resample
-from r2n2.transform.gaussians import gaussian_on_lattice, gaussian_weights
+from r2n2.transform.gaussians import gaussian_on_lattice, gaussian_weights, squared_steepness
 from r2n2.transform.warp import normalised_lattice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -351,3 +351,16 @@ def test_gaussians_before_are_given_where_they_are_solved_again_and_nowhere_else
         progress = begin(_network(other), squares)
         with pytest.raises(ValueError, match=said):
             advance(network, squares, progress, compare(squares, progress.displacements))
+
+
+def test_no_gaussian_that_is_solved_again_gets_too_steep() -> None:
+    """Of images that have nothing in common, whose differences ask for anything."""
+    generator = torch.Generator().manual_seed(4)
+    fixed, moving = torch.randn(2, 3, 1, *ODD.shape, generator=generator).cumsum(-1).cumsum(-2)
+    valid = torch.ones((), dtype=torch.bool).expand_as(moving)
+    *_, last = RecurrentMethod(_network(ORTHOGONAL), steps=8).register(Pairs(fixed, moving, valid, valid, ODD))
+    for sequence in last.transforms():
+        assert isinstance(sequence, GaussianSequence)
+        precision = precision_matrix(sequence.sigmas, sequence.orientation)
+        steepness = squared_steepness(sequence.amplitudes, precision).sqrt()
+        assert 0.6 < float(steepness.max()) < 1.4

@@ -1,0 +1,45 @@
+"""Squared differences of intensities, each image z-scored over its frame: for series whose contrast stays."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from r2n2.preprocessing import Square, normalise
+from r2n2.registration.measures.base import Compared, Difference, gradient_of
+
+__all__ = ["SquaredDifference"]
+
+
+@dataclass(frozen=True)
+class SquaredDifference:
+    """One channel: the z-scored intensity.
+
+    Parameters
+    ----------
+    clamp
+        Largest absolute z-score; brighter and darker pixels are taken for equally bright or dark.
+    """
+
+    clamp: float = 3.0
+    name: str = "ssd"
+
+    def compare(self, fixed: Square, moving: Square) -> Compared:
+        """Prepare the images of a batch."""
+        intensity = [normalise(square.images, square.valid, clamp=self.clamp) for square in (fixed, moving)]
+        a, b = (torch.cat((image, gradient_of(image, fixed.grid)[:, 0]), 1) for image in intensity)
+        return _Compared(a, b)
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """Intensity and gradient of both, (B, 1 + ndim, *shape)."""
+
+    fixed: Tensor
+    moving: Tensor
+
+    def difference(self, warped: Tensor, counted: Tensor) -> Difference:
+        """The intensities have no part that depends on which pixels count."""
+        return Difference(warped[:, :1] - self.fixed[:, :1], (0.5 * (warped[:, 1:] + self.fixed[:, 1:])).unsqueeze(1))

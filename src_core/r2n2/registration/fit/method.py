@@ -1,10 +1,10 @@
 """Registration without training: Gaussians fitted to each pair by damped Gauss-Newton steps, coarse to fine, batched over pairs.
 
-The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, r the difference of
-z-scored intensities, plus ``regularisation`` times the mean squared gradient of the displacement, plus ``folding_weight`` times a
-penalty on folding. Gaussians are added a few at a time where one alone would lower the objective most (``proposal``), then all are
-moved together. A step takes its slope from the whole objective and its curvature from a sample of the pixels; pairs whose objective
-it does not lower do not take it.
+The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, weighted by masks
+where there are any, r the difference of z-scored intensities, plus ``regularisation`` times the mean squared gradient of the
+displacement, plus ``folding_weight`` times a penalty on folding. Gaussians are added a few at a time where one alone would lower
+the objective most (``proposal``), then all are moved together. A step takes its slope from the whole objective and its curvature
+from a sample of the pixels; pairs whose objective it does not lower do not take it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from torch.nn import functional
 from r2n2.config import FitConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
-from r2n2.preprocessing import normalise, to_square
+from r2n2.preprocessing import Square, normalise, score_together, to_square
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.fit.folding import folding_equations, folding_penalty
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
@@ -121,8 +121,9 @@ class FitMethod:
         level: _Level | None = None
         for plan in rounds:
             with torch.inference_mode():
-                if level is None or level.size != plan.size:
-                    level = _Level.build(pairs, plan.size, self._config)
+                # With a mask the intensities are compared where it lies in the moving frame, which is known better each round.
+                if level is None or level.size != plan.size or pairs.masked:
+                    level = _Level.build(pairs, plan.size, self._config, model)
                 current = level.assess(model)
                 moved = current.objective > self._config.far if plan.far_only else None
                 if moved is not None and not bool(moved.any()):
@@ -179,7 +180,7 @@ class _Assessed:
     gradient: Tensor
     """(B, ndim, P) of the moving image at the warped positions"""
     weight: Tensor
-    """(B, 1, P): 1 / number of valid pixels, 0 where not valid"""
+    """(B, 1, P): share of all that counts, 0 where not valid"""
     fine_field: Tensor
     """(B, ndim, *shape) displacement on the lattice on which folding is measured"""
 
@@ -193,7 +194,9 @@ class _Level:
     fixed: Tensor
     fixed_gradient: Tensor
     fixed_valid: Tensor
+    fixed_weight: Tensor | None
     moving: Tensor
+    """(B, 1 + ndim, *shape): the image and its gradient; behind them its weight, if there is one."""
     moving_valid: Tensor | None
     positions: Tensor
     lattice: Tensor
@@ -212,12 +215,18 @@ class _Level:
         return self.grid.shape[0]
 
     @classmethod
-    def build(cls, pairs: Pairs, size: int, config: FitConfig) -> _Level:
-        fixed = to_square(*pairs.distinct_fixed(), pairs.grid, size)
-        moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size)
+    def build(cls, pairs: Pairs, size: int, config: FitConfig, model: WhitenedGaussians) -> _Level:
+        fixed_frames, fixed_valid, fixed_weight = pairs.distinct_fixed()
+        fixed = to_square(fixed_frames, fixed_valid, pairs.grid, size, weight=fixed_weight)
+        moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
         grid = fixed.grid
-        fixed_image = normalise(fixed.images, fixed.valid, clamp=config.clamp)
-        moving_image = normalise(moving.images, moving.valid, clamp=config.clamp)
+        if pairs.masked:
+            displacement = model.displacement(normalised_lattice(grid, moving.images).flatten(1)).unflatten(2, grid.shape)
+            fixed_image, moving_image = score_together(fixed, moving, displacement, clamp=config.clamp)
+        else:
+            fixed_image = normalise(fixed.images, fixed.valid, clamp=config.clamp)
+            moving_image = normalise(moving.images, moving.valid, clamp=config.clamp)
+        held = (moving_image, _image_gradient(moving_image, moving), *(() if moving.weight is None else (moving.weight,)))
         coarse = grid.resized((config.regulariser_size,) * grid.ndim)
         fine = grid.resized((config.folding_size,) * grid.ndim)
         # A fixed shuffle, the same in every run: neighbours along it lie anywhere in the image.
@@ -228,9 +237,10 @@ class _Level:
             config,
             grid,
             fixed_image.flatten(2),
-            _image_gradient(fixed_image, grid).flatten(2),
+            _image_gradient(fixed_image, fixed).flatten(2),
             fixed.valid,
-            torch.cat((moving_image, _image_gradient(moving_image, grid)), 1),
+            None if fixed.weight is None else fixed.weight.flatten(2),
+            torch.cat(held, 1),
             mask_of(moving.valid, moving_image),
             positions,
             positions if grid.shape == summed.shape else normalised_lattice(summed, fixed_image).flatten(1),
@@ -249,7 +259,7 @@ class _Level:
         valid = valid & self.fixed_valid
         warped, counted = warped.flatten(2), valid.flatten(2)
         residual = (warped[:, :1] - self.fixed) * counted
-        weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
+        weight = self._weight(counted, warped[:, 1 + self.grid.ndim :])
         square = residual.square()
         doubt = 1 + square / self.config.outlier**2
         similarity = (weight * square / doubt).sum((1, 2))
@@ -257,7 +267,15 @@ class _Level:
         objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
-        return _Assessed(objective, residual, warped[:, 1:], weight / doubt.square(), fine_field)
+        return _Assessed(objective, residual, warped[:, 1 : 1 + self.grid.ndim], weight / doubt.square(), fine_field)
+
+    def _weight(self, counted: Tensor, moving_weight: Tensor) -> Tensor:
+        """Share (B, 1, P) of every pixel in all that counts; ``moving_weight`` (B, 0 or 1, P) was warped with the image."""
+        shares = [share for share in (self.fixed_weight, moving_weight) if share is not None and share.shape[1]]
+        if not shares:
+            return counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
+        weight = counted * shares[0] * shares[-1] if len(shares) > 1 else counted * shares[0]
+        return weight / weight.sum((1, 2), keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
 
     def _displacement(self, model: WhitenedGaussians) -> Tensor:
         """On the working square, (B, ndim, *shape); on a large one interpolated from a smaller lattice, to 1 % of an amplitude.
@@ -338,7 +356,19 @@ def _interpolation(count: int, size: int, like: Tensor, *, cubic: bool) -> Tenso
     return functional.interpolate(unit, (size, count), mode=mode, align_corners=True)[0, 0]
 
 
-def _image_gradient(images: Tensor, grid: Grid) -> Tensor:
-    """Central differences (B, ndim, *shape) of (B, 1, *shape), per NORMALISED unit; one-sided at the edges."""
+def _image_gradient(images: Tensor, square: Square) -> Tensor:
+    """Central differences (B, ndim, *shape) of (B, 1, *shape), per NORMALISED unit; one-sided at edges, of a mask too."""
+    grid = square.grid
     spacings = tuple(s / grid.unit_mm for s in grid.spacing)
-    return torch.cat(torch.gradient(images, spacing=spacings, dim=tuple(range(2, images.ndim))), dim=1)
+    if square.weight is None:
+        return torch.cat(torch.gradient(images, spacing=spacings, dim=tuple(range(2, images.ndim))), dim=1)
+    slopes = []
+    for axis, spacing in enumerate(spacings, start=2):
+        low, high = (square.valid.narrow(axis, start, square.valid.shape[axis] - 1) for start in (0, 1))
+        both = (low & high).to(images.dtype)
+        rise = images.diff(dim=axis) * both / spacing
+        # The mean of the differences to either side of which both pixels count.
+        padding = [0, 0] * (images.ndim - 1 - axis)
+        total, count = (functional.pad(part, (*padding, 1, 0)) + functional.pad(part, (*padding, 0, 1)) for part in (rise, both))
+        slopes.append(total / count.clamp_min(1))
+    return torch.cat(slopes, 1)

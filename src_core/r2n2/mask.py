@@ -43,7 +43,10 @@ class Mask:
 
     def __post_init__(self) -> None:
         if self.weights.ndim not in (3, 4) or 0 in self.weights.shape:
-            raise ReadError(f"{self.name}: expected masks of 2 or 3 axes behind that of the frames, got shape {self.weights.shape}")
+            raise ReadError(
+                f"{self.name}: expected masks of 2 or 3 axes behind that of the frames, got shape {self.weights.shape}; "
+                "give it the shape of the frames"
+            )
         if self.weights.dtype != np.bool_:
             object.__setattr__(self, "weights", np.asarray(self.weights, np.float32))
             if not ((self.weights >= 0) & (self.weights <= 1)).all():

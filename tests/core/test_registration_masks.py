@@ -18,7 +18,17 @@ from r2n2.errors import ReadError
 from r2n2.geometry import Grid
 from r2n2.mask import Mask, Masks
 from r2n2.preprocessing import intensity_of, reduce_masked, score_together, to_square
-from r2n2.registration import BSplineMethod, FitMethod, FrameStatus, Method, Pairs, edited_result, register_pair, register_series
+from r2n2.registration import (
+    BSplineMethod,
+    FitMethod,
+    FrameResult,
+    FrameStatus,
+    Method,
+    Pairs,
+    edited_result,
+    register_pair,
+    register_series,
+)
 from r2n2.registration.recurrent_steps import compare, prepare
 from r2n2.series import ImageSeries
 from r2n2.similarity import correlation, mean_squared_error
@@ -241,7 +251,7 @@ def _series() -> ImageSeries:
     return make.moving_series(4, dtype=np.float32)[0]
 
 
-def _results(series: ImageSeries, masks: Masks) -> dict[int, object]:
+def _results(series: ImageSeries, masks: Masks) -> dict[int, FrameResult]:
     config = make.FAST.model_copy(update={"reference": 0})
     return {r.frame: r for progress in register_series(series, config, masks=masks) for r in progress.finished}
 
@@ -258,7 +268,7 @@ def test_every_figure_of_a_series_is_of_the_mask() -> None:
     first, second = _results(series, masks), _results(ImageSeries(frames, series.grid), masks)
     for k in range(1, 4):
         a, b = first[k], second[k]
-        assert a.status is FrameStatus.OK  # type: ignore[attr-defined]
+        assert a.status is FrameStatus.OK
         names = ("status", "similarity_before", "similarity_after", "folding_percent", "min_jacobian", "max_displacement_mm")
         assert [getattr(a, n) for n in names] == [getattr(b, n) for n in names]
 
@@ -269,9 +279,9 @@ def test_what_folds_outside_the_mask_is_not_counted() -> None:
         torch.tensor([[-0.6, 0.0]]), torch.full((1, 2), 0.05), torch.zeros(1, 1), torch.tensor([[0.2, 0.0]]), series.grid
     )
     before = next(iter(_results(series, Masks()).values()))
-    whole = edited_result(series, 0, replace(before, frame=1), steep, "")  # type: ignore[type-var]
+    whole = edited_result(series, 0, replace(before, frame=1), steep, "")
     low = Mask.of(np.repeat([[0.0], [1.0]], [38, 23], axis=0)[None] * np.ones((1, 1, 83)))
-    part = edited_result(series, 0, replace(before, frame=1), steep, "", masks=Masks(low))  # type: ignore[type-var]
+    part = edited_result(series, 0, replace(before, frame=1), steep, "", masks=Masks(low))
     assert whole.folding_percent > 0
     assert part.folding_percent == 0
     assert part.min_jacobian > 0.9
@@ -297,10 +307,10 @@ def test_frames_that_a_mask_leaves_nothing_of_keep_their_place() -> None:
     frames = np.asarray(series.frames).copy()
     frames[3, 0, 18:45, 20:62] = 4.0
     found = _results(ImageSeries(frames, series.grid), Masks(moving=Mask.of(weights, "movement.nii")))
-    assert found[2].status is FrameStatus.FAILED  # type: ignore[attr-defined]
-    assert "movement.nii" in found[2].message  # type: ignore[attr-defined]
-    assert found[3].status is FrameStatus.CONSTANT  # type: ignore[attr-defined]
-    assert found[1].status is FrameStatus.OK  # type: ignore[attr-defined]
+    assert found[2].status is FrameStatus.FAILED
+    assert "movement.nii" in found[2].message
+    assert found[3].status is FrameStatus.CONSTANT
+    assert found[1].status is FrameStatus.OK
 
 
 BAD: dict[str, tuple[Callable[[], object], str]] = {
@@ -320,7 +330,7 @@ BAD: dict[str, tuple[Callable[[], object], str]] = {
 @pytest.mark.parametrize("case", BAD)
 def test_a_mask_that_cannot_be_used_is_named(case: str) -> None:
     act, words = BAD[case]
-    with pytest.raises(ReadError, match="^mask: .*;") as error:
+    with pytest.raises(ReadError, match=r"^mask: .*;") as error:
         act()
     assert words in str(error.value)
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from r2n2.errors import AxesUnknownError, ReadError
 from r2n2.geometry import Space
 from r2n2.io import read_series, write_series
+from r2n2.io.dicom import is_segmentation
 from r2n2.mask import Mask, Masks
 from r2n2.results.placing import Placed, read_placed
 from r2n2.results.reader import RegisteredSeries, own_path
@@ -26,6 +27,7 @@ MASK_NAMES = {"fixed": "mask.mha", "moving": "moving_mask.mha"}
 """Name in ``Masks`` -> file in the folder of a result."""
 
 _MANY_LABELS = 64
+_SAME_PLACE = 0.05  # of a voxel
 
 
 def read_masks(slices: Sequence[ImageSeries], fixed: Path | None, moving: Path | None) -> tuple[tuple[Masks, ...], tuple[str, ...]]:
@@ -56,6 +58,9 @@ def read_masks(slices: Sequence[ImageSeries], fixed: Path | None, moving: Path |
         found.append(masks)
         which = f"slice position {index}: " if len(slices) > 1 else ""
         notes += [f"{which}{mask.name}: {note}" for mask in read if mask is not None for note in mask.notes]
+    if len(slices) > 1:
+        shared = [path for path in (fixed, moving) if path is not None and not path.is_dir() and _has_no_place(slices[0], path)]
+        notes += [f"mask {path}: one 2D mask without a place is used for all {len(slices)} slice positions" for path in shared]
     return tuple(found), tuple(notes)
 
 
@@ -98,6 +103,8 @@ def read_mask(series: ImageSeries, path: Path, *, frames: int = 1, option: str =
     name = f"{option} {path}"
     if not path.exists():
         raise ReadError(f"{name}: no such file; check the path")
+    if series.grid.ndim == 3:
+        return _read_volumes(series, path, name, frames)
     try:
         placed = read_placed(series, path, frames=frames, labels=True)
     except AxesUnknownError as question:
@@ -114,6 +121,53 @@ def read_mask(series: ImageSeries, path: Path, *, frames: int = 1, option: str =
         raw = _on_grid(raw, placed, series)
         notes.append("taken on the pixels of the series, by its place")
     return replace(raw, notes=(*notes, counted_text(raw)))
+
+
+def _read_volumes(series: ImageSeries, path: Path, name: str, frames: int) -> Mask:
+    """Masks of volumes, whose voxels must be those of the series."""
+    try:
+        slices = read_series(path)
+    except AxesUnknownError as question:
+        readings = [letters for letters, _ in question.choices if "Z" in letters]
+        if len(readings) != 1:
+            raise
+        slices = read_series(path, axes=readings[0])
+    volumes, grid = _volumes(slices), series.grid
+    if volumes.shape[1:] != grid.shape or len(volumes) not in (1, frames):
+        raise ReadError(
+            f"{name}: holds {len(volumes)} masks of {volumes.shape[1:]} voxels, expected 1"
+            f"{'' if frames == 1 else f' or {frames}'} of {grid.shape}; resample it to the series first"
+        )
+    first, last = slices[0].patient_grid, slices[-1].patient_grid
+    if first is not None and last is not None and series.spacing_known:
+        corners = torch.tensor([[0.0, 0, 0], [grid.shape[0] - 1.0, 0, 0]], dtype=torch.float64)
+        expected = grid.convert_points(corners, Space.INDEX, Space.WORLD).numpy()
+        found = np.array([first.origin, last.origin])
+        if np.abs(found - expected).max() > _SAME_PLACE * min(grid.spacing) or not np.allclose(
+            first.spacing[1:], grid.spacing[1:], rtol=1e-3
+        ):
+            raise ReadError(
+                f"{name}: lies elsewhere (from {first.origin} to {last.origin}, spacing {first.spacing}) than the series "
+                f"(from {grid.origin}, spacing {grid.spacing}); resample it to the series first"
+            )
+    mask = Mask.of(volumes, name, str(path))
+    return replace(mask, notes=(*_labels_note(slices[0]), counted_text(mask)))
+
+
+def _volumes(slices: Sequence[ImageSeries]) -> NDArray[Any]:
+    """(T, z, y, x) of slice positions that were read one by one."""
+    return np.stack([np.stack([_one(part.frame(k)) for part in slices]) for k in range(len(slices[0]))])
+
+
+def _has_no_place(series: ImageSeries, path: Path) -> bool:
+    """Whether a mask that was read holds one slice that any slice position may be."""
+    if is_segmentation(path):
+        return False
+    try:
+        found = read_series(path)
+    except AxesUnknownError:
+        return False
+    return len(found) == 1 and (found[0].patient_grid is None or series.patient_grid is None)
 
 
 def _told(notes: Iterable[str]) -> list[str]:
@@ -201,8 +255,8 @@ def kept_masks(registered: RegisteredSeries) -> Masks:
     found: dict[str, Mask] = {}
     for kind, record in registered.manifest.masks.items():
         path = own_path(registered.folder, registered.folder / MASK_NAMES[kind])
-        frames = read_series(path)[0]
-        mask = Mask.of(np.stack([frames.frame(k)[0] for k in range(len(frames))]), path.name, record.path)
+        weights = _volumes(read_series(path))
+        mask = Mask.of(weights if registered.grid.ndim == 3 else weights[:, 0], path.name, record.path)
         if mask.shape != registered.grid.shape or mask.sha256 != record.sha256:
             raise ReadError(f"{path}: not the mask that was used; run r2n2 register again with --overwrite")
         found[kind] = mask

@@ -255,7 +255,9 @@ def test_a_volume_series_and_its_mask(tmp_path: Path, monkeypatch: pytest.Monkey
         read_mask(series, volume(tmp_path / "off.nii.gz", inside, (4.0, -2.0, 7.0), grid.spacing))
     with pytest.raises(ReadError, match="resample it"):
         read_mask(series, volume(tmp_path / "few.nii.gz", inside[:9], grid.origin, grid.spacing))
-    config = RegistrationConfig(method="fit", steps=2, fit=FitConfig(sizes=(16, 16, 16), final_steps=1, folding_size=16, regulariser_size=8), reference=0)
+    config = RegistrationConfig(
+        method="fit", steps=2, fit=FitConfig(sizes=(16, 16, 16), final_steps=1, folding_size=16, regulariser_size=8), reference=0
+    )
     monkeypatch.setattr("r2n2.workflow.register_series", register_series)
     monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "")
     *_, last = register_to_folder(series, tmp_path / "out", config, masks=Masks(mask))

@@ -9,14 +9,19 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QSpinBox, QVBoxLayout, QWidget
 from superqt import QCollapsible, QLabeledSlider
 
+from napari_r2n2.layers.masks import layer_to_masks
+from napari_r2n2.layers.place import Place
 from napari_r2n2.models.alignment import Choice
 from napari_r2n2.preferences import read_preferences
 from napari_r2n2.widgets.choosers import SeriesChooser, SliceChooser, WeightsChooser, combo, device_combo, row
+from napari_r2n2.widgets.mask_chooser import MaskChooser
 from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
 from r2n2.errors import R2N2Error
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
+
+    from r2n2.mask import Masks
 
 __all__ = ["AlignForm"]
 
@@ -82,6 +87,20 @@ class AlignForm(QWidget):
         """
         return Choice(self.slices.chosen(self.chooser.shown.slice_index), self.chooser.shown, self._one_reference.isChecked())
 
+    def masks(self) -> tuple[Masks, ...]:
+        """What of the reference counts, one item a slice position; empty where all does.
+
+        Raises
+        ------
+        ArgumentError
+            If no series is chosen, or nothing is drawn where it is needed.
+        """
+        layer = self.mask.layer
+        if layer is None:
+            return ()
+        place = Place.of(self.chooser.layer, self.chooser.axes)
+        return layer_to_masks(layer, place, self.chooser.series(), self.choice().slices)
+
     # Making it
 
     def _build(self) -> None:
@@ -101,6 +120,7 @@ class AlignForm(QWidget):
         )
         self._reference = QLabeledSlider(Qt.Orientation.Horizontal)
         self._reference.setToolTip("The frame that all others are aligned to; moving the slider shows it.")
+        self.mask = MaskChooser(self._viewer, self)
         self._method = combo(
             "Network: the recurrent network emits a short sequence of Gaussians.\n"
             "Gaussians, fitted: the same sequence without any network.\nB-spline: the classical baseline, slow."
@@ -130,6 +150,7 @@ class AlignForm(QWidget):
         reference.addWidget(self._one_reference)
         self._rows.addRow("Slices", self.slices)
         self._rows.addRow("Reference", reference)
+        self._rows.addRow("Mask", self.mask.box)
         self._rows.addRow("Method", row(self._method, self._refine))
         self._rows.addRow("Weights", self.weights)
         # Arrows in the text, as superqt would draw its own in black, whatever the theme.
@@ -156,6 +177,7 @@ class AlignForm(QWidget):
         self._reference.valueChanged.connect(self._reference_moved)
         self._method.currentIndexChanged.connect(self._update_enabled)
         self.slices.changed.connect(self.changed)
+        self.mask.changed.connect(self.changed)
         for changed in (
             self._one_reference.toggled,
             self._refine.toggled,

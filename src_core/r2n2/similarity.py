@@ -24,7 +24,7 @@ def mean_squared_error(fixed: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
     fixed, warped
         (B, 1, *shape).
     valid
-        (B, 1, *shape) bool.
+        (B, 1, *shape) bool, or how much a pixel counts in [0, 1].
 
     Returns
     -------
@@ -33,16 +33,26 @@ def mean_squared_error(fixed: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
     """
     axes = tuple(range(1, fixed.ndim))
     weight = valid.to(fixed.dtype)
-    return ((fixed - warped).square() * weight).sum(axes) / weight.sum(axes).clamp_min(1)
+    total = weight.sum(axes)
+    return ((fixed - warped).square() * weight).sum(axes) / torch.where(total > 0, total, torch.ones_like(total))
 
 
 def correlation(fixed: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
-    """Correlation coefficient over the valid pixels, (B,) in [-1, 1], larger is better; NaN for a constant image."""
+    """Correlation coefficient over the valid pixels, (B,) in [-1, 1], larger is better; NaN for a constant image.
+
+    Parameters
+    ----------
+    fixed, warped, valid
+        As in ``mean_squared_error``.
+    """
     axes = tuple(range(1, fixed.ndim))
     weight = valid.to(fixed.dtype)
-    count = weight.sum(axes, keepdim=True).clamp_min(1)
-    a = (fixed - (fixed * weight).sum(axes, keepdim=True) / count) * weight
-    b = (warped - (warped * weight).sum(axes, keepdim=True) / count) * weight
+    count = weight.sum(axes, keepdim=True)
+    count = torch.where(count > 0, count, torch.ones_like(count))
+    # The root, as products of the two below are to be weighted once.
+    root = weight.sqrt()
+    a = (fixed - (fixed * weight).sum(axes, keepdim=True) / count) * root
+    b = (warped - (warped * weight).sum(axes, keepdim=True) / count) * root
     # Root before product, and each image divided first: raw intensities of 1e15 or 1e-15 would leave float32.
     a, b = (image / image.abs().amax(axes, keepdim=True).clamp_min(torch.finfo(image.dtype).tiny) for image in (a, b))
     spread = a.square().sum(axes).sqrt() * b.square().sum(axes).sqrt()

@@ -109,10 +109,10 @@ def test_forces_are_summed_where_displacements_are() -> None:
     """The sum of force times displacement over a large square is the same on the smaller lattice it is interpolated from."""
     pairs = make.pairs_of(make.moved_pair()[:2])
     config = FAST.model_copy(update={"field_size": 21})
-    pairs = replace(pairs, moving=pairs.moving.double(), fixed=pairs.fixed.double())
-    level = Level.build(pairs, 48, config, SquaredDifference())
+    doubled = replace(pairs, moving=pairs.moving.double(), fixed=pairs.fixed.double())
+    model = WhitenedGaussians.from_sequences((_sequence(_fit(pairs)[-1]),), doubled.moving)
+    level = Level.build(doubled, 48, config, SquaredDifference(), model)
     assert level.lattice.enlarging is not None
-    model = WhitenedGaussians.from_sequences((_sequence(_fit(pairs)[-1]),), level.positions)
     force = torch.randn(1, 2, 48 * 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     expected = (level.lattice.displacement(model).flatten(2) * force).sum()
     found = (model.displacement(level.lattice.positions) * level.lattice.gathered(force)).sum()

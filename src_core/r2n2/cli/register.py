@@ -17,6 +17,7 @@ from r2n2.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.mask import Masks
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries, LandmarkSet
 
@@ -35,6 +36,8 @@ class _Job:
     facts: RunFacts
     selection: dict[str, Any]
     landmarks: Path | None
+    masks: tuple[Masks, ...]
+    """One item a slice position."""
     overwrite: bool
     quiet: bool
     stop: StopRequest
@@ -98,6 +101,24 @@ def register(
         Path | None,
         typer.Option(metavar="FILE", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=_INPUT),
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What of the reference counts: labels (not 0) or weights from 0 to 1, in any format that is read; a volume, or a "
+            "folder with slice_00.* ..., for several slices.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    moving_mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--moving-mask",
+            metavar="FILE",
+            help="What of the other frames counts: one for all, or one a frame.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Most bytes to hold in memory.", rich_help_panel=_INPUT)] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Accept missing Zarr chunks.", rich_help_panel=_INPUT)
@@ -135,10 +156,11 @@ def register(
     from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
     from r2n2.results.manifest import RunFacts
+    from r2n2.results.mask_files import read_masks
     from r2n2.results.writer import check_folder
 
     facts = RunFacts.of(settings)
-    _check_paths(source, output, landmarks)
+    _check_paths(source, output, {"--landmarks": landmarks, "--mask": mask, "--moving-mask": moving_mask})
     check_folder(output)
     reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
     if contrast_series:
@@ -150,7 +172,10 @@ def register(
     reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}
     stop = context.ensure_object(StopRequest)
-    job = _Job(settings, facts, selection, landmarks, overwrite, quiet, stop)
+    masks, notes = read_masks(found, mask, moving_mask)
+    job = _Job(settings, facts, selection, landmarks, masks, overwrite, quiet, stop)
+    for note in notes:
+        _note(job, note)
     marks = _all_landmarks(found, job)
     failed = _register_one(found[0], output, job, marks[0]) if len(found) == 1 else _register_all(found, output, job, marks)
     if failed:
@@ -167,14 +192,15 @@ def _settings(path: Path | None, given: dict[str, Any]) -> RegistrationConfig:
     return RegistrationConfig.parse({**RegistrationConfig.from_toml(path).model_dump(exclude_unset=True), **given})
 
 
-def _check_paths(source: Path, output: Path, landmarks: Path | None) -> None:
+def _check_paths(source: Path, output: Path, others: dict[str, Path | None]) -> None:
     if not any(sign in str(source) for sign in "*?[") and not source.exists():
         raise ReadError(f"{source}: no such file or folder; check the path")
     inside = source.resolve() in (output.resolve(), *output.resolve().parents)
     if inside and (source.is_dir() or source.resolve() == output.resolve()):
         raise ArgumentError(f"--output {output}: lies inside the input {source}, which must stay as it is; choose another folder")
-    if landmarks is not None and not landmarks.exists():
-        raise ReadError(f"--landmarks {landmarks}: no such file; check the path")
+    for option, path in others.items():
+        if path is not None and not path.exists():
+            raise ReadError(f"{option} {path}: no such file; check the path")
 
 
 def _check_frames(source: Path, found: Sequence[ImageSeries]) -> None:
@@ -190,7 +216,7 @@ def _register_one(series: ImageSeries, output: Path, job: _Job, marks: LandmarkS
     from r2n2.cli.progress import RunDisplay
     from r2n2.workflow import register_to_folder
 
-    running = register_to_folder(series, output, job.config, landmarks=marks, **job.options())
+    running = register_to_folder(series, output, job.config, landmarks=marks, masks=job.masks[0], **job.options())
     with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
         flagged = False
         for progress in running:
@@ -205,7 +231,7 @@ def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, marks: 
 
     flagged, seen = False, -1
     failed: dict[str, str] = {}
-    running = register_slices_to_folder(found, output, job.config, landmarks=marks, **job.options())
+    running = register_slices_to_folder(found, output, job.config, landmarks=marks, masks=job.masks, **job.options())
     with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
         for step in running:
             series = found[step.index]

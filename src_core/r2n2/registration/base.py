@@ -26,6 +26,8 @@ class Pairs:
         (B, 1, *grid.shape) bool: False where a pixel holds no measurement (NaN in the file) and must not count.
     grid
         Lattice of both.
+    fixed_weight, moving_weight
+        (B, 1, *grid.shape) float32 in [0, 1]: how much a pixel counts, by masks; None where all valid ones count alike.
     """
 
     fixed: Tensor
@@ -33,18 +35,35 @@ class Pairs:
     fixed_valid: Tensor
     moving_valid: Tensor
     grid: Grid
+    fixed_weight: Tensor | None = None
+    moving_weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.moving)
 
+    @property
+    def masked(self) -> bool:
+        """Whether there is a mask."""
+        return self.fixed_weight is not None or self.moving_weight is not None
+
     def part(self, chosen: slice) -> Pairs:
         """Some of the pairs."""
-        return Pairs(self.fixed[chosen], self.moving[chosen], self.fixed_valid[chosen], self.moving_valid[chosen], self.grid)
+        return Pairs(
+            self.fixed[chosen],
+            self.moving[chosen],
+            self.fixed_valid[chosen],
+            self.moving_valid[chosen],
+            self.grid,
+            None if self.fixed_weight is None else self.fixed_weight[chosen],
+            None if self.moving_weight is None else self.moving_weight[chosen],
+        )
 
-    def distinct_fixed(self) -> tuple[Tensor, Tensor]:
-        """``fixed`` and ``fixed_valid`` without repetition: of one image where all pairs share it by ``expand``."""
-        shared = self.fixed.stride(0) == 0 and self.fixed_valid.stride(0) == 0
-        return (self.fixed[:1], self.fixed_valid[:1]) if shared else (self.fixed, self.fixed_valid)
+    def distinct_fixed(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Fixed images, their validity and weight without repetition: of one image where all pairs share it by ``expand``."""
+        held = (self.fixed, self.fixed_valid, self.fixed_weight)
+        if any(tensor is not None and tensor.stride(0) != 0 for tensor in held):
+            return held
+        return self.fixed[:1], self.fixed_valid[:1], None if self.fixed_weight is None else self.fixed_weight[:1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,11 +28,17 @@ _SMALLEST_OVERLAP = 0.25
 
 @dataclass(frozen=True, eq=False)
 class LoadedFrame:
-    """A frame ready to be registered: (1, *shape) float32 and bool."""
+    """A frame ready to be registered: (1, *shape) float32 and bool; with a mask the weight of every pixel, float32 in [0, 1]."""
 
     index: int
     image: Tensor
     valid: Tensor
+    weight: Tensor | None = None
+
+    @property
+    def counted(self) -> Tensor:
+        """(1, *shape) bool, pixels that are valid and not masked out."""
+        return self.valid if self.weight is None else self.valid & (self.weight > 0)
 
 
 @dataclass(eq=False)
@@ -56,12 +62,15 @@ def register_batch(
     """Register frames to the reference, yielding the share done after every step; the outcome goes into ``result``."""
     began = time.perf_counter()
     moving = torch.stack([f.image for f in frames]).to(device)
+    weights = [f.weight for f in frames if f.weight is not None]
     pairs = Pairs(
         reference.image.to(device).expand_as(moving),
         moving,
         reference.valid.to(device).expand_as(moving),
         torch.stack([f.valid for f in frames]).to(device),
         grid,
+        None if reference.weight is None else reference.weight.to(device).expand_as(moving),
+        torch.stack(weights).to(device) if weights else None,
     )
     last = None
     for last in method.register(pairs, start=start):
@@ -88,17 +97,43 @@ def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -
     grid = transform.grid
     displacement = transform.displacement_field().to_space(Space.NORMALISED)
     vectors = displacement.vectors[None]
-    warped, measured = warp(frame.image[None], vectors, grid, mask=frame.valid[None])
-    valid = measured & reference.valid
-    determinants = jacobian_determinant(vectors, grid)
+    held = frame.image if frame.weight is None else torch.cat((frame.image, frame.weight))
+    warped, measured = warp(held[None], vectors, grid, mask=frame.counted[None])
+    valid = measured & reference.counted
+    both = (frame.counted & reference.counted)[None]
+    determinants = _inside(jacobian_determinant(vectors, grid), reference)
     return _Measures(
-        before=float(correlation(reference.image[None], frame.image[None], (frame.valid & reference.valid)[None])),
-        after=float(correlation(reference.image[None], warped, valid)),
-        overlap=float(valid.sum() / (frame.valid & reference.valid).sum().clamp_min(1)),
+        before=float(correlation(reference.image[None], frame.image[None], _weighted(both, reference.weight, frame.weight))),
+        after=float(correlation(reference.image[None], warped[:, :1], _weighted(valid, reference.weight, *warped[0, 1:].split(1)))),
+        overlap=float(valid.sum() / both.sum().clamp_min(1)),
         folding=float(folding_percent(determinants)),
         min_jacobian=float(determinants.min()),
-        longest_mm=float(displacement.magnitude_mm().max()),
+        longest_mm=float(displacement.magnitude_mm()[_counting(reference)].max()),
     )
+
+
+def _weighted(valid: Tensor, *weights: Tensor | None) -> Tensor:
+    """(1, 1, *shape) validity times weights (1, *shape), of those that are there."""
+    for weight in weights:
+        if weight is not None and len(weight):
+            valid = valid * weight
+    return valid
+
+
+def _counting(reference: LoadedFrame) -> Tensor:
+    """(*shape) bool, where the reference's mask says that a displacement matters; everywhere without one."""
+    return torch.ones_like(reference.valid[0]) if reference.weight is None else reference.weight[0] > 0
+
+
+def _inside(determinants: Tensor, reference: LoadedFrame) -> Tensor:
+    """Determinants (1, N, *cells) of the cells alone that touch the reference's mask, (1, N, cells); all of them without one."""
+    if reference.weight is None:
+        return determinants
+    touched = _counting(reference)
+    for axis in range(touched.ndim):
+        low, high = (touched.narrow(axis, start, touched.shape[axis] - 1) for start in (0, 1))
+        touched = low | high
+    return determinants[:, :, touched]
 
 
 def assess(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float) -> FrameResult:
@@ -141,7 +176,7 @@ def masked_note(frame: LoadedFrame) -> str:
 
 def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> tuple[str, ...]:
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
-    return reasons_for_doubt(reference.image, frame.image, reference.valid, frame.valid, vectors, transform.grid)
+    return reasons_for_doubt(reference.image, frame.image, reference.counted, frame.counted, vectors, transform.grid)
 
 
 def assess_edited(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from r2n2.config import BSplineConfig
 from r2n2.geometry import Grid, Space
-from r2n2.preprocessing import blur_measured, normalise
+from r2n2.preprocessing import Square, blur_measured, normalise, reduce_masked, score_together
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.similarity import mean_squared_error, total_variation
 from r2n2.transform import (
@@ -29,6 +30,7 @@ __all__ = ["BSplineMethod"]
 _LEVELS = (4, 2, 1)
 _FEWEST_CONTROL_POINTS = 7
 _SHORTEST_SIDE_PX = 16
+_CLAMP = 2.0
 
 
 class BSplineMethod:
@@ -58,38 +60,34 @@ class BSplineMethod:
         control: Tensor | None = None if start is None else _follow(pairs, start, self._counts(pairs.grid, 1))
         index = 0
         for factor in _LEVELS:
-            grid, fixed, moving, fixed_valid, moving_valid = _level(pairs, factor)
-            mask = mask_of(moving_valid, moving)
-            counts = self._counts(pairs.grid, factor)
+            grid, counts = _level_grid(pairs.grid, factor), self._counts(pairs.grid, factor)
             if control is None:
-                control = fixed.new_zeros(len(pairs), grid.ndim, *counts)
+                control = pairs.moving.new_zeros(len(pairs), grid.ndim, *counts)
             control = refine_control_points(control, counts).detach().requires_grad_(True)
-            bases = [bspline_basis(torch.linspace(0, 1, n).to(fixed), m) for n, m in zip(grid.shape, counts, strict=True)]
+            bases = [bspline_basis(torch.linspace(0, 1, n).to(control), m) for n, m in zip(grid.shape, counts, strict=True)]
+            with torch.no_grad():
+                level = _Level.build(pairs, grid, bspline_displacement(control, bases))
             optimiser = torch.optim.Adam([control], lr=self._config.learning_rate, amsgrad=True)
             for _ in range(self._config.iterations):
                 with torch.enable_grad():
-                    loss = self._loss(control, bases, fixed, moving, fixed_valid, mask, grid)
+                    loss = self._loss(control, bases, level)
                     optimiser.zero_grad()
                     loss.sum().backward()
                 optimiser.step()
                 index += 1
                 yield RegistrationStep(index, total, loss.detach(), partial(_fields, control.detach().clone(), pairs.grid))
 
-    def _loss(
-        self,
-        control: Tensor,
-        bases: list[Tensor],
-        fixed: Tensor,
-        moving: Tensor,
-        fixed_valid: Tensor,
-        mask: Tensor | None,
-        grid: Grid,
-    ) -> Tensor:
+    def _loss(self, control: Tensor, bases: list[Tensor], level: _Level) -> Tensor:
         displacement = bspline_displacement(control, bases)
-        warped, measured = warp(moving, displacement, grid, mask=mask)
-        return mean_squared_error(fixed, warped, measured & fixed_valid) + self._config.regularisation * total_variation(
-            displacement, grid
-        )
+        warped, measured = warp(level.moving, displacement, level.grid, mask=level.moving_valid)
+        counted: Tensor = measured & level.fixed_valid
+        if level.fixed_weight is not None:
+            counted = counted * level.fixed_weight
+        if warped.shape[1] > 1:
+            # What counts is no matter of the displacement: it must not gain by moving a pixel out of the mask.
+            counted = counted * warped[:, 1:].detach()
+        roughness = total_variation(displacement, level.grid)
+        return mean_squared_error(level.fixed, warped[:, :1], counted) + self._config.regularisation * roughness
 
     def _counts(self, grid: Grid, factor: int) -> tuple[int, ...]:
         """Control points along each axis of a level: ``control_points`` along the longer side of the finest."""
@@ -97,21 +95,42 @@ class BSplineMethod:
         return tuple(max(_FEWEST_CONTROL_POINTS, round(2 * extent * cells) + 3) for extent in grid.half_extent_mm)
 
 
-def _level(pairs: Pairs, factor: int) -> tuple[Grid, Tensor, Tensor, Tensor, Tensor]:
-    """Grid, z-scored images and validity of one level."""
-    shape = tuple(min(n, max(_SHORTEST_SIDE_PX, round(n / factor))) for n in pairs.grid.shape)
-    grid = pairs.grid.resized(shape)
-    ratios = [(n - 1) / (m - 1) for n, m in zip(pairs.grid.shape, shape, strict=True)]
-    sigmas = tuple(0.5 * max(r * r - 1, 0.0) ** 0.5 for r in ratios)
+@dataclass(frozen=True, eq=False)
+class _Level:
+    """z-scored images of one level, and what of them counts."""
 
-    def reduce(images: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        small = resample(blur_measured(images, valid, sigmas), pairs.grid, grid).image
-        measured = resample(valid.to(images.dtype), pairs.grid, grid).image > 0.99
-        return normalise(small, measured), measured
+    grid: Grid
+    fixed: Tensor
+    fixed_valid: Tensor
+    fixed_weight: Tensor | None
+    moving: Tensor
+    """(B, 1, *shape), behind it its weight if there is one."""
+    moving_valid: Tensor | None
 
-    fixed, fixed_valid = reduce(pairs.fixed, pairs.fixed_valid)
-    moving, moving_valid = reduce(pairs.moving, pairs.moving_valid)
-    return grid, fixed, moving, fixed_valid, moving_valid
+    @classmethod
+    def build(cls, pairs: Pairs, grid: Grid, displacement: Tensor) -> _Level:
+        ratios = [(n - 1) / (m - 1) for n, m in zip(pairs.grid.shape, grid.shape, strict=True)]
+        sigmas = tuple(0.5 * max(r * r - 1, 0.0) ** 0.5 for r in ratios)
+
+        def reduce(images: Tensor, valid: Tensor, weight: Tensor | None) -> Square:
+            if weight is not None:
+                image, counted, share = reduce_masked(images, valid, weight, pairs.grid, grid, sigmas)
+                return Square(image, counted, grid, share)
+            small = resample(blur_measured(images, valid, sigmas), pairs.grid, grid).image
+            return Square(small, resample(valid.to(images.dtype), pairs.grid, grid).image > 0.99, grid)
+
+        fixed = reduce(pairs.fixed, pairs.fixed_valid, pairs.fixed_weight)
+        moving = reduce(pairs.moving, pairs.moving_valid, pairs.moving_weight)
+        if pairs.masked:
+            images = score_together(fixed, moving, displacement, clamp=_CLAMP)
+        else:
+            images = normalise(fixed.images, fixed.valid, clamp=_CLAMP), normalise(moving.images, moving.valid, clamp=_CLAMP)
+        held = images[1] if moving.weight is None else torch.cat((images[1], moving.weight), 1)
+        return cls(grid, images[0], fixed.valid, fixed.weight, held, mask_of(moving.valid, held))
+
+
+def _level_grid(grid: Grid, factor: int) -> Grid:
+    return grid.resized(tuple(min(n, max(_SHORTEST_SIDE_PX, round(n / factor))) for n in grid.shape))
 
 
 def _follow(pairs: Pairs, start: Sequence[Transform], counts: tuple[int, ...]) -> Tensor:

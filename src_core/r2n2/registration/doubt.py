@@ -41,7 +41,7 @@ def reasons_for_doubt(
     Parameters
     ----------
     fixed, moving, fixed_valid, moving_valid
-        (1, *grid.shape) float and bool.
+        (1, *grid.shape) float and bool; False where a pixel is not measured or a mask leaves it out.
     displacement
         (1, ndim, *grid.shape) NORMALISED, from the fixed into the moving frame.
     grid
@@ -52,7 +52,9 @@ def reasons_for_doubt(
 
     def smooth(image: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         sigmas = _pixels(_NOISE, grid, 1.0)
-        measured = resample(valid[None].to(image.dtype), grid, coarse).image > 0.5
+        measured = resample(valid[None].to(image.dtype), grid, coarse).image
+        # Half of the most that is measured anywhere: of a thin mask something is left.
+        measured = measured > 0.5 * measured.amax()
         return resample(blur_measured(image[None], valid[None], sigmas), grid, coarse).image, measured
 
     (a, a_valid), (b, b_valid) = smooth(fixed, fixed_valid), smooth(moving, moving_valid)
@@ -71,7 +73,8 @@ def reasons_for_doubt(
         found.append(f"{100 * astray:.0f} % of what the frames show has no counterpart")
     elif _another_contrast(a[both], warped[both]) > _MOST_CONTRAST:
         found.append("the contrast between tissues changes")
-    farthest = float(vectors.norm(dim=1).max())
+    lengths = vectors.norm(dim=1, keepdim=True)
+    farthest = float(lengths[a_valid].max()) if bool(a_valid.any()) else float(lengths.max())
     if farthest > _FARTHEST:
         found.append(f"something moves by {50 * farthest:.0f} % of the frame's longer side, farther than is found reliably")
     left = _left(a, inside & a_valid, a_valid)

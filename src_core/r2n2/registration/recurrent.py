@@ -158,12 +158,13 @@ class RecurrentMethod:
                 return
 
     def _begin(self, pairs: Pairs, beginnings: tuple[GaussianSequence, ...]) -> _Sequence:
-        squares = prepare(self._network.config, pairs, self._network.entry.weight)
-        start = None
-        if any(len(sequence.centres) for sequence in beginnings):
-            start = tuple(
-                torch.stack([_on_square(sequence, scale.grid, scale.moving) for sequence in beginnings]) for scale in squares.scales
-            )
+        begun = any(len(sequence.centres) for sequence in beginnings)
+
+        def displaced(grid: Grid, like: Tensor) -> Tensor:
+            return torch.stack([_on_square(sequence, grid, like) for sequence in beginnings])
+
+        squares = prepare(self._network.config, pairs, self._network.entry.weight, displaced if begun else None)
+        start = tuple(displaced(scale.grid, scale.moving) for scale in squares.scales) if begun else None
         progress = begin(self._network, squares, start)
         seen = compare(squares, progress.displacements)
         unchanging = self._network.unchanging(squares.fixed)

@@ -6,12 +6,15 @@ from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
+from r2n2.mask import NO_MASKS, Mask, Masks
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.batch import BatchResult, LoadedFrame, assess, assess_edited, masked_note, register_batch, unregistered
@@ -26,7 +29,7 @@ __all__ = ["edited_result", "register_pair", "register_series"]
 
 
 def register_pair(
-    fixed: NDArray[Any], moving: NDArray[Any], grid: Grid, config: RegistrationConfig | None = None
+    fixed: NDArray[Any], moving: NDArray[Any], grid: Grid, config: RegistrationConfig | None = None, *, masks: Masks = NO_MASKS
 ) -> Iterator[RegistrationStep]:
     """Register one image to another, yielding after every step; the transform is ``step.transforms()[0]``.
 
@@ -36,14 +39,19 @@ def register_pair(
         (*grid.shape) or (C, *grid.shape), of any real type.
     grid
         Lattice of both.
+    masks
+        What of the two counts.
 
     Raises
     ------
     ArgumentError
         If a shape does not fit the grid or is too small.
+    ReadError
+        If a mask does not fit.
     """
     config = config or RegistrationConfig()
     _check_size(grid)
+    masks.check(ImageSeries(np.broadcast_to(np.zeros((), np.uint8), (1, 1, *grid.shape)), grid))
     frames = []
     for name, image in (("fixed", fixed), ("moving", moving)):
         if image.shape[-grid.ndim :] != grid.shape or image.ndim not in (grid.ndim, grid.ndim + 1):
@@ -51,12 +59,18 @@ def register_pair(
         frames.append(luminance(image if image.ndim > grid.ndim else image[None]))
     device = resolve_device(config.device)
     (a, a_valid), (b, b_valid) = frames
-    pairs = Pairs(a[None].to(device), b[None].to(device), a_valid[None].to(device), b_valid[None].to(device), grid)
+    images = (a[None].to(device), b[None].to(device), a_valid[None].to(device), b_valid[None].to(device))
+    weights = [None if m is None else _weight(m, 0)[None].to(device) for m in (masks.fixed, masks.moving)]
+    pairs = Pairs(*images, grid, *weights)
     yield from build_method(config).register(pairs)
 
 
 def register_series(
-    series: ImageSeries, config: RegistrationConfig | None = None, *, done: Mapping[int, Transform | None] | None = None
+    series: ImageSeries,
+    config: RegistrationConfig | None = None,
+    *,
+    done: Mapping[int, Transform | None] | None = None,
+    masks: Masks = NO_MASKS,
 ) -> Iterator[SeriesProgress]:
     """Align every frame to the reference, yielding after every step.
 
@@ -72,13 +86,15 @@ def register_series(
     done
         Frames that are not registered again, each with its transform if that was ok, from which a warm start may begin. With
         those of whole batches of the same size, the others come out as they would have, to the bit.
+    masks
+        What counts, in the reference and in the other frames.
 
     Raises
     ------
     ArgumentError
         If there is nothing to register, the reference does not exist or the frames are too small.
     ReadError
-        If the reference itself cannot be used.
+        If the reference itself or a mask cannot be used.
     ResourceError
         If the device or the weights are missing.
     """
@@ -86,10 +102,11 @@ def register_series(
     if len(series) < 2:
         raise ReadError("nothing to register: the series has one frame; give a series of at least two")
     _check_size(series.grid)
+    masks.check(series)
     device = resolve_device(config.device)
     method = build_method(config)
     index = resolve_reference(series, config.reference)
-    reference = _load(series, index)
+    reference = _load(series, index, masks.fixed)
     if isinstance(reference, FrameResult):
         raise ReadError(f"reference: {reference.message}; choose another reference")
     own = unregistered(index, series.grid, FrameStatus.REFERENCE, masked_note(reference), similarity=1.0)
@@ -98,7 +115,7 @@ def register_series(
     ready, total = len({index, *done}), len(series)
     yield SeriesProgress(index, ready, total, ready / total, () if index in done else (own,))
     size = resolve_batch_size(config, series.grid, device)
-    work = _Work(method, reference, series.grid, device, size)
+    work = _Work(method, reference, series.grid, device, size, masks.moving)
     for batch in _batches(total, index, size, outward=config.warm_start):
         results: list[FrameResult] = []
         left = [k for k in batch if k not in done]
@@ -114,7 +131,15 @@ def register_series(
             anchors.update({k: found[k] for k in sorted(found)})
 
 
-def edited_result(series: ImageSeries, reference: int, result: FrameResult, transform: Transform, message: str) -> FrameResult:
+def edited_result(
+    series: ImageSeries,
+    reference: int,
+    result: FrameResult,
+    transform: Transform,
+    message: str,
+    *,
+    masks: Masks = NO_MASKS,
+) -> FrameResult:
     """A frame's result with a transform that a person chose in place of the one found, measured anew.
 
     Parameters
@@ -129,13 +154,15 @@ def edited_result(series: ImageSeries, reference: int, result: FrameResult, tran
         What to use now, such as the sequence without some of its steps.
     message
         What was changed.
+    masks
+        What counted when it was registered.
 
     Raises
     ------
     ReadError
         If a frame cannot be read any more.
     """
-    fixed, moving = _load(series, reference), _load(series, result.frame)
+    fixed, moving = _load(series, reference, masks.fixed), _load(series, result.frame, masks.moving)
     for frame in (fixed, moving):
         if isinstance(frame, FrameResult):
             raise ReadError(frame.message)
@@ -148,7 +175,7 @@ def _load_and_register(
     work: _Work, series: ImageSeries, batch: list[int], anchors: dict[int, Transform], results: list[FrameResult]
 ) -> Iterator[float]:
     """Fill ``results``, in order of frames, yielding how many frames' worth is done; the frames are let go at the end."""
-    loaded = [_load(series, k) for k in batch]
+    loaded = [_load(series, k, work.moving_mask) for k in batch]
     results += [frame for frame in loaded if isinstance(frame, FrameResult)]
     frames = [frame for frame in loaded if isinstance(frame, LoadedFrame)]
     running = _register(work, frames, _nearest(anchors, frames))
@@ -175,6 +202,7 @@ class _Work:
     device: torch.device
     most: int
     """Frames that are tried at once; falls where memory did not suffice, so that no later batch fails in vain."""
+    moving_mask: Mask | None = None
 
 
 def _register(
@@ -229,18 +257,28 @@ def _no_memory(frame: LoadedFrame, work: _Work) -> ResourceError:
     )
 
 
-def _load(series: ImageSeries, index: int) -> LoadedFrame | FrameResult:
+def _load(series: ImageSeries, index: int, mask: Mask | None) -> LoadedFrame | FrameResult:
     """A frame ready to be registered, or the result that says why it is not."""
     try:
         image, valid = luminance(series.frame(index))
     except (OSError, ValueError, RuntimeError, R2N2Error) as error:
         return unregistered(index, series.grid, FrameStatus.FAILED, f"frame {index}: {error}")
-    values = image[valid]
+    frame = LoadedFrame(index, image, valid, None if mask is None else _weight(mask, index))
+    values = image[frame.counted]
+    if not len(values):
+        why = f"frame {index}: {mask.name if mask else 'the frame'} leaves no pixel that counts; it is left as it is"
+        return unregistered(index, series.grid, FrameStatus.FAILED, why)
     if float(values.max() - values.min()) == 0:
+        where = "" if mask is None else f" that counts by {mask.name}"
         return unregistered(
-            index, series.grid, FrameStatus.CONSTANT, f"frame {index}: every pixel has the same value; it is left as it is"
+            index, series.grid, FrameStatus.CONSTANT, f"frame {index}: every pixel{where} has the same value; it is left as it is"
         )
-    return LoadedFrame(index, image, valid)
+    return frame
+
+
+def _weight(mask: Mask, index: int) -> Tensor:
+    """(1, *shape) float32 of a frame."""
+    return torch.from_numpy(mask.frame(index).copy())[None]
 
 
 def _batches(total: int, reference: int, size: int, *, outward: bool) -> list[list[int]]:

@@ -107,6 +107,7 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "flagged": flagged,
         "manifest": manifest,
         "settings": _settings(registered),
+        "masked": _masked_text(registered),
     }
 
 
@@ -182,6 +183,7 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
             str(manifest.input.source.get("time_tag", "as in the file" if manifest.input.times_s else "none in the file")),
         ),
         ("Similarity", manifest.similarity),
+        *_masks(registered),
         ("Outside the image", manifest.convention["outside"]),
         ("Displacement", manifest.convention["displacement"]),
         ("Device", manifest.device),
@@ -192,6 +194,31 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
         ("Peak memory", "unknown" if manifest.peak_memory_mib is None else f"{manifest.peak_memory_mib:.0f} MiB"),
         ("Date", manifest.created),
     ]
+    return rows
+
+
+def _masked_text(registered: RegisteredSeries) -> str:
+    """Said where the numbers are, or "" without a mask."""
+    if not registered.manifest.masks:
+        return ""
+    return "Every number is that inside the mask" + ("s" if len(registered.manifest.masks) > 1 else "") + "."
+
+
+def _masks(registered: RegisteredSeries) -> list[tuple[str, str]]:
+    """What counted, and that the figures are of it."""
+    records, rows = registered.manifest.masks, []
+    for kind, name, figures in (
+        (
+            "fixed",
+            "Mask of the reference",
+            "; similarity, folding, displacement, doubt and landmark errors are those inside the mask",
+        ),
+        ("moving", "Mask of the other frames", ""),
+    ):
+        record = records.get(kind)  # type: ignore[call-overload]
+        if record is not None:
+            rows.append((name, f"{PurePath(record.path).name or 'drawn'}: {'; '.join(record.notes)}{figures}"))
+            rows.append((f"{name}, SHA-256", record.sha256))
     return rows
 
 

@@ -27,6 +27,8 @@ _OURS = (
     "control_points.npz",
     "tre.csv",
     "tre_summary.csv",
+    "mask.mha",
+    "moving_mask.mha",
     *(f"registered{suffix}" for suffix in ("", ".nii", ".nii.gz", ".mha", ".tif", ".ome.tif", ".npy", ".npz", ".zarr", ".gif")),
 )
 _FIELD_BYTES = 4

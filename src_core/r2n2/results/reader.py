@@ -168,10 +168,11 @@ class RegisteredSeries:
 
     @property
     def lattice(self) -> ImageSeries:
-        """The series without its pixels: number of frames and geometry, for checks that need no more."""
+        """The series without its pixels: number of frames and geometry, for what needs no more."""
         record = self.manifest.input
         empty = np.broadcast_to(np.zeros((), np.uint8), (record.frames, 1, *record.grid.shape))
-        return ImageSeries(empty, self.grid, spacing_known=record.spacing_known)
+        placed = None if record.patient_grid is None else record.patient_grid.grid()
+        return ImageSeries(empty, self.grid, patient_grid=placed, spacing_known=record.spacing_known, source=record.source)
 
     @property
     def landmark_grid(self) -> Grid:

@@ -21,6 +21,7 @@ from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.evaluation import TRETable, target_registration_error
 from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
+from r2n2.mask import NO_MASKS, Masks
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.results.journal import JOURNAL_NAME, BatchRecord, Earlier, JournalHead, RunJournal, earlier_parts
 from r2n2.results.landmark_doubts import doubts
@@ -28,6 +29,7 @@ from r2n2.results.manifest import (
     CONVENTION,
     MANIFEST_NAME,
     InputRecord,
+    MaskRecord,
     RunFacts,
     RunManifest,
     input_sha256,
@@ -35,6 +37,7 @@ from r2n2.results.manifest import (
     run_sha256,
     versions,
 )
+from r2n2.results.mask_files import write_masks
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.results.reader import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
 from r2n2.results.registered_series import write_registered, written_as_dicom
@@ -83,6 +86,8 @@ class ResultWriter:
         What the run uses, taken down when it runs.
     landmarks
         If given, tre.csv and the error columns of metrics.csv are written.
+    masks
+        What counted; kept beside the result, and landmarks of the reference outside of its mask are left out of the errors.
     overwrite
         Replace a finished result, or files of the same names that are not ours.
     keep_headers
@@ -110,6 +115,7 @@ class ResultWriter:
         selection: Mapping[str, Any] | None = None,
         facts: RunFacts | None = None,
         landmarks: LandmarkSet | None = None,
+        masks: Masks = NO_MASKS,
         overwrite: bool = False,
         keep_headers: bool = False,
         batch_size: int | None = None,
@@ -124,6 +130,7 @@ class ResultWriter:
         self._selection = dict(selection or {})
         self._facts = facts or RunFacts()
         self._landmarks = landmarks
+        self._masks = masks
         self._overwrite = overwrite
         self._metrics: dict[int, FrameMetrics] = {}
         self._compact: dict[int, Transform] = {}
@@ -227,6 +234,7 @@ class ResultWriter:
             raise ValueError(f"ResultWriter.finish: frames {missing[:10]} were never added; leave the context instead")
         errors, notes = self._landmark_errors()
         files = [*self._write_transforms(), self._write_registered(), *self._write_tables(errors)]
+        files += write_masks(self._folder, self._series, self._masks)
         files += [] if render is None else ["report.html"]
         registered = RegisteredSeries(self._folder, self._manifest(files, notes), self._ordered(errors), self._transforms())
         if render is not None:
@@ -265,6 +273,7 @@ class ResultWriter:
             weights_sha256=self._facts.weights_sha256,
             landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
             precision=self._facts.precision,
+            masks=self._masks,
         )
 
     def _elapsed_s(self) -> float:
@@ -294,8 +303,9 @@ class ResultWriter:
     def _landmark_errors(self) -> tuple[TRETable | None, tuple[str, ...]]:
         if self._landmarks is None:
             return None, ()
+        mask = None if self._masks.fixed is None else self._masks.fixed.inside()
         try:
-            table = target_registration_error(self._transforms(), self._landmarks, self._reference(), self._series.grid)
+            table = target_registration_error(self._transforms(), self._landmarks, self._reference(), self._series.grid, mask=mask)
         except ReadError as error:
             # Landmarks that do not fit must not cost a finished registration.
             _LOG.warning("%s", error)
@@ -343,6 +353,7 @@ class ResultWriter:
             threads=self._facts.threads,
             weights_sha256=self._facts.weights_sha256,
             landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
+            masks=MaskRecord.of(self._masks),
             input=record.model_copy(update={"notes": (*record.notes, *notes)}),
             reference=self._reference(),
             similarity="correlation coefficient",

@@ -67,6 +67,10 @@ class Level:
     grid: Grid
     compared: Compared
     fixed_valid: Tensor
+    fixed_weight: Tensor | None
+    """(B or 1, 1, P) of a mask."""
+    moving: Tensor
+    """(B, N, *shape) as ``compared`` has it; behind its channels the weight of a mask, if there is one."""
     moving_valid: Tensor | None
     positions: Tensor
     lattice: SummingLattice
@@ -83,11 +87,16 @@ class Level:
         return self.grid.shape[0]
 
     @classmethod
-    def build(cls, pairs: Pairs, size: int, config: FitConfig, measure: Measure) -> Level:
-        """For a batch on a square of ``size`` pixels a side."""
-        fixed = to_square(*pairs.distinct_fixed(), pairs.grid, size)
-        moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size)
+    def build(cls, pairs: Pairs, size: int, config: FitConfig, measure: Measure, model: WhitenedGaussians) -> Level:
+        """For a batch on a square of ``size`` pixels a side; ``model`` says where in the moving frames a mask lies."""
+        images, valid, weight = pairs.distinct_fixed()
+        fixed = to_square(images, valid, pairs.grid, size, weight=weight)
+        moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
         grid, like = fixed.grid, fixed.images
+        displacement = None
+        if pairs.masked:
+            displacement = model.displacement(normalised_lattice(grid, moving.images).flatten(1)).unflatten(2, grid.shape)
+        compared = measure.compare(fixed, moving, displacement)
         coarse = grid.resized((config.regulariser_size,) * grid.ndim)
         fine = grid.resized((config.folding_size,) * grid.ndim)
         # A fixed shuffle, the same in every run: neighbours along it lie anywhere in the image.
@@ -95,8 +104,10 @@ class Level:
         return cls(
             config,
             grid,
-            measure.compare(fixed, moving),
+            compared,
             fixed.valid,
+            None if fixed.weight is None else fixed.weight.flatten(2),
+            compared.moving if moving.weight is None else torch.cat((compared.moving, moving.weight), 1),
             mask_of(moving.valid, moving.images),
             normalised_lattice(grid, like).flatten(1),
             SummingLattice.build(grid, config.field_size, like),
@@ -110,12 +121,13 @@ class Level:
     def assess(self, model: WhitenedGaussians) -> Assessed:
         """The objective of every pair and what a step needs."""
         places = self.positions.unflatten(1, self.grid.shape) + self.lattice.displacement(model)
-        warped, valid = sample_masked(self.compared.moving, self.moving_valid, places, self.grid)
+        sampled, valid = sample_masked(self.moving, self.moving_valid, places, self.grid)
         valid = valid & self.fixed_valid
+        warped, moving_weight = sampled.tensor_split([self.compared.moving.shape[1]], 1)
         difference = self.compared.difference(warped, valid)
         counted = valid.flatten(2)
         residual = difference.residual.flatten(2) * counted
-        weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
+        weight = self._weight(counted, moving_weight.flatten(2))
         square = residual.square()
         if square.shape[1] > 1:
             square = square.sum(1, keepdim=True)
@@ -126,6 +138,14 @@ class Level:
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
         return Assessed(objective, residual, difference.slope.flatten(3), weight / doubt.square(), fine_field)
+
+    def _weight(self, counted: Tensor, moving_weight: Tensor) -> Tensor:
+        """Share (B, 1, P) of every pixel in all that counts; ``moving_weight`` (B, 0 or 1, P) was warped with the image."""
+        shares = [share for share in (self.fixed_weight, moving_weight) if share is not None and share.shape[1]]
+        if not shares:
+            return counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
+        weight = counted * shares[0] * shares[-1] if len(shares) > 1 else counted * shares[0]
+        return weight / weight.sum((1, 2), keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
 
     def improve(
         self, model: WhitenedGaussians, current: Assessed, damping: Tensor, step: int, moved: Tensor | None

@@ -1,10 +1,11 @@
 """Registration without training: Gaussians fitted to each pair by damped Gauss-Newton steps, coarse to fine, batched over pairs.
 
-The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, r^2 the sum of the
-squared residuals of a measure (of ``ssd`` the one difference of z-scored intensities), plus ``regularisation`` times the mean
-squared gradient of the displacement, plus ``folding_weight`` times a penalty on folding. Gaussians are added a few at a time
-where one alone would lower the objective most (``proposal``), then all are moved together. A step takes its slope from the whole
-objective and its curvature from a sample of the pixels; pairs whose objective it does not lower do not take it.
+The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, weighted by masks
+where there are any, with r^2 the sum of the squared residuals of a measure (of ``ssd`` the one difference of z-scored intensities),
+plus ``regularisation`` times the mean squared gradient of the displacement, plus ``folding_weight`` times a penalty on folding.
+Gaussians are added a few at a time where one alone would lower the objective most (``proposal``), then all are moved together. A
+step takes its slope from the whole objective and its curvature from a sample of the pixels; pairs whose objective it does not lower
+do not take it.
 """
 
 from __future__ import annotations
@@ -117,8 +118,9 @@ class FitMethod:
         level: Level | None = None
         for plan in rounds:
             with torch.inference_mode():
-                if level is None or level.size != plan.size:
-                    level = Level.build(pairs, plan.size, self._config, self._measure)
+                # With a mask the intensities are compared where it lies in the moving frame, which is known better each round.
+                if level is None or level.size != plan.size or pairs.masked:
+                    level = Level.build(pairs, plan.size, self._config, self._measure, model)
                 current = level.assess(model)
                 moved = current.objective > self._config.far if plan.far_only else None
                 if moved is not None and not bool(moved.any()):

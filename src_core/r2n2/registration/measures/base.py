@@ -10,8 +10,8 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
-from r2n2.geometry import Grid
 from r2n2.preprocessing import Square
 
 __all__ = ["Compared", "Difference", "Measure", "gradient_of"]
@@ -58,12 +58,29 @@ class Measure(Protocol):
         """As in ``RegistrationConfig.similarity``."""
         ...
 
-    def compare(self, fixed: Square, moving: Square) -> Compared:
-        """Prepare the images (B or 1, 1, *shape) and (B, 1, *shape) of a batch, as in their files, on one working square."""
+    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None) -> Compared:
+        """Prepare the images (B or 1, 1, *shape) and (B, 1, *shape) of a batch, as in their files, on one working square.
+
+        Parameters
+        ----------
+        displacement
+            (B, ndim, *shape) NORMALISED, given where a mask says what counts: what is not seen through it must have no part.
+        """
         ...
 
 
-def gradient_of(features: Tensor, grid: Grid) -> Tensor:
-    """Central differences (B, C, ndim, *shape) of (B, C, *shape), per NORMALISED unit; one-sided at the edges."""
-    spacings = tuple(s / grid.unit_mm for s in grid.spacing)
-    return torch.stack(torch.gradient(features, spacing=spacings, dim=tuple(range(2, features.ndim))), dim=2)
+def gradient_of(features: Tensor, square: Square) -> Tensor:
+    """Central differences (B, C, ndim, *shape) of (B, C, *shape), per NORMALISED unit; one-sided at edges, of a mask too."""
+    spacings = tuple(s / square.grid.unit_mm for s in square.grid.spacing)
+    if square.weight is None:
+        return torch.stack(torch.gradient(features, spacing=spacings, dim=tuple(range(2, features.ndim))), dim=2)
+    slopes = []
+    for axis, spacing in enumerate(spacings, start=2):
+        low, high = (square.valid.narrow(axis, start, square.valid.shape[axis] - 1) for start in (0, 1))
+        both = (low & high).to(features.dtype)
+        rise = features.diff(dim=axis) * both / spacing
+        # The mean of the differences to either side of which both pixels count.
+        padding = [0, 0] * (features.ndim - 1 - axis)
+        total, count = (functional.pad(part, (*padding, 1, 0)) + functional.pad(part, (*padding, 0, 1)) for part in (rise, both))
+        slopes.append(total / count.clamp_min(1))
+    return torch.stack(slopes, 2)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r2n2.preprocessing import Square, normalise
+from r2n2.preprocessing import Square, normalise, score_together
 from r2n2.registration.measures.base import Compared, Difference, gradient_of
 
 __all__ = ["SquaredDifference"]
@@ -26,10 +26,19 @@ class SquaredDifference:
     clamp: float = 3.0
     name: str = "ssd"
 
-    def compare(self, fixed: Square, moving: Square) -> Compared:
+    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None) -> Compared:
         """Prepare the images of a batch."""
-        intensity = [normalise(square.images, square.valid, clamp=self.clamp) for square in (fixed, moving)]
-        a, b = (torch.cat((image, gradient_of(image, fixed.grid)[:, 0]), 1) for image in intensity)
+        if displacement is not None:
+            intensity = score_together(fixed, moving, displacement, clamp=self.clamp)
+        else:
+            intensity = (
+                normalise(fixed.images, fixed.valid, clamp=self.clamp),
+                normalise(moving.images, moving.valid, clamp=self.clamp),
+            )
+        a, b = (
+            torch.cat((image, gradient_of(image, square)[:, 0]), 1)
+            for image, square in zip(intensity, (fixed, moving), strict=True)
+        )
         return _Compared(a, b)
 
 

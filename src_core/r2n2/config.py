@@ -193,6 +193,10 @@ class FitConfig(Config):
     """Jacobian determinant from which on folding is feared."""
     folding_size: int = Field(default=48, ge=16, le=512)
     """Side in points of the lattice on which folding is measured."""
+    unfolding_weight: float = Field(default=10.0, ge=1)
+    """How many times dearer folding is made for frames that fold where ``no_folding`` is asked for."""
+    unfolding_steps: int = Field(default=10, ge=0, le=200)
+    """Steps that such frames then take on the finest square."""
     outlier: float = Field(default=1.0, gt=0)
     """Difference of z-scored intensities from which on a pixel counts less and less."""
     clamp: float = Field(default=3.0, gt=0)
@@ -269,6 +273,8 @@ class RegistrationConfig(Config):
     """Of the network's convolutions; auto: what this machine was measured to be quicker with, remembered from then on."""
     stop_early: bool = True
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""
+    no_folding: bool = False
+    """Whether every displacement is changed, where it folds, until it provably does not."""
     network: NetworkConfig = NetworkConfig()
     stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()

@@ -78,12 +78,15 @@ class RegistrationStep:
         (B,) value of the method's objective, smaller is better.
     transforms
         Gives the B transforms found so far, each on the grid of the pairs.
+    notes
+        What was done to each transform after it was found, the end of a sentence or ""; empty where nothing was to any.
     """
 
     index: int
     total: int
     loss: Tensor
     transforms: Callable[[], tuple[Transform, ...]]
+    notes: tuple[str, ...] = ()
 
 
 class Method(Protocol):

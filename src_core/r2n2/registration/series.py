@@ -125,7 +125,7 @@ def register_series(
             ready += len(left)
             yield SeriesProgress(index, ready, total, ready / total, tuple(results))
         if config.warm_start:
-            found = {r.frame: r.transform for r in results if r.status is FrameStatus.OK}
+            found = {r.frame: r.transform for r in results if r.status.sound}
             found.update({k: transform for k in batch if (transform := done.get(k)) is not None})
             # Of two neighbours equally near the first counts, so their order must not depend on what was done before.
             anchors.update({k: found[k] for k in sorted(found)})
@@ -220,8 +220,8 @@ def _register(
             for share in register_batch(work.method, work.reference, frames, work.grid, work.device, start, outcome):
                 yield before + share * len(frames)
             seconds = outcome.seconds / len(frames)
-            triples = zip(frames, outcome.transforms, outcome.loss, strict=True)
-            return [assess(work.reference, frame, transform, loss, seconds) for frame, transform, loss in triples]
+            found = zip(frames, outcome.transforms, outcome.loss, outcome.notes, strict=True)
+            return [assess(work.reference, frame, transform, loss, seconds, note) for frame, transform, loss, note in found]
         except R2N2Error:
             raise
         except (RuntimeError, ValueError, MemoryError) as error:

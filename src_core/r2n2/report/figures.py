@@ -122,7 +122,7 @@ def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | No
         for name, colour, label in (("similarity_before", BEFORE_COLOUR, "before"), ("similarity_after", AFTER_COLOUR, "after")):
             values = np.array([getattr(row, name) for row in metrics], dtype=float)
             upper.plot(where, values, color=colour, linewidth=1.3, marker="o", markersize=2.4, label=label)
-        flagged = [k for k, row in enumerate(metrics) if row.status not in (FrameStatus.OK, FrameStatus.REFERENCE)]
+        flagged = [k for k, row in enumerate(metrics) if not row.status.sound and row.status is not FrameStatus.REFERENCE]
         if flagged:
             values = np.array([metrics[k].similarity_after for k in flagged], dtype=float)
             values = np.where(np.isfinite(values), values, upper.get_ylim()[0])

@@ -22,7 +22,7 @@ from r2n2.transform import BSplineField, GaussianSequence, Transform
 __all__ = ["Verdict", "render_report", "verdict"]
 
 _ARROWS = "Arrows point from the reference into the frame."
-_GOOD = (FrameStatus.OK, FrameStatus.REFERENCE)
+_GOOD = (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.REFERENCE)
 _STATUS_WORDS = {
     FrameStatus.WORSE: "no more similar and left as acquired",
     FrameStatus.FOLDED: "with folds",
@@ -157,7 +157,9 @@ def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | No
     tiles.append(("Largest displacement", length_text(most, unit), f"{most / min(registered.grid.spacing):.1f} pixels"))
     folds = max((row.folding_percent for row in moved), default=0.0)
     smallest = min((row.min_jacobian for row in moved), default=1.0)
-    tiles.append(("Folding", f"{folds:.2g} %", f"smallest Jacobian determinant {smallest:.2f}"))
+    proven = min((row.min_jacobian_proven for row in moved), default=1.0)
+    how = f"smallest Jacobian determinant {smallest:.2f}" + (f", between pixels {proven:.2f}" if math.isfinite(proven) else "")
+    tiles.append(("Folding", f"{folds:.2g} %", how))
     seconds = _mean([row.seconds for row in moved])
     tiles.append(("Time a frame", f"{seconds:.2f} s", f"on {registered.manifest.device}"))
     return tiles

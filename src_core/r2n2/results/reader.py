@@ -40,7 +40,9 @@ _COLUMNS = (
     "similarity_after",
     "folding_percent",
     "min_jacobian",
+    "min_jacobian_proven",
     "max_displacement_mm",
+    "gaussians",
     "seconds",
     "status",
 )
@@ -64,6 +66,8 @@ class FrameMetrics:
     tre_before_mm: float = math.nan
     tre_mm: float = math.nan
     tre_max_mm: float = math.nan
+    min_jacobian_proven: float = math.nan
+    gaussians: int | None = None
 
     @classmethod
     def of(cls, result: FrameResult, time_s: float = math.nan) -> FrameMetrics:
@@ -203,7 +207,9 @@ def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
     return table_text(columns, [[_cell(getattr(row, column)) for column in columns] for row in metrics])
 
 
-def _cell(value: float | int | str) -> str:
+def _cell(value: float | int | str | None) -> str:
+    if value is None:
+        return ""
     return exact_number(value) if isinstance(value, float) else str(value)
 
 
@@ -284,6 +290,8 @@ def _read_metrics(path: Path, manifest: RunManifest) -> tuple[FrameMetrics, ...]
 
 def _parse_metrics(row: Mapping[str, str], messages: Mapping[int, str]) -> FrameMetrics:
     frame = int(row["frame"])
-    names = [name for name in (*_COLUMNS[1:-1], *_TRE_COLUMNS) if name in row]
+    names = [name for name in (*_COLUMNS[1:-1], *_TRE_COLUMNS) if name in row and name != "gaussians"]
     numbers = {name: float(row[name]) if row[name] else math.nan for name in names}
-    return FrameMetrics(frame=frame, status=FrameStatus(row["status"]), message=messages.get(frame, ""), **numbers)
+    gaussians = int(row["gaussians"]) if row.get("gaussians") else None
+    message = messages.get(frame, "")
+    return FrameMetrics(frame=frame, status=FrameStatus(row["status"]), message=message, gaussians=gaussians, **numbers)

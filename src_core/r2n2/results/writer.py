@@ -177,7 +177,7 @@ class ResultWriter:
     def done(self) -> dict[int, Transform | None]:
         """Frames that are there already, each with its transform if that is ok; what ``register_series`` needs to go on."""
         transforms = self._transforms()
-        return {frame: transforms[frame] if row.status is FrameStatus.OK else None for frame, row in self._metrics.items()}
+        return {frame: transforms[frame] if row.status.sound else None for frame, row in self._metrics.items()}
 
     def add(self, *results: FrameResult) -> None:
         """Write the fields of frames that were registered together, keep their numbers, and write the journal if there is one.

@@ -107,7 +107,11 @@ def _within(places: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.f
 def _thorax(seed: int, data: Path | None = None, *, oblong: bool = False) -> KnownSeries:
     rng = np.random.default_rng([seed, 41, oblong])
     options = {"shape": (176, 208), "spacing_mm": (2.6, 1.9)} if oblong else {"shape": (_SIDE_PX, _SIDE_PX)}
-    depth, flow, noise = float(rng.choice((14.0, 18.0, 26.0))), float(rng.choice((0.08, 0.08, 0.3))), float(rng.choice((0.02, 0.05)))
+    depth, flow, noise = (
+        float(rng.choice((14.0, 18.0, 26.0))),
+        float(rng.choice((0.08, 0.08, 0.3))),
+        float(rng.choice((0.02, 0.05))),
+    )
     truth = thorax_series(
         ThoraxConfig(seed=seed, breathing_depth_mm=depth, flow_effect=flow, noise=noise, slices=5, slice=seed % 5, **options)
     )
@@ -133,7 +137,9 @@ def _of_picture(kind: str, seed: int, picture: NDArray[np.floating], grid: Grid,
     shown = np.stack([image, *(moved(image, motion) for motion in drawn)])
     points = _drawn_places(rng, image)
     places = np.stack([places_in_frame(points, motion) for motion in drawn])
-    return KnownSeries(kind, f"{kind} {seed}", acquired(rng, shown, noise=float(rng.choice((0.01, 0.02, 0.05)))), grid, points, places)
+    return KnownSeries(
+        kind, f"{kind} {seed}", acquired(rng, shown, noise=float(rng.choice((0.01, 0.02, 0.05)))), grid, points, places
+    )
 
 
 def _slice(seed: int, data: Path) -> KnownSeries:

@@ -23,10 +23,12 @@ __all__ = [
     "Precision",
     "RegistrationConfig",
     "StoppingConfig",
+    "Uncertainty",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
 Precision = Literal["float32", "bfloat16"]
+Uncertainty = Literal["on", "off", "full"]
 
 _LONGEST_SHOWN = 120
 SMALLEST_SIDE_PX = 16
@@ -264,6 +266,8 @@ class RegistrationConfig(Config):
     """Of the network's convolutions; auto: what this machine was measured to be quicker with, remembered from then on."""
     stop_early: bool = True
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""
+    uncertainty: Uncertainty = "on"
+    """Whether each frame gets a map of how far its result may be off; full: each is also registered back, for twice the time."""
     network: NetworkConfig = NetworkConfig()
     stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
+from torch import Tensor
+
+from r2n2.geometry import Grid
 from r2n2.transform import Transform
 
-__all__ = ["FrameResult", "FrameStatus", "SeriesProgress"]
+__all__ = ["FrameResult", "FrameStatus", "SeriesProgress", "Uncertainty"]
 
 
 class FrameStatus(StrEnum):
@@ -30,6 +34,29 @@ class FrameStatus(StrEnum):
     """The frame could not be read or registered: identity; the reason is in the message."""
 
 
+class Uncertainty(Protocol):
+    """How far the positions that a transform gives may be off, estimated or read back."""
+
+    @property
+    def median_mm(self) -> float:
+        """The radius of 90 % probability that half of what the reference shows does not exceed."""
+        ...
+
+    @property
+    def q95_mm(self) -> float:
+        """The radius of 90 % probability that 95 % of what the reference shows do not exceed."""
+        ...
+
+    @property
+    def uncalibrated(self) -> str:
+        """Why the probability is not known to hold; "" where it is."""
+        ...
+
+    def on(self, grid: Grid) -> Tensor:
+        """The radius in mm at every pixel, (*grid.shape)."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class FrameResult:
     """The registration of one frame to the reference.
@@ -50,6 +77,8 @@ class FrameResult:
         Length of the longest displacement vector.
     seconds
         Wall time of this frame's share of its batch.
+    uncertainty
+        How far its positions may be off; None where that is not known.
     """
 
     frame: int
@@ -62,6 +91,7 @@ class FrameResult:
     min_jacobian: float
     max_displacement_mm: float
     seconds: float
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True, eq=False)

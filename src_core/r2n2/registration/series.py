@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,6 +19,7 @@ from r2n2.registration.batch_size import resolve_batch_size
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
+from r2n2.registration.uncertainty import UncertaintyEstimator, certain, uncertainty_estimator
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
@@ -93,12 +94,15 @@ def register_series(
     if isinstance(reference, FrameResult):
         raise ReadError(f"reference: {reference.message}; choose another reference")
     own = unregistered(index, series.grid, FrameStatus.REFERENCE, masked_note(reference), similarity=1.0)
+    estimator = uncertainty_estimator(config)
+    if estimator is not None:
+        own = replace(own, uncertainty=certain(series.grid))
     anchors: dict[int, Transform] = {}
     done = done or {}
     ready, total = len({index, *done}), len(series)
     yield SeriesProgress(index, ready, total, ready / total, () if index in done else (own,))
     size = resolve_batch_size(config, series.grid, device)
-    work = _Work(method, reference, series.grid, device, size)
+    work = _Work(method, reference, series.grid, device, size, estimator)
     for batch in _batches(total, index, size, outward=config.warm_start):
         results: list[FrameResult] = []
         left = [k for k in batch if k not in done]
@@ -175,6 +179,7 @@ class _Work:
     device: torch.device
     most: int
     """Frames that are tried at once; falls where memory did not suffice, so that no later batch fails in vain."""
+    estimator: UncertaintyEstimator | None
 
 
 def _register(
@@ -189,11 +194,13 @@ def _register(
     if 0 < len(frames) <= work.most:
         outcome = BatchResult()
         try:
-            for share in register_batch(work.method, work.reference, frames, work.grid, work.device, start, outcome):
+            for share in register_batch(
+                work.method, work.reference, frames, work.grid, work.device, start, outcome, work.estimator
+            ):
                 yield before + share * len(frames)
             seconds = outcome.seconds / len(frames)
-            triples = zip(frames, outcome.transforms, outcome.loss, strict=True)
-            return [assess(work.reference, frame, transform, loss, seconds) for frame, transform, loss in triples]
+            found = zip(frames, outcome.transforms, outcome.loss, outcome.uncertainties, strict=True)
+            return [assess(work.reference, frame, transform, loss, seconds, radius) for frame, transform, loss, radius in found]
         except R2N2Error:
             raise
         except (RuntimeError, ValueError, MemoryError) as error:

@@ -21,7 +21,7 @@ from r2n2.registration.uncertainty.sandwich import sandwich_sigma
 from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, resample, sample_masked
 from r2n2.transform.matrices import symmetric, upper
 
-__all__ = ["FRAME_FEATURES", "Features", "features_of"]
+__all__ = ["Features", "features_of", "frame_features"]
 
 _WORKING_SIDE = {2: 128, 3: 48}
 _LATTICE_SIDE = {2: 64, 3: 24}
@@ -32,6 +32,7 @@ _SMOOTH_PX = 0.7
 # What a window holds in any case, z-scored: variance, and squared slope per NORMALISED length.
 _VARIANCE_FLOOR, _SLOPE_FLOOR, _PULL_FLOOR = 1e-2, 1e-2, 0.3
 _NOISE_FLOOR = 1e-4
+_LEAST_OUTSIDE = 1e-2
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,6 +61,8 @@ class _Compared:
     grid: Grid
     fixed: Tensor
     warped: Tensor
+    fixed_weight: Tensor
+    """1 where the fixed one is measured, else 0; of one image where all pairs share it, as ``fixed``."""
     weight: Tensor
     """1 where both are measured, else 0."""
     slope: Tensor
@@ -87,14 +90,13 @@ def features_of(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig
     compared = _compare(pairs, transforms, config)
     lattice = compared.grid.resized((_LATTICE_SIDE[ndim],) * ndim)
     values = _leftover(compared, lattice)
-    unlike, variance = _unlike(compared, lattice)
-    values["unlike"] = unlike
+    values["unlike"] = _unlike(compared, lattice)
     values |= _of_motion(compared, lattice)
     if backward:
         values["disagreement"] = _disagreement(compared, backward, lattice)
     if all(isinstance(t, GaussianSequence) for t in transforms):
         values["sandwich"] = _sandwich(compared, transforms, config, lattice)
-    counts = variance.clamp_max(1)
+    counts = _visible(compared, lattice).expand_as(values["unlike"])
     return Features(values | _of_frame(values, counts), counts, lattice)
 
 
@@ -113,7 +115,7 @@ def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig) -
     warped, inside = sample_masked(sampled, mask_of(moving.valid, b), lattice + displacement, grid)
     weight = (inside & fixed.valid).to(a.dtype)
     slope = 0.5 * (warped[:, 1:] + _gradient(a, grid)) * weight
-    return _Compared(grid, a, warped[:, :1], weight, slope, displacement)
+    return _Compared(grid, a, warped[:, :1], fixed.valid.to(a.dtype), weight, slope, displacement)
 
 
 def _gradient(images: Tensor, grid: Grid) -> Tensor:
@@ -126,7 +128,9 @@ def _gradient(images: Tensor, grid: Grid) -> Tensor:
 def _windowed(values: Tensor, grid: Grid, lattice: Grid, width: float) -> Tensor:
     """Means (B, C, *lattice.shape) of values (B, C, *grid.shape) in Gaussian windows about the points of ``lattice``."""
     for axis in range(grid.ndim):
-        at, pixels = (torch.linspace(-1, 1, g.shape[axis]).to(values) * (g.half_extent_mm[axis] / g.unit_mm) for g in (lattice, grid))
+        at, pixels = (
+            torch.linspace(-1, 1, g.shape[axis]).to(values) * (g.half_extent_mm[axis] / g.unit_mm) for g in (lattice, grid)
+        )
         window = torch.exp(-0.5 * ((pixels[:, None] - at) / width).square())
         # Takes the first axis of space away and puts the new one last: in turn for all axes, their order is what it was.
         values = torch.tensordot(values, window / window.sum(0), dims=([2], [0]))
@@ -134,7 +138,11 @@ def _windowed(values: Tensor, grid: Grid, lattice: Grid, width: float) -> Tensor
 
 
 def _leftover(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
-    """Motion that the residual still asks for in a window (Lucas and Kanade 1981), and how well the window could tell."""
+    """Motion that the residual still asks for in a window (Lucas and Kanade 1981), and how well the window can tell.
+
+    leftover: length of that motion; noise: the residual over the slope where it is least, the motion that could hide in it;
+    residual; outside: share of the wide window that the moving image does not show.
+    """
     ndim, residual = c.grid.ndim, c.residual
     products = torch.cat([c.slope[:, i : i + 1] * c.slope[:, j : j + 1] for i, j in upper(ndim)], 1)
     sums = torch.cat((products, c.slope * residual, residual.square(), c.weight), 1)
@@ -148,18 +156,28 @@ def _leftover(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
         square = rest[:, 0] / rest[:, 1].clamp_min(1e-3)
         found[f"noise_{name}"] = ((square + _NOISE_FLOOR) / (smallest_eigenvalue(tensor).clamp_min(0) + _SLOPE_FLOOR)).sqrt()
         found[f"residual_{name}"] = (square + _NOISE_FLOOR).sqrt()
+    measured = _windowed(c.fixed_weight, c.grid, lattice, _WIDE)[:, 0]
+    found["outside"] = (1 - rest[:, 1] / measured.clamp_min(1e-3)).clamp_min(_LEAST_OUTSIDE)
     return found
 
 
-def _unlike(c: _Compared, lattice: Grid) -> tuple[Tensor, Tensor]:
-    """1 - local correlation of the images in a wide window, and the local variance of the fixed one; (B, *lattice.shape)."""
+def _unlike(c: _Compared, lattice: Grid) -> Tensor:
+    """1 - local correlation of the images in a wide window, (B, *lattice.shape)."""
     a, b = c.fixed * c.weight, c.warped * c.weight
     local = _windowed(torch.cat((c.weight, a, b, a * a, b * b, a * b), 1), c.grid, lattice, _WIDE)
     share = local[:, 0].clamp_min(1e-3)
     mean_a, mean_b, square_a, square_b, product = (local[:, 1:] / share.unsqueeze(1)).unbind(1)
     variance_a, variance_b = (square_a - mean_a.square()).clamp_min(0), (square_b - mean_b.square()).clamp_min(0)
     alike = (product - mean_a * mean_b) / ((variance_a + _VARIANCE_FLOOR) * (variance_b + _VARIANCE_FLOOR)).sqrt()
-    return (1 - alike).clamp(1e-4, 2), variance_a * local[:, 0]
+    return (1 - alike).clamp(1e-4, 2)
+
+
+def _visible(c: _Compared, lattice: Grid) -> Tensor:
+    """Local variance of the fixed image, at most 1, times how much of the window it fills, (1 or B, *lattice.shape)."""
+    a = c.fixed * c.fixed_weight
+    share, mean, square = _windowed(torch.cat((c.fixed_weight, a, a * a), 1), c.grid, lattice, _WIDE).unbind(1)
+    safe = share.clamp_min(1e-3)
+    return (square / safe - (mean / safe).square()).clamp(0, 1) * share
 
 
 def _of_motion(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
@@ -192,14 +210,22 @@ def _sandwich(c: _Compared, transforms: Sequence[Transform], config: FitConfig, 
     return resample(sigma.unflatten(1, coarse.shape)[:, None], coarse, lattice).image[:, 0]
 
 
-FRAME_FEATURES = ("unlike", "leftover_wide", "residual_wide", "motion")
+_FRAME_FEATURES = ("unlike", "leftover_wide", "residual_wide", "motion")
 """Those that are averaged over the frame, too: where most of a frame is wrong, what looks right is so by chance."""
 
 
 def _of_frame(values: dict[str, Tensor], counts: Tensor) -> dict[str, Tensor]:
     """Root mean square over what counts, the same at every place: "frame_" and the name."""
+    return {f"frame_{name}": _mean_square(values[name], counts).sqrt().expand_as(counts) for name in _FRAME_FEATURES}
+
+
+def frame_features(features: Features) -> dict[str, Tensor]:
+    """Name -> (B,): every feature's root mean square over what counts, and how much that is, as "counts"."""
+    found = {name: _mean_square(value, features.counts).sqrt().flatten() for name, value in features.values.items()}
+    return found | {"counts": features.counts.flatten(1).mean(1)}
+
+
+def _mean_square(values: Tensor, counts: Tensor) -> Tensor:
+    """(B, 1, ...) over what counts."""
     axes = tuple(range(1, counts.ndim))
-    share = counts / counts.sum(axes, keepdim=True).clamp_min(1e-6)
-    return {
-        f"frame_{name}": (values[name].square() * share).sum(axes, keepdim=True).sqrt().expand_as(counts) for name in FRAME_FEATURES
-    }
+    return (values.square() * counts).sum(axes, keepdim=True) / counts.sum(axes, keepdim=True).clamp_min(1e-6)

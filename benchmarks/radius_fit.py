@@ -1,6 +1,6 @@
 """Fitting the tables from which a radius is read: monotone regression of the error, then conformal quantiles, series as the unit.
 
-An additive model of rising curves (isotonic backfitting) gives a score; a rising curve of the score gives each quantile of the error.
+An additive model of rising curves (isotonic backfitting) gives a score; a rising curve of the score each quantile of the error.
 On series that neither was fitted to, that quantile is multiplied by the number with which it holds for a further series with the
 probability asked for: every series has the same mass, shared by its places, and one series' mass lies at infinity (Dunn, Wasserman
 and Ramdas 2022, pooling distribution functions, for data in two layers).

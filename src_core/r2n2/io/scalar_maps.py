@@ -40,7 +40,9 @@ def write_scalar_map(path: str | os.PathLike[str], values: NDArray[Any], grid: G
     return target
 
 
-def read_scalar_map(path: str | os.PathLike[str], shape: tuple[int, ...], *, max_bytes: int = DEFAULT_MAX_BYTES) -> NDArray[np.float32]:
+def read_scalar_map(
+    path: str | os.PathLike[str], shape: tuple[int, ...], *, max_bytes: int = DEFAULT_MAX_BYTES
+) -> NDArray[np.float32]:
     """Values (*shape) float32 written by ``write_scalar_map``.
 
     Raises

@@ -263,9 +263,7 @@ class RegisteredSeries:
         row = {metrics.frame: metrics for metrics in self.metrics}[frame]
         if not math.isfinite(row.uncertainty_mm) or "uncertainty" not in self.manifest.files:
             return None
-        return StoredUncertainty(
-            self.folder, frame, self.grid, row.uncertainty_mm, row.uncertainty_95_mm, row.uncalibrated
-        )
+        return StoredUncertainty(self.folder, frame, self.grid, row.uncertainty_mm, row.uncertainty_95_mm, row.uncalibrated)
 
 
 def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:

@@ -11,7 +11,7 @@ from torch import Tensor
 from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Grid
 from r2n2.registration.base import Pairs
-from r2n2.registration.uncertainty.features import Features, features_of, frame_features
+from r2n2.registration.uncertainty.features import features_of, frame_features
 from r2n2.registration.uncertainty.tables import MethodTable, method_key, shipped_tables
 from r2n2.registration.uncertainty.verdict import reasons_for_uncertainty
 from r2n2.transform import Transform, resample
@@ -93,17 +93,14 @@ class UncertaintyEstimator:
             radius = table.radius_of(features.values)
             distances = table.distance(frame_features(features)).tolist()
             reasons = reasons_for_uncertainty(radius, features, pairs.grid)
-        # Copies: what is made in inference mode cannot be used by autograd, and a part of a batch would keep all of it.
-        return tuple(
-            FrameUncertainty(
-                (radius[k] * pairs.grid.unit_mm).cpu().clone(),
-                features.lattice,
-                *(_quantile(radius[k], features.counts[k], share) * pairs.grid.unit_mm for share in (_MEDIAN, _MOST)),
-                reasons[k],
-                self._uncalibrated(distances[k], pairs.grid, table),
-            )
-            for k in range(len(pairs))
-        )
+        unit_mm, found = pairs.grid.unit_mm, []
+        for k in range(len(pairs)):
+            median, most = (_quantile(radius[k], features.counts[k], share) * unit_mm for share in (_MEDIAN, _MOST))
+            why_not = self._uncalibrated(distances[k], pairs.grid, table)
+            # A copy, and not of inference mode: it does not keep the batch, and autograd may use it.
+            radius_mm = (radius[k] * unit_mm).cpu().clone()
+            found.append(FrameUncertainty(radius_mm, features.lattice, median, most, reasons[k], why_not))
+        return tuple(found)
 
     def _uncalibrated(self, distance: float, grid: Grid, table: MethodTable) -> str:
         if self.uncalibrated:
@@ -123,9 +120,7 @@ def certain(grid: Grid) -> FrameUncertainty:
 
 def backward_pairs(pairs: Pairs) -> Pairs:
     """The same pairs the other way round."""
-    return replace(
-        pairs, fixed=pairs.moving, moving=pairs.fixed, fixed_valid=pairs.moving_valid, moving_valid=pairs.fixed_valid
-    )
+    return replace(pairs, fixed=pairs.moving, moving=pairs.fixed, fixed_valid=pairs.moving_valid, moving_valid=pairs.fixed_valid)
 
 
 def uncertainty_estimator(config: RegistrationConfig) -> UncertaintyEstimator | None:

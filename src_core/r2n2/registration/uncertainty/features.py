@@ -1,6 +1,6 @@
 """What can be seen of a finished registration that goes along with its error, on a coarse lattice over the frame.
 
-Every feature is larger where an error is likelier; lengths are NORMALISED, intensities z-scored, so none depends on the unit of either.
+Every feature is larger where an error is likelier. Lengths are NORMALISED and intensities z-scored: none depends on their units.
 """
 
 from __future__ import annotations

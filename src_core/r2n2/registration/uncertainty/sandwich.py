@@ -1,6 +1,6 @@
 """How far noise and what the Gaussians do not explain may have moved a sum of Gaussians: its sandwich covariance, NORMALISED.
 
-Were the residual another draw of the same kind, with blocks of pixels drawn instead of single ones because neighbours are alike, the
+Were the residual another draw of the same kind, blocks of pixels drawn instead of single ones because neighbours are alike, the
 minimum would move by H^-1 times the sum of the blocks' scores. Over all draws (Poisson bootstrap of blocks, one Newton step) that
 has the covariance H^-1 G G' H^-1, G the scores of the blocks (Huber 1967; White 1982; for images Kybic 2010).
 """
@@ -70,16 +70,21 @@ def sandwich_sigma(
 
 def _curvature(model: WhitenedGaussians, slope: Tensor, weight: Tensor, grid: Grid, regularisation: float) -> Tensor:
     """(B, N, N) half the Hessian of the objective in the Gauss-Newton approximation."""
-    thinned = (..., *[slice(None, None, _STRIDE)] * grid.ndim)
-    positions = normalised_lattice(grid, slope)[thinned].flatten(1)
-    some = weight[thinned].flatten(2) * _STRIDE**grid.ndim
-    matrix = data_matrix(model, positions, slope[thinned].flatten(2), some)
+    positions = _thinned(normalised_lattice(grid, slope), grid.ndim).flatten(1)
+    some = _thinned(weight, grid.ndim).flatten(2) * _STRIDE**grid.ndim
+    matrix = data_matrix(model, positions, _thinned(slope, grid.ndim).flatten(2), some)
     coarse = grid.resized((min(_REGULARISER_SIDE, grid.shape[0]),) * grid.ndim)
     regulariser, _ = regulariser_equations(model, normalised_lattice(coarse, slope).flatten(1), coarse)
     matrix = matrix.add_(regulariser, alpha=regularisation)
     diagonal = matrix.diagonal(dim1=1, dim2=2)
     added = _FLOOR * (diagonal + diagonal.mean(1, keepdim=True)) + torch.finfo(matrix.dtype).tiny
     return matrix + torch.diag_embed(added)
+
+
+def _thinned(values: Tensor, ndim: int) -> Tensor:
+    for axis in range(-ndim, 0):
+        values = values.unfold(axis, 1, _STRIDE).squeeze(-1)
+    return values
 
 
 def _block_scores(model: WhitenedGaussians, force: Tensor, grid: Grid) -> Tensor:

@@ -291,24 +291,21 @@ def _features(motion: Tensor, counts: Tensor, **others: Tensor) -> Features:
     return Features({"motion": motion, **others}, counts, Grid(tuple(motion.shape[1:])))
 
 
-def test_doubt_is_about_what_moves() -> None:
-    grid = Grid((64, 64), (2.0, 2.0))
-    motion, counts = torch.zeros(2, 8, 8), torch.ones(2, 8, 8)
-    motion[:, :4] = 0.05
+def test_doubt_is_about_what_is_seen() -> None:
+    grid = Grid((64, 65), (2.0, 2.0))
+    counts = torch.zeros(2, 8, 8)
+    counts[:, :, :5], counts[:, :4, 0] = 0.5, 1.0
     radius = torch.full((2, 8, 8), 1e-3)
-    radius[0, :2] = 0.3
-    radius[1, 4:] = 0.3
-    found = reasons_for_uncertainty(radius, _features(motion, counts), grid)
-    assert len(found[0]) == 1
-    assert found[0][0].startswith("the position of 50 % of what moves is uncertain by more than")
-    assert found[1] == (), "what is still is not asked for"
+    radius[0, :, :2] = 0.3
+    radius[1, :, 5:], radius[1, 0, :2] = 0.3, 0.3
+    found = reasons_for_uncertainty(radius, _features(counts, counts), grid)
+    assert found[0] == ("the position of 45 % of what the reference shows is uncertain by more than 2.6 mm",)
+    assert found[1] == (), "where nothing is seen nothing is asked"
     apart = torch.zeros(2, 8, 8)
-    apart[1, :6] = 0.5
-    found = reasons_for_uncertainty(1e-3 * counts, _features(motion, counts, disagreement=apart), grid)
-    assert found[0] == ()
-    assert "there and back again" in found[1][0]
-    nothing = reasons_for_uncertainty(radius, _features(motion, 0 * counts), grid)
-    assert nothing == [(), ()]
+    apart[1, :, :4] = 0.5
+    found = reasons_for_uncertainty(1e-3 * counts, _features(counts, counts, disagreement=apart), grid)
+    assert found == [(), ("there and back again, 82 % of what the reference shows ends more than 2.6 mm off",)]
+    assert reasons_for_uncertainty(radius, _features(counts, 0 * counts), grid) == [(), ()]
 
 
 def test_frame_features_weigh_what_counts() -> None:

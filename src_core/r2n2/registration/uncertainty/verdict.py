@@ -1,11 +1,10 @@
-"""When the uncertainty of a frame is a reason for doubt: how much of what moves may be how far off.
+"""When the uncertainty of a frame is a reason for doubt: how much of what the reference shows may be how far off.
 
 The limits were chosen on simulated and moved series of development; the concept page on uncertainty has their table.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
@@ -13,12 +12,9 @@ from r2n2.registration.uncertainty.features import Features
 
 __all__ = ["reasons_for_uncertainty"]
 
-# NORMALISED: a radius from which on a position is uncertain, a displacement from which on a place moves.
-_UNCERTAIN = 0.04
-_MOVES = 0.008
-_MOST_UNCERTAIN = 0.25
-_APART = 0.04
-_MOST_APART = 0.25
+# NORMALISED: 2 % of the longer side.
+_UNCERTAIN, _APART = 0.04, 0.04
+_MOST_UNCERTAIN, _MOST_APART = 0.25, 0.25
 
 
 def reasons_for_uncertainty(radius: Tensor, features: Features, grid: Grid) -> list[tuple[str, ...]]:
@@ -33,26 +29,23 @@ def reasons_for_uncertainty(radius: Tensor, features: Features, grid: Grid) -> l
     grid
         Of the frames.
     """
-    moves = features.counts * (features.values["motion"] > _MOVES)
-    uncertain = _share(radius > _UNCERTAIN, moves, features.counts)
-    found: list[tuple[str, ...]] = []
+    uncertain = _share(radius > _UNCERTAIN, features.counts)
     disagreement = features.values.get("disagreement")
-    apart = None if disagreement is None else _share(disagreement > _APART, features.counts, features.counts)
-    for k in range(len(radius)):
+    apart = [0.0] * len(radius) if disagreement is None else _share(disagreement > _APART, features.counts)
+    found: list[tuple[str, ...]] = []
+    for here, there in zip(uncertain, apart, strict=True):
         reasons = []
-        if uncertain[k] > _MOST_UNCERTAIN:
-            limit = _UNCERTAIN * grid.unit_mm
-            reasons.append(f"the position of {100 * uncertain[k]:.0f} % of what moves is uncertain by more than {limit:.2g} mm")
-        if apart is not None and apart[k] > _MOST_APART:
-            limit = _APART * grid.unit_mm
-            reasons.append(f"there and back again, {100 * apart[k]:.0f} % of it end more than {limit:.2g} mm from where they were")
+        if here > _MOST_UNCERTAIN:
+            limit = f"{_UNCERTAIN * grid.unit_mm:.2g} mm"
+            reasons.append(f"the position of {100 * here:.0f} % of what the reference shows is uncertain by more than {limit}")
+        if there > _MOST_APART:
+            limit = f"{_APART * grid.unit_mm:.2g} mm"
+            reasons.append(f"there and back again, {100 * there:.0f} % of what the reference shows ends more than {limit} off")
         found.append(tuple(reasons))
     return found
 
 
-def _share(chosen: Tensor, of: Tensor, all_of: Tensor) -> list[float]:
-    """Share (B,) of what counts in ``of`` that is chosen; of next to nothing no share is taken."""
-    axes = tuple(range(1, of.ndim))
-    total = of.sum(axes)
-    shares = (of * chosen).sum(axes) / total.clamp_min(1e-6)
-    return torch.where(total > 0.02 * all_of.sum(axes), shares, 0).tolist()
+def _share(chosen: Tensor, counts: Tensor) -> list[float]:
+    """Share (B,) of what counts that is chosen; 0 where nothing counts."""
+    axes = tuple(range(1, counts.ndim))
+    return ((counts * chosen).sum(axes) / counts.sum(axes).clamp_min(1e-6)).tolist()

@@ -27,7 +27,7 @@ from r2n2.results.reader import FrameMetrics, RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 
-__all__ = ["Verdict", "render_report", "verdict"]
+__all__ = ["Verdict", "describe_uncertainty", "render_report", "verdict"]
 
 _ARROWS = "Arrows point from the reference into the frame."
 _GOOD = (FrameStatus.OK, FrameStatus.REFERENCE)
@@ -109,7 +109,7 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "time": time_figure(data, series.times_s),
         "frames": frames_figure(metrics, series.times_s, registered.length_unit),
         "uncertainty": _uncertainty(series, registered, data),
-        "uncertainty_text": _describe_uncertainty(registered),
+        "uncertainty_text": describe_uncertainty(registered),
         "errors": errors,
         "error_figure": "" if errors is None else error_figure(errors, registered.length_unit),
         "unit": registered.length_unit.value,
@@ -132,7 +132,8 @@ def _uncertainty(series: ImageSeries, registered: RegisteredSeries, data: Report
     return uncertainty_figure(data, known[0], registered.metrics, series.times_s) if known else ""
 
 
-def _describe_uncertainty(registered: RegisteredSeries) -> str:
+def describe_uncertainty(registered: RegisteredSeries) -> str:
+    """What the radius means, and for which frames that is not known to hold; "" where there is none."""
     record = registered.manifest.uncertainty
     if record is None:
         return ""

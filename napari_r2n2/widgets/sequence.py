@@ -42,6 +42,7 @@ _VIEWS = {
     View.MAGNITUDE: ("Magnitude", "Length of the displacement."),
     View.JACOBIAN: ("Jacobian", "Local change of area: green grows, pink shrinks, 0 or less folds."),
     View.RESIDUAL: ("Residual", "Aligned frame minus reference: white where they agree."),
+    View.UNCERTAINTY: ("Uncertainty", "How far a position may be off: with 90 % probability no farther than this radius."),
     View.CHECKERBOARD: ("Checkerboard", "Reference and aligned frame in turn."),
 }
 _COLUMNS = ("", "step", "y", "x", "σ1", "σ2", "α", "vy", "vx")

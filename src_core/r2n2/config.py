@@ -23,10 +23,12 @@ __all__ = [
     "Precision",
     "RegistrationConfig",
     "StoppingConfig",
+    "Uncertainty",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
 Precision = Literal["float32", "bfloat16"]
+Uncertainty = Literal["on", "off", "full"]
 
 _LONGEST_SHOWN = 120
 SMALLEST_SIDE_PX = 16
@@ -275,6 +277,8 @@ class RegistrationConfig(Config):
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""
     no_folding: bool = False
     """Whether every displacement is changed, where it folds, until it provably does not."""
+    uncertainty: Uncertainty = "on"
+    """Whether each frame gets a map of how far its result may be off; full: each is also registered back, for twice the time."""
     network: NetworkConfig = NetworkConfig()
     stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()

@@ -88,6 +88,14 @@ def register(
         str | None,
         typer.Option(metavar="auto|N", help="Frames registered at once; auto: as many as fit.", rich_help_panel=_METHOD),
     ] = None,
+    uncertainty: Annotated[
+        str | None,
+        typer.Option(
+            metavar="on|off|full",
+            help="Map of how far each position may be off; full: from both ways, twice the time.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_METHOD)] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="TOML", help="Settings; options given here come first.", rich_help_panel=_METHOD)
@@ -153,6 +161,7 @@ def register(
         "steps": steps,
         "warm_start": warm_start,
         "no_folding": no_folding,
+        "uncertainty": uncertainty,
         "batch_size": None if batch_size is None else parse_batch_size(batch_size),
         "device": device,
     }

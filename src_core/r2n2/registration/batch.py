@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,7 @@ from r2n2.geometry import Grid, Space
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.doubt import reasons_for_doubt
 from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.registration.uncertainty import FrameUncertainty, UncertaintyEstimator, backward_pairs
 from r2n2.similarity import correlation
 from r2n2.transform import (
     DisplacementField,
@@ -56,6 +57,7 @@ class BatchResult:
     transforms: tuple[Transform, ...] = ()
     loss: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    uncertainties: tuple[FrameUncertainty | None, ...] = ()
     seconds: float = 0.0
 
 
@@ -67,6 +69,7 @@ def register_batch(
     device: torch.device,
     start: Sequence[Transform] | None,
     result: BatchResult,
+    estimator: UncertaintyEstimator | None = None,
 ) -> Iterator[float]:
     """Register frames to the reference, yielding the share done after every step; the outcome goes into ``result``."""
     began = time.perf_counter()
@@ -81,13 +84,21 @@ def register_batch(
         None if reference.weight is None else reference.weight.to(device).expand_as(moving),
         torch.stack(weights).to(device) if weights else None,
     )
+    both_ways = estimator is not None and estimator.both_ways
     last = None
     for last in method.register(pairs, start=start):
-        yield last.index / last.total
+        yield last.index / last.total * (0.5 if both_ways else 1.0)
     if last is not None:
         result.transforms = last.transforms()
         result.loss = last.loss.tolist()
         result.notes = list(last.notes) or [""] * len(frames)
+        result.uncertainties = (None,) * len(pairs)
+        if estimator is not None:
+            backward = None
+            for backward in method.register(backward_pairs(pairs)) if both_ways else ():
+                yield 0.5 + 0.5 * backward.index / backward.total
+            ways_back = () if backward is None else backward.transforms()
+            result.uncertainties = estimator.estimate(pairs, result.transforms, ways_back)
     result.seconds = time.perf_counter() - began
 
 
@@ -149,7 +160,13 @@ def _inside(determinants: Tensor, reference: LoadedFrame) -> Tensor:
 
 
 def assess(
-    reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float, note: str = ""
+    reference: LoadedFrame,
+    frame: LoadedFrame,
+    transform: Transform,
+    loss: float,
+    seconds: float,
+    note: str = "",
+    uncertainty: FrameUncertainty | None = None,
 ) -> FrameResult:
     """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it.
 
@@ -167,7 +184,7 @@ def assess(
         return kept_back(FrameStatus.FAILED, f"only {100 * found.overlap:.0f} % of it would stay in view")
     if found.after < found.before - _SIMILARITY_TOLERANCE:
         return kept_back(FrameStatus.WORSE, f"the similarity fell from {found.before:.4f} to {found.after:.4f}")
-    reasons = list(_doubts(reference, frame, transform))
+    reasons = [*_doubts(reference, frame, transform), *(() if uncertainty is None else uncertainty.reasons)]
     status, message = FrameStatus.DOUBTFUL if reasons else FrameStatus.OK, masked_note(frame)
     if note:
         status = FrameStatus.DOUBTFUL if reasons else FrameStatus.LIMITED
@@ -177,7 +194,7 @@ def assess(
         reasons.insert(0, f"the displacement folds in {found.folding:.2f} % of the cells")
     if reasons:
         message = f"frame {frame.index}: {'; '.join([*reasons, *filter(None, [note])])}; look at it before using it"
-    return _result(frame.index, transform, status, message, found, seconds)
+    return replace(_result(frame.index, transform, status, message, found, seconds), uncertainty=uncertainty)
 
 
 def masked_note(frame: LoadedFrame) -> str:

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
+from torch import Tensor
+
+from r2n2.geometry import Grid
 from r2n2.transform import Transform
 
-__all__ = ["FrameResult", "FrameStatus", "SeriesProgress"]
+__all__ = ["FrameResult", "FrameStatus", "SeriesProgress", "Uncertainty"]
 
 
 class FrameStatus(StrEnum):
@@ -38,6 +42,29 @@ class FrameStatus(StrEnum):
         return self in (FrameStatus.OK, FrameStatus.LIMITED)
 
 
+class Uncertainty(Protocol):
+    """How far the positions that a transform gives may be off, estimated or read back."""
+
+    @property
+    def median_mm(self) -> float:
+        """The radius of 90 % probability that half of what the reference shows does not exceed."""
+        ...
+
+    @property
+    def q95_mm(self) -> float:
+        """The radius of 90 % probability that 95 % of what the reference shows do not exceed."""
+        ...
+
+    @property
+    def uncalibrated(self) -> str:
+        """Why the probability is not known to hold; "" where it is."""
+        ...
+
+    def on(self, grid: Grid) -> Tensor:
+        """The radius in mm at every pixel, (*grid.shape)."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class FrameResult:
     """The registration of one frame to the reference.
@@ -62,6 +89,8 @@ class FrameResult:
         The Jacobian determinant is smaller nowhere in the frame, between pixels too; NaN where it was not computed.
     gaussians
         How many Gaussians describe the displacement; None where it is none of them.
+    uncertainty
+        How far its positions may be off; None where that is not known.
     """
 
     frame: int
@@ -76,6 +105,7 @@ class FrameResult:
     seconds: float
     min_jacobian_proven: float = math.nan
     gaussians: int | None = None
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True, eq=False)

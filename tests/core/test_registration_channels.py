@@ -28,8 +28,8 @@ class _Mixed:
     factors: tuple[float, ...]
     name: str = "mixed"
 
-    def compare(self, fixed: Square, moving: Square) -> Compared:
-        return _MixedCompared(SquaredDifference().compare(fixed, moving), self.factors)
+    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None) -> Compared:
+        return _MixedCompared(SquaredDifference().compare(fixed, moving, displacement), self.factors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,8 @@ def test_force_and_matrix_are_the_sums_over_channels(ndim: int, channels: int) -
     grid = Grid((17, 21, 19)[:ndim], (1.3, 0.9, 1.1)[:ndim])
     pairs = make.pairs_of(*[make.moved_pair(grid, seed=seed)[:2] for seed in range(2)], grid=grid)
     pairs = replace(pairs, fixed=pairs.fixed.double(), moving=pairs.moving.double())
-    built = Level.build(pairs, 16, make.FAST_FIT.model_copy(update={"pixels_a_step": 3 * 16**ndim}), SquaredDifference())
+    config, none = make.FAST_FIT.model_copy(update={"pixels_a_step": 3 * 16**ndim}), WhitenedGaussians.none(2, pairs.moving, ndim)
+    built = Level.build(pairs, 16, config, SquaredDifference(), none)
     compared = _Random(channels, built.compared.moving, built.grid)
     level = replace(built, compared=compared)
     generator = torch.Generator().manual_seed(1)

@@ -126,7 +126,8 @@ def _align_one(
     """Reference, share done and frames that became ready, some frames around ``seen`` before all others."""
     from r2n2.registration import register_series, resolve_reference
 
-    if seen is None or config.batch_size != "auto" or config.warm_start or len(series) <= 2 * _FIRST_FRAMES:
+    whole = config.batch_size != "auto" or config.warm_start or config.target != "reference"
+    if seen is None or whole or len(series) <= 2 * _FIRST_FRAMES:
         yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config, masks=masks))
         return
     reference = resolve_reference(series, config.reference)

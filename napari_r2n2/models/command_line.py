@@ -71,6 +71,8 @@ def register_command(
         words += ["--refine" if config.refine else "--no-refine", "--weights", str(config.weights)]
     words += ["--reference", str(config.reference)]
     defaults = type(config)()
+    if config.target != defaults.target:
+        words += ["--target", config.target]
     if config.steps != defaults.steps:
         words += ["--steps", str(config.steps)]
     if config.warm_start != defaults.warm_start:

@@ -259,6 +259,12 @@ class RegistrationConfig(Config):
     """Refine the network's Gaussians by some steps of fit; only for r2n2."""
     reference: int | Literal["auto"] = "auto"
     """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series."""
+    target: Annotated[str, Field(pattern=r"^(reference|median|pca:([1-9]|1[0-9]|20))$")] = "reference"
+    """What frames are registered to, in the place of the reference frame. reference: that frame itself; median: the median over
+    time of the aligned series; pca:L: for each frame the mean of the series and its own part along the first L principal components
+    over time, for contrast that changes along a series."""
+    target_rounds: int = Field(default=2, ge=1, le=10)
+    """How often a target is made of the frames as they are aligned by then, and all are registered to it anew."""
     weights: str = "general"
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
     steps: int = Field(default=25, ge=1, le=500)

@@ -69,6 +69,14 @@ def register(
         typer.Option("--refine/--no-refine", help="Refine the network's Gaussians by fit (the default).", rich_help_panel=_METHOD),
     ] = None,
     reference: Annotated[str | None, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=_METHOD)] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="reference|median|pca:L",
+            help="What frames are registered to in the reference's place: that frame, or an image made of the aligned series.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +165,7 @@ def register(
         "method": method,
         "refine": refine,
         "reference": None if reference is None else parse_reference(reference),
+        "target": target,
         "weights": weights,
         "steps": steps,
         "warm_start": warm_start,

@@ -63,7 +63,7 @@ class BatchResult:
 
 def register_batch(
     method: Method,
-    reference: LoadedFrame,
+    targets: Sequence[LoadedFrame],
     frames: Sequence[LoadedFrame],
     grid: Grid,
     device: torch.device,
@@ -71,19 +71,11 @@ def register_batch(
     result: BatchResult,
     estimator: UncertaintyEstimator | None = None,
 ) -> Iterator[float]:
-    """Register frames to the reference, yielding the share done after every step; the outcome goes into ``result``."""
+    """Register each frame to its target, yielding the share done after every step; the outcome goes into ``result``."""
     began = time.perf_counter()
-    moving = torch.stack([f.image for f in frames]).to(device)
-    weights = [f.weight for f in frames if f.weight is not None]
-    pairs = Pairs(
-        reference.image.to(device).expand_as(moving),
-        moving,
-        reference.valid.to(device).expand_as(moving),
-        torch.stack([f.valid for f in frames]).to(device),
-        grid,
-        None if reference.weight is None else reference.weight.to(device).expand_as(moving),
-        torch.stack(weights).to(device) if weights else None,
-    )
+    fixed, fixed_valid, fixed_weight = _together(targets, device)
+    moving, moving_valid, moving_weight = _together(frames, device)
+    pairs = Pairs(fixed, moving, fixed_valid, moving_valid, grid, fixed_weight, moving_weight)
     both_ways = estimator is not None and estimator.both_ways
     last = None
     for last in method.register(pairs, start=start):
@@ -100,6 +92,23 @@ def register_batch(
             ways_back = () if backward is None else backward.transforms()
             result.uncertainties = estimator.estimate(pairs, result.transforms, ways_back)
     result.seconds = time.perf_counter() - began
+
+
+def _together(frames: Sequence[LoadedFrame], device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, validity and weights (B, 1, *shape); of one frame for all without a copy, which methods see and prepare once."""
+    first = frames[0]
+    some = frames[:1] if all(frame is first for frame in frames) else frames
+
+    def stacked(parts: list[Tensor]) -> Tensor:
+        whole = torch.stack(parts).to(device)
+        return whole.expand(len(frames), *whole.shape[1:]) if len(parts) < len(frames) else whole
+
+    weights = [frame.weight for frame in some if frame.weight is not None]
+    return (
+        stacked([frame.image for frame in some]),
+        stacked([frame.valid for frame in some]),
+        stacked(weights) if weights else None,
+    )
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from r2n2.registration.batch_size import resolve_batch_size
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
+from r2n2.registration.target import AlignedSeries, make_targets
 from r2n2.registration.uncertainty import UncertaintyEstimator, certain, uncertainty_estimator
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
@@ -114,25 +115,86 @@ def register_series(
     estimator = uncertainty_estimator(config)
     if estimator is not None:
         own = replace(own, uncertainty=certain(series.grid))
-    anchors: dict[int, Transform] = {}
     done = done or {}
-    ready, total = len({index, *done}), len(series)
-    yield SeriesProgress(index, ready, total, ready / total, () if index in done else (own,))
     size = resolve_batch_size(config, series.grid, device)
-    work = _Work(method, reference, series.grid, device, size, estimator, masks.moving)
-    for batch in _batches(total, index, size, outward=config.warm_start):
+    frames = _Frames(series, config.warm_start, index, size, masks)
+    work = _Work(method, dict.fromkeys(range(len(series)), reference), series.grid, device, size, estimator)
+    rounds = config.target_rounds if config.target != "reference" else 0
+    results = {index: own}
+    yield SeriesProgress(index, *_share(len(series), index, done, 0, rounds), () if index in done else (own,))
+    for number in range(rounds):
+        for ready, finished in _pass(work, frames, {}, _transforms(results) if number else {}):
+            results.update({result.frame: result for result in finished})
+            yield SeriesProgress(index, *_share(len(series), index, done, number, rounds, ready), ())
+        work.targets = make_targets(_aligned(frames, results), config.target, reference)
+    for ready, finished in _pass(work, frames, done, _transforms(results) if rounds else {}):
+        yield SeriesProgress(index, *_share(len(series), index, done, rounds, rounds, ready), finished)
+
+
+def _share(
+    total: int, reference: int, done: Mapping[int, Transform | None], number: int, rounds: int, ready: float = 0.0
+) -> tuple[int, int, float]:
+    """Frames that are ready, all, and share of the work done: ``ready`` frames of pass ``number``, the first being 0."""
+    before = len({reference, *done})
+    last = number == rounds
+    # The passes before the last one register all frames, the last one those that are not done.
+    passes = number + (before + ready if last else 1 + ready) / total
+    return before + (int(ready) if last else 0), total, passes / (rounds + 1)
+
+
+def _transforms(results: Mapping[int, FrameResult]) -> dict[int, Transform]:
+    """Of the frames that were aligned, from which to go on."""
+    return {frame: result.transform for frame, result in results.items() if result.status.sound}
+
+
+def _aligned(frames: _Frames, results: Mapping[int, FrameResult]) -> AlignedSeries:
+    """All frames in the reference's place, read once more, one at a time."""
+    aligned = AlignedSeries.empty(len(frames.series), frames.series.grid)
+    for number, result in results.items():
+        loaded = frames.load(number)
+        if isinstance(loaded, LoadedFrame):
+            aligned.put(loaded, result)
+    return aligned
+
+
+def _pass(
+    work: _Work, frames: _Frames, done: Mapping[int, Transform | None], start: Mapping[int, Transform]
+) -> Iterator[tuple[float, tuple[FrameResult, ...]]]:
+    """Register all frames but the reference and those done, yielding how many frames' worth is ready, and results as they come.
+
+    Each frame starts from the transform in ``start`` that is nearest in time, and with a warm start from those found here.
+    """
+    anchors, ready = dict(start), 0
+    for batch in _batches(len(frames.series), frames.reference, frames.size, outward=frames.outward):
         results: list[FrameResult] = []
         left = [k for k in batch if k not in done]
         if left:
-            for furthest in _load_and_register(work, series, left, anchors, results):
-                yield SeriesProgress(index, ready, total, (ready + furthest) / total, ())
+            for furthest in _load_and_register(work, frames, left, anchors, results):
+                yield ready + furthest, ()
             ready += len(left)
-            yield SeriesProgress(index, ready, total, ready / total, tuple(results))
-        if config.warm_start:
+            yield ready, tuple(results)
+        if frames.outward:
             found = {r.frame: r.transform for r in results if r.status.sound}
             found.update({k: transform for k in batch if (transform := done.get(k)) is not None})
             # Of two neighbours equally near the first counts, so their order must not depend on what was done before.
             anchors.update({k: found[k] for k in sorted(found)})
+
+
+@dataclass(frozen=True, eq=False)
+class _Frames:
+    """Where frames come from, and in which order they are taken."""
+
+    series: ImageSeries
+    outward: bool
+    """From the reference on, so that each may start from its neighbour."""
+    reference: int
+    size: int
+    """Of a batch."""
+    masks: Masks
+
+    def load(self, number: int) -> LoadedFrame | FrameResult:
+        """A frame ready to be registered, or the result that says why it is not."""
+        return _load(self.series, number, self.masks.moving)
 
 
 def edited_result(
@@ -176,13 +238,13 @@ def edited_result(
 
 
 def _load_and_register(
-    work: _Work, series: ImageSeries, batch: list[int], anchors: dict[int, Transform], results: list[FrameResult]
+    work: _Work, frames: _Frames, batch: list[int], anchors: Mapping[int, Transform], results: list[FrameResult]
 ) -> Iterator[float]:
     """Fill ``results``, in order of frames, yielding how many frames' worth is done; the frames are let go at the end."""
-    loaded = [_load(series, k, work.moving_mask) for k in batch]
+    loaded = [frames.load(k) for k in batch]
     results += [frame for frame in loaded if isinstance(frame, FrameResult)]
-    frames = [frame for frame in loaded if isinstance(frame, LoadedFrame)]
-    running = _register(work, frames, _nearest(anchors, frames))
+    usable = [frame for frame in loaded if isinstance(frame, LoadedFrame)]
+    running = _register(work, usable, _nearest(anchors, usable))
     furthest = 0.0
     while True:
         try:
@@ -192,7 +254,7 @@ def _load_and_register(
             results += end.value
             results.sort(key=lambda result: result.frame)
             return
-        if furthest < len(frames):
+        if furthest < len(usable):
             yield furthest
 
 
@@ -201,13 +263,13 @@ class _Work:
     """What is the same for every batch of a series."""
 
     method: Method
-    reference: LoadedFrame
+    targets: Mapping[int, LoadedFrame]
+    """Frame -> what it is registered to."""
     grid: Grid
     device: torch.device
     most: int
     """Frames that are tried at once; falls where memory did not suffice, so that no later batch fails in vain."""
     estimator: UncertaintyEstimator | None
-    moving_mask: Mask | None = None
 
 
 def _register(
@@ -222,13 +284,12 @@ def _register(
     if 0 < len(frames) <= work.most:
         outcome = BatchResult()
         try:
-            for share in register_batch(
-                work.method, work.reference, frames, work.grid, work.device, start, outcome, work.estimator
-            ):
+            targets = [work.targets[frame.index] for frame in frames]
+            for share in register_batch(work.method, targets, frames, work.grid, work.device, start, outcome, work.estimator):
                 yield before + share * len(frames)
             seconds = outcome.seconds / len(frames)
-            found = zip(frames, outcome.transforms, outcome.loss, outcome.notes, outcome.uncertainties, strict=True)
-            return [assess(work.reference, frame, at, loss, seconds, note, radius) for frame, at, loss, note, radius in found]
+            found = zip(targets, frames, outcome.transforms, outcome.loss, outcome.notes, outcome.uncertainties, strict=True)
+            return [assess(target, frame, at, loss, seconds, *rest) for target, frame, at, loss, *rest in found]
         except R2N2Error:
             raise
         except (RuntimeError, ValueError, MemoryError) as error:
@@ -296,7 +357,7 @@ def _batches(total: int, reference: int, size: int, *, outward: bool) -> list[li
     return [frames[k : k + size] for k in range(0, len(frames), size)]
 
 
-def _nearest(anchors: dict[int, Transform], frames: list[LoadedFrame]) -> tuple[Transform, ...] | None:
+def _nearest(anchors: Mapping[int, Transform], frames: list[LoadedFrame]) -> tuple[Transform, ...] | None:
     """For every frame the transform of the nearest frame that is registered; None while there is none."""
     if not anchors:
         return None

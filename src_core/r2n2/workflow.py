@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError
 from r2n2.mask import NO_MASKS, Masks
+from r2n2.network.shipped_weights import domain_of
 from r2n2.registration import FrameResult, FrameStatus, register_series, resolve_batch_size, resolve_device, unregistered
 from r2n2.report.page import render_report
 from r2n2.results.acquisition import finish_acquisition, is_finished, slice_names
@@ -157,7 +158,7 @@ def register_to_folder(
     facts = facts or RunFacts.of(config)
     check_folder(folder)
     check_space(folder, series)
-    yield FolderProgress(Stage.REGISTERING, 0.0, notes=tuple(series.notes))
+    yield FolderProgress(Stage.REGISTERING, 0.0, notes=(*_made_for(config), *series.notes))
     input_hash = input_sha256(series)
     hashes = {
         "weights_sha256": facts.weights_sha256,
@@ -181,6 +182,14 @@ def register_to_folder(
         batch_size=resolve_batch_size(config, series.grid, resolve_device(facts.device)),
     )
     yield from _run(writer, series, facts.held_to(config), folder, masks)
+
+
+def _made_for(config: RegistrationConfig) -> tuple[str, ...]:
+    """A sentence on what weights are for that are not for every image."""
+    if config.method != "r2n2" or config.weights == RegistrationConfig().weights:
+        return ()
+    domain = domain_of(config.weights)
+    return (f"weights {config.weights}: for {domain}",) if domain else ()
 
 
 def _run(

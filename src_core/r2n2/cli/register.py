@@ -18,6 +18,7 @@ from r2n2.runtime.signals import StopRequest
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.mask import Masks
+    from r2n2.results.against import Against
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries, LandmarkSet
 
@@ -69,6 +70,12 @@ def register(
         typer.Option("--refine/--no-refine", help="Refine the network's Gaussians by fit (the default).", rich_help_panel=_METHOD),
     ] = None,
     reference: Annotated[str | None, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=_METHOD)] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FIXED", help="Image to align to in place of a frame; it becomes frame 0 of the result.", rich_help_panel=_INPUT
+        ),
+    ] = None,
     target: Annotated[
         str | None,
         typer.Option(
@@ -174,6 +181,10 @@ def register(
         "batch_size": None if batch_size is None else parse_batch_size(batch_size),
         "device": device,
     }
+    if to is not None:
+        if reference is not None:
+            raise ArgumentError(f"--reference {reference}: --to names the image to align to; leave one of them out")
+        given["reference"] = 0
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
     pixel_size = None if spacing is None else parse_spacing(spacing)
     from r2n2.cli.scanning import scan_progress
@@ -183,7 +194,7 @@ def register(
     from r2n2.results.writer import check_folder
 
     facts = RunFacts.of(settings)
-    _check_paths(source, output, {"--landmarks": landmarks, "--mask": mask, "--moving-mask": moving_mask})
+    _check_paths(source, output, {"--landmarks": landmarks, "--mask": mask, "--moving-mask": moving_mask, "--to": to})
     check_folder(output)
     reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
     if contrast_series:
@@ -195,7 +206,12 @@ def register(
     reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}
     stop = context.ensure_object(StopRequest)
+    before = None if to is None else _against(found, to)
+    if before is not None:
+        found, selection["to"] = [before.series], str(to)
     masks, notes = read_masks(found, mask, moving_mask)
+    if before is not None:
+        masks = (before.masks(masks[0]),)
     job = _Job(settings, facts, selection, landmarks, masks, overwrite, quiet, stop)
     for note in notes:
         _note(job, note)
@@ -224,6 +240,19 @@ def _check_paths(source: Path, output: Path, others: dict[str, Path | None]) -> 
     for option, path in others.items():
         if path is not None and not path.exists():
             raise ReadError(f"{option} {path}: no such file; check the path")
+
+
+def _against(found: Sequence[ImageSeries], to: Path) -> Against:
+    """One slice position with the image that it is to be aligned to before it."""
+    from r2n2.io import read_series
+    from r2n2.results.against import against
+
+    if len(found) != 1:
+        raise ArgumentError(f"--to {to}: the input holds {len(found)} slice positions; pick one with --slice")
+    fixed = read_series(to)
+    if len(fixed) != 1:
+        raise ArgumentError(f"--to {to}: holds {len(fixed)} slice positions; give a file of one image")
+    return against(found[0], fixed[0], f"--to {to.name}")
 
 
 def _check_frames(source: Path, found: Sequence[ImageSeries]) -> None:

@@ -222,7 +222,9 @@ class _Level:
         grid = fixed.grid
         if pairs.masked:
             displacement = model.displacement(normalised_lattice(grid, moving.images).flatten(1)).unflatten(2, grid.shape)
-            fixed_image, moving_image = score_together(fixed, moving, displacement, clamp=config.clamp)
+            fixed_image, moving_image = score_together(
+                fixed, moving, displacement, clamp=config.clamp, aligned=size == config.sizes[-1]
+            )
         else:
             fixed_image = normalise(fixed.images, fixed.valid, clamp=config.clamp)
             moving_image = normalise(moving.images, moving.valid, clamp=config.clamp)

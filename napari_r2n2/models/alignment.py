@@ -124,7 +124,7 @@ def _align_one(
     series: ImageSeries, config: RegistrationConfig, seen: int | None, masks: Masks
 ) -> Iterator[tuple[int, float, tuple[FrameResult, ...]]]:
     """Reference, share done and frames that became ready, some frames around ``seen`` before all others."""
-    from r2n2.registration import FrameStatus, register_series, resolve_reference
+    from r2n2.registration import register_series, resolve_reference
 
     if seen is None or config.batch_size != "auto" or config.warm_start or len(series) <= 2 * _FIRST_FRAMES:
         yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config, masks=masks))
@@ -136,7 +136,7 @@ def _align_one(
     done: dict[int, Transform | None] = {reference: None}
     few = config.model_copy(update={"batch_size": _FIRST_FRAMES})
     for progress in register_series(series, few, done=dict.fromkeys(left), masks=masks):
-        done |= {r.frame: r.transform if r.status is FrameStatus.OK else None for r in progress.finished}
+        done |= {r.frame: r.transform if r.status.sound else None for r in progress.finished}
         yield reference, max(progress.fraction - len(left) / len(series), 0), progress.finished
     yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config, done=done, masks=masks))
 

@@ -75,6 +75,10 @@ def register_command(
         words += ["--steps", str(config.steps)]
     if config.warm_start != defaults.warm_start:
         words.append("--warm-start" if config.warm_start else "--no-warm-start")
+    if config.no_folding:
+        words.append("--no-folding")
+    if config.uncertainty != defaults.uncertainty:
+        words += ["--uncertainty", config.uncertainty]
     if config.batch_size != defaults.batch_size:
         words += ["--batch-size", str(config.batch_size)]
     if config.device != defaults.device:

@@ -66,6 +66,7 @@ class AlignForm(QWidget):
                 "device": self._device.currentText(),
                 "batch_size": self._batch.value() or "auto",
                 "warm_start": self._warm.isChecked(),
+                "no_folding": self._unfolded.isChecked(),
             }
         )
 
@@ -136,6 +137,8 @@ class AlignForm(QWidget):
         self._steps = _spin(1, 500, 25, "Length of the sequence: so many Gaussians of seven numbers describe a deformation.")
         self._batch = _spin(0, 1024, 0, "Frames aligned at once; fewer need less memory and appear sooner.")
         self._batch.setSpecialValueText("automatic")
+        self._unfolded = QCheckBox("none, proven")
+        self._unfolded.setToolTip("Change every displacement that folds until it provably does not, between pixels too.")
         self._warm = QCheckBox("from the neighbour")
         self._warm.setToolTip("Start each frame from the result of its neighbour instead of from no displacement.")
         self._device = device_combo(preferred.device)
@@ -161,6 +164,7 @@ class AlignForm(QWidget):
         form.addRow("Gaussians", self._steps)
         form.addRow("Frames at once", self._batch)
         form.addRow("Warm start", self._warm)
+        form.addRow("Folding", self._unfolded)
         form.addRow("Device", self._device)
         inner.setLayout(form)
         advanced.addWidget(inner)
@@ -182,6 +186,7 @@ class AlignForm(QWidget):
             self._one_reference.toggled,
             self._refine.toggled,
             self._warm.toggled,
+            self._unfolded.toggled,
             self.weights.box.currentIndexChanged,
             self._steps.valueChanged,
         ):

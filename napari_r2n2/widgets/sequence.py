@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_r2n2.models.session import FrameKey
+    from r2n2.registration import FrameResult
 
 __all__ = ["SequenceWidget"]
 
@@ -41,6 +42,7 @@ _VIEWS = {
     View.MAGNITUDE: ("Magnitude", "Length of the displacement."),
     View.JACOBIAN: ("Jacobian", "Local change of area: green grows, pink shrinks, 0 or less folds."),
     View.RESIDUAL: ("Residual", "Aligned frame minus reference: white where they agree."),
+    View.UNCERTAINTY: ("Uncertainty", "How far a position may be off: with 90 % probability no farther than this radius."),
     View.CHECKERBOARD: ("Checkerboard", "Reference and aligned frame in turn."),
 }
 _COLUMNS = ("", "step", "y", "x", "σ1", "σ2", "α", "vy", "vx")
@@ -259,7 +261,8 @@ class SequenceWidget(Dock):
         result = self.session.registration.result(key)
         lines = [
             f"Correlation {result.similarity_before:.4f} → <b>{result.similarity_after:.4f}</b>, "
-            f"folding {result.folding_percent:.2f} %, largest displacement {self._lengths.text(result.max_displacement_mm)}"
+            f"folding {result.folding_percent:.2f} %, smallest Jacobian determinant {_smallest_jacobian(result):.2f}, "
+            f"largest displacement {self._lengths.text(result.max_displacement_mm)}"
         ]
         try:
             table = self.session.errors(key.slice_index, key.frame)
@@ -334,6 +337,11 @@ class SequenceWidget(Dock):
             self._flicker.setChecked(False)
             return
         layer.visible = not layer.visible
+
+
+def _smallest_jacobian(result: FrameResult) -> float:
+    """Proven for the whole frame, or of the pixel lattice in results from before there was a proof."""
+    return result.min_jacobian_proven if math.isfinite(result.min_jacobian_proven) else result.min_jacobian
 
 
 def _still(flipped: list[tuple[Any, bool]]) -> None:

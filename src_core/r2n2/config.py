@@ -23,10 +23,12 @@ __all__ = [
     "Precision",
     "RegistrationConfig",
     "StoppingConfig",
+    "Uncertainty",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
 Precision = Literal["float32", "bfloat16"]
+Uncertainty = Literal["on", "off", "full"]
 
 _LONGEST_SHOWN = 120
 SMALLEST_SIDE_PX = 16
@@ -131,6 +133,9 @@ class NetworkConfig(Config):
     """Sides in pixels of the squares on which the images are compared by least squares: the network is then a learnt matching
     pursuit, which sees by how much Gaussians of some widths would help at every place, places one, shapes it, and has its
     amplitude solved for. Empty: the paper's network, which gives all by itself."""
+    orthogonal: bool = False
+    """Solve the amplitudes of all Gaussians so far again with every new one, as orthogonal matching pursuit does; for a matching
+    pursuit only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -150,6 +155,8 @@ class NetworkConfig(Config):
     def _check(self) -> Self:
         if any(not 16 <= size <= 1024 for size in self.least_squares_sizes):
             raise ValueError(f"least_squares_sizes must each be 16 to 1024, got {self.least_squares_sizes}")
+        if self.orthogonal and not self.least_squares_sizes:
+            raise ValueError("orthogonal solves amplitudes by least squares: name least_squares_sizes, or leave it off")
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min must be below sigma_max, {self.sigma_max:g}, got {self.sigma_min:g}")
         return self
@@ -188,6 +195,10 @@ class FitConfig(Config):
     """Jacobian determinant from which on folding is feared."""
     folding_size: int = Field(default=48, ge=16, le=512)
     """Side in points of the lattice on which folding is measured."""
+    unfolding_weight: float = Field(default=10.0, ge=1)
+    """How many times dearer folding is made for frames that fold where ``no_folding`` is asked for."""
+    unfolding_steps: int = Field(default=10, ge=0, le=200)
+    """Steps that such frames then take on the finest square."""
     outlier: float = Field(default=1.0, gt=0)
     """Difference of z-scored intensities from which on a pixel counts less and less."""
     clamp: float = Field(default=3.0, gt=0)
@@ -264,6 +275,10 @@ class RegistrationConfig(Config):
     """Of the network's convolutions; auto: what this machine was measured to be quicker with, remembered from then on."""
     stop_early: bool = True
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""
+    no_folding: bool = False
+    """Whether every displacement is changed, where it folds, until it provably does not."""
+    uncertainty: Uncertainty = "on"
+    """Whether each frame gets a map of how far its result may be off; full: each is also registered back, for twice the time."""
     network: NetworkConfig = NetworkConfig()
     stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()

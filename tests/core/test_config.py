@@ -195,3 +195,9 @@ def test_every_setting_is_explained() -> None:
             n: f for n, f in model.model_fields.items() if not (isinstance(f.annotation, type) and issubclass(f.annotation, Config))
         }
         assert all(field.description for field in fields.values()), [n for n, f in fields.items() if not f.description]
+
+
+def test_amplitudes_are_solved_again_by_least_squares_only() -> None:
+    with pytest.raises(ValueError, match="name least_squares_sizes"):
+        NetworkConfig(orthogonal=True)
+    assert NetworkConfig(orthogonal=True, least_squares_sizes=(32,)).orthogonal

@@ -17,6 +17,7 @@ from r2n2.transform import (
     compose,
     folding_percent,
     inverse,
+    jacobian_bound,
     jacobian_determinant,
     map_points,
     normalised_lattice,
@@ -115,6 +116,24 @@ def test_the_inverse_undoes_and_says_how_well() -> None:
     # The inverse is known on pixels and linear between them.
     assert float((back - index).abs().max()) < 0.02
     assert float((there - index).norm(dim=1).min()) > 0.3
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_the_inverse_is_found_where_the_displacement_stretches(dense: bool) -> None:
+    # Two opposite Gaussians stretch what lies between them by 2.4: a fixed point iteration runs away there.
+    centres = torch.tensor([[0.0, -0.2], [0.0, 0.2]], dtype=torch.float64)
+    amplitudes = torch.tensor([[0.03, -0.24], [0.03, 0.24]], dtype=torch.float64)
+    sigmas = torch.full((2, 2), 0.2, dtype=torch.float64)
+    sequence = GaussianSequence(centres, sigmas, torch.zeros(2, 1).double(), amplitudes, GRID)
+    transform = sequence.displacement_field() if dense else sequence
+    assert jacobian_bound(sequence, everywhere=True).proven > 0.2
+    undone = inverse(transform)
+    assert undone.residual_mm < 0.01 * min(GRID.spacing)
+    assert inverse(transform, iterations=10).residual_mm > 0.2
+    marks = torch.tensor([[14.3, 20.1], [17.0, 29.7]], dtype=torch.float64)
+    back = map_points(undone.field, map_points(transform, marks, Space.INDEX), Space.INDEX)
+    # Known on pixels and linear between them, where it bends a lot.
+    assert float((back - marks).abs().max()) < 0.2
 
 
 def test_the_residual_is_large_where_the_transform_folds() -> None:

@@ -297,7 +297,7 @@ def _series() -> ImageSeries:
 
 
 def _results(series: ImageSeries, masks: Masks) -> dict[int, FrameResult]:
-    config = make.FAST.model_copy(update={"reference": 0})
+    config = make.FAST.model_copy(update={"reference": 0, "uncertainty": "off"})
     return {r.frame: r for progress in register_series(series, config, masks=masks) for r in progress.finished}
 
 

@@ -108,7 +108,7 @@ def test_a_frame_that_keeps_its_place_is_returned_bit_for_bit(status: FrameStatu
     np.testing.assert_array_equal(warped, frames[1])
 
 
-@pytest.mark.parametrize("status", [FrameStatus.OK, FrameStatus.FOLDED, FrameStatus.DOUBTFUL])
+@pytest.mark.parametrize("status", [FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.FOLDED, FrameStatus.DOUBTFUL])
 def test_a_registered_frame_is_resampled_once_in_all_channels(status: FrameStatus) -> None:
     frames = np.random.default_rng(0).integers(0, 4000, (3, 3, 31, 47), dtype=np.int16)
     warped = warp_frame(ImageSeries(frames, GRID), _result(status))
@@ -122,7 +122,7 @@ def test_a_registered_frame_is_resampled_once_in_all_channels(status: FrameStatu
 def test_only_a_transform_to_be_used_moves_a_frame(status: FrameStatus) -> None:
     frames = _noise("i2", channels=2)[:, None]
     warped = warp_frame(ImageSeries(frames, GRID), _result(status))
-    moved = status in (FrameStatus.OK, FrameStatus.FOLDED, FrameStatus.DOUBTFUL, FrameStatus.EDITED)
+    moved = status in (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.FOLDED, FrameStatus.DOUBTFUL, FrameStatus.EDITED)
     np.testing.assert_array_equal(warped[:, :-2, 5:], frames[1, :, 2:, :-5] if moved else frames[1, :, :-2, 5:])
 
 

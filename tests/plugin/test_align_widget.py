@@ -248,8 +248,10 @@ def test_advanced_settings_reach_the_configuration(widget: Any) -> None:
     form._steps.setValue(12)
     form._batch.setValue(3)
     form._warm.setChecked(True)
+    form._unfolded.setChecked(True)
     form._device.setCurrentText("cpu")
     config = form.config()
+    assert config.no_folding
     assert (config.method, config.steps, config.batch_size, config.warm_start, config.device) == ("fit", 12, 3, True, "cpu")
 
 

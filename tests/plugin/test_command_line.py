@@ -47,7 +47,7 @@ def _settings_given(command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict
     [
         RegistrationConfig(),
         RegistrationConfig(refine=False, reference=2, steps=12),
-        RegistrationConfig(method="fit", warm_start=True, batch_size=3, device="cpu"),
+        RegistrationConfig(method="fit", warm_start=True, no_folding=True, batch_size=3, device="cpu"),
         RegistrationConfig(method="bspline"),
     ],
     ids=lambda config: config.method,

@@ -80,9 +80,21 @@ def register(
         bool | None,
         typer.Option("--warm-start/--no-warm-start", help="Start from the neighbour in time.", rich_help_panel=_METHOD),
     ] = None,
+    no_folding: Annotated[
+        bool | None,
+        typer.Option("--no-folding", help="Change what folds until it provably does not.", rich_help_panel=_METHOD),
+    ] = None,
     batch_size: Annotated[
         str | None,
         typer.Option(metavar="auto|N", help="Frames registered at once; auto: as many as fit.", rich_help_panel=_METHOD),
+    ] = None,
+    uncertainty: Annotated[
+        str | None,
+        typer.Option(
+            metavar="on|off|full",
+            help="Map of how far each position may be off; full: from both ways, twice the time.",
+            rich_help_panel=_METHOD,
+        ),
     ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_METHOD)] = None,
     config: Annotated[
@@ -148,6 +160,8 @@ def register(
         "weights": weights,
         "steps": steps,
         "warm_start": warm_start,
+        "no_folding": no_folding,
+        "uncertainty": uncertainty,
         "batch_size": None if batch_size is None else parse_batch_size(batch_size),
         "device": device,
     }

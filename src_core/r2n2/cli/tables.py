@@ -58,7 +58,7 @@ def print_registration(registered: RegisteredSeries) -> None:
     """A row a frame, flagged frames with the reason, and where the result is."""
     with_errors = any(math.isfinite(row.tre_mm) for row in registered.metrics)
     unit = registered.length_unit
-    columns = ["frame", "similarity before", "after", "folding %", f"displacement {unit.value}", "seconds"]
+    columns = ["frame", "similarity before", "after", "folding %", "min. Jacobian", f"displacement {unit.value}", "seconds"]
     columns += [f"TRE before {unit.value}", f"TRE {unit.value}", "max"] if with_errors else []
     table = _table("", [*columns, "status"], text=["status"])
     for row in registered.metrics:
@@ -67,17 +67,18 @@ def print_registration(registered: RegisteredSeries) -> None:
             _number(row.similarity_before, 4),
             _number(row.similarity_after, 4),
             _number(row.folding_percent, 2),
+            _number(row.min_jacobian_proven, 2),
             length_number(row.max_displacement_mm, unit),
             _number(row.seconds, 2),
         ]
         if with_errors:
             cells += [length_number(value, unit) for value in (row.tre_before_mm, row.tre_mm, row.tre_max_mm)]
-        good = row.status in (FrameStatus.OK, FrameStatus.REFERENCE)
+        good = row.status.sound or row.status is FrameStatus.REFERENCE
         status = f"{row.status}: {row.message}" if row.message else str(row.status)
         table.add_row(*cells, escape(status), style=None if good else "yellow")
     console = _console()
     console.print(table)
-    flagged = [row for row in registered.metrics if row.status not in (FrameStatus.OK, FrameStatus.REFERENCE)]
+    flagged = [row for row in registered.metrics if not row.status.sound and row.status is not FrameStatus.REFERENCE]
     total = len(registered.metrics)
     console.print(f"{total - len(flagged)} of {total} frames ok; reference {registered.reference}; result in {registered.folder}")
     doubtful = [str(row.frame) for row in flagged if row.status is FrameStatus.DOUBTFUL]

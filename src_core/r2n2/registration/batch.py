@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -14,8 +14,17 @@ from r2n2.geometry import Grid, Space
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.doubt import reasons_for_doubt
 from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.registration.uncertainty import FrameUncertainty, UncertaintyEstimator, backward_pairs
 from r2n2.similarity import correlation
-from r2n2.transform import DisplacementField, GaussianSequence, Transform, folding_percent, jacobian_determinant, warp
+from r2n2.transform import (
+    DisplacementField,
+    GaussianSequence,
+    Transform,
+    folding_percent,
+    jacobian_bound,
+    jacobian_determinant,
+    warp,
+)
 
 __all__ = ["BatchResult", "LoadedFrame", "assess", "assess_edited", "masked_note", "register_batch", "unregistered"]
 
@@ -47,6 +56,8 @@ class BatchResult:
 
     transforms: tuple[Transform, ...] = ()
     loss: list[float] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    uncertainties: tuple[FrameUncertainty | None, ...] = ()
     seconds: float = 0.0
 
 
@@ -58,6 +69,7 @@ def register_batch(
     device: torch.device,
     start: Sequence[Transform] | None,
     result: BatchResult,
+    estimator: UncertaintyEstimator | None = None,
 ) -> Iterator[float]:
     """Register frames to the reference, yielding the share done after every step; the outcome goes into ``result``."""
     began = time.perf_counter()
@@ -72,12 +84,21 @@ def register_batch(
         None if reference.weight is None else reference.weight.to(device).expand_as(moving),
         torch.stack(weights).to(device) if weights else None,
     )
+    both_ways = estimator is not None and estimator.both_ways
     last = None
     for last in method.register(pairs, start=start):
-        yield last.index / last.total
+        yield last.index / last.total * (0.5 if both_ways else 1.0)
     if last is not None:
         result.transforms = last.transforms()
         result.loss = last.loss.tolist()
+        result.notes = list(last.notes) or [""] * len(frames)
+        result.uncertainties = (None,) * len(pairs)
+        if estimator is not None:
+            backward = None
+            for backward in method.register(backward_pairs(pairs)) if both_ways else ():
+                yield 0.5 + 0.5 * backward.index / backward.total
+            ways_back = () if backward is None else backward.transforms()
+            result.uncertainties = estimator.estimate(pairs, result.transforms, ways_back)
     result.seconds = time.perf_counter() - began
 
 
@@ -91,6 +112,7 @@ class _Measures:
     folding: float
     min_jacobian: float
     longest_mm: float
+    min_jacobian_proven: float
 
 
 def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> _Measures:
@@ -109,6 +131,7 @@ def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -
         folding=float(folding_percent(determinants)),
         min_jacobian=float(determinants.min()),
         longest_mm=float(displacement.magnitude_mm()[_counting(reference)].max()),
+        min_jacobian_proven=jacobian_bound(transform).proven,
     )
 
 
@@ -136,8 +159,19 @@ def _inside(determinants: Tensor, reference: LoadedFrame) -> Tensor:
     return determinants[:, :, touched]
 
 
-def assess(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float) -> FrameResult:
-    """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it."""
+def assess(
+    reference: LoadedFrame,
+    frame: LoadedFrame,
+    transform: Transform,
+    loss: float,
+    seconds: float,
+    note: str = "",
+    uncertainty: FrameUncertainty | None = None,
+) -> FrameResult:
+    """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it.
+
+    ``note`` says what was done to the transform after it was found, if anything.
+    """
     found = _measure(reference, frame, transform)
 
     def kept_back(status: FrameStatus, why: str) -> FrameResult:
@@ -150,14 +184,17 @@ def assess(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, los
         return kept_back(FrameStatus.FAILED, f"only {100 * found.overlap:.0f} % of it would stay in view")
     if found.after < found.before - _SIMILARITY_TOLERANCE:
         return kept_back(FrameStatus.WORSE, f"the similarity fell from {found.before:.4f} to {found.after:.4f}")
-    reasons = list(_doubts(reference, frame, transform))
+    reasons = [*_doubts(reference, frame, transform), *(() if uncertainty is None else uncertainty.reasons)]
     status, message = FrameStatus.DOUBTFUL if reasons else FrameStatus.OK, masked_note(frame)
+    if note:
+        status = FrameStatus.DOUBTFUL if reasons else FrameStatus.LIMITED
+        message = f"frame {frame.index}: {note}"
     if found.folding > _FOLDED_PERCENT:
         status = FrameStatus.FOLDED
         reasons.insert(0, f"the displacement folds in {found.folding:.2f} % of the cells")
     if reasons:
-        message = f"frame {frame.index}: {'; '.join(reasons)}; look at it before using it"
-    return _result(frame.index, transform, status, message, found, seconds)
+        message = f"frame {frame.index}: {'; '.join([*reasons, *filter(None, [note])])}; look at it before using it"
+    return replace(_result(frame.index, transform, status, message, found, seconds), uncertainty=uncertainty)
 
 
 def masked_note(frame: LoadedFrame) -> str:
@@ -198,6 +235,8 @@ def _result(frame: int, transform: Transform, status: FrameStatus, message: str,
         found.min_jacobian,
         found.longest_mm,
         seconds,
+        found.min_jacobian_proven,
+        len(transform) if isinstance(transform, GaussianSequence) else None,
     )
 
 
@@ -206,4 +245,4 @@ def unregistered(
 ) -> FrameResult:
     """The result of a frame that keeps its place."""
     identity = GaussianSequence.identity(grid) if grid.ndim == 2 else DisplacementField.identity(grid)
-    return FrameResult(frame, identity, status, message, similarity, similarity, 0.0, 1.0, 0.0, seconds)
+    return FrameResult(frame, identity, status, message, similarity, similarity, 0.0, 1.0, 0.0, seconds, 1.0)

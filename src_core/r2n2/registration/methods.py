@@ -14,6 +14,7 @@ from r2n2.errors import ResourceError
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit.method import FitMethod
+from r2n2.registration.unfolding import Unfolding
 from r2n2.transform import GaussianSequence, Transform
 
 __all__ = ["build_method", "resolve_device"]
@@ -56,6 +57,11 @@ def build_method(config: RegistrationConfig) -> Method:
     ResourceError
         If the network's weights are not there.
     """
+    method = _plain_method(config)
+    return Unfolding(method, config.fit) if config.no_folding else method
+
+
+def _plain_method(config: RegistrationConfig) -> Method:
     if config.method == "bspline":
         return BSplineMethod(config.bspline)
     fit = FitMethod(config.fit, gaussians=config.steps)

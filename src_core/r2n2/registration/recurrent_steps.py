@@ -11,16 +11,18 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from r2n2.config import NetworkConfig
 from r2n2.geometry import Grid
-from r2n2.network import RecurrentNetwork, State, Step, Unchanging
+from r2n2.network import GaussianParameters, RecurrentNetwork, State, Step, Unchanging
+from r2n2.network.joint import Placed
 from r2n2.network.least_squares import LeastSquares, Pooling, gather_moments, solve_everywhere
 from r2n2.preprocessing import Square, normalise, score_together, to_square
 from r2n2.registration.base import Pairs
 from r2n2.transform import mask_of, normalised_lattice, sample_masked
 
-__all__ = ["Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "prepare"]
+__all__ = ["Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "placed_on", "prepare"]
 
 _NETWORK_CLAMP = 2.0
 _LEAST_SQUARES_CLAMP = 3.0
@@ -132,14 +134,18 @@ class Progress:
     displacements: tuple[Tensor, ...]
     """(B, 2, m, m) on every scale, NORMALISED."""
     state: State
+    placed: Placed | None = None
+    """The Gaussians so far on every scale, where the network solves their amplitudes again."""
 
     def detached(self) -> Progress:
         """Cut off from the steps before, so that no gradient flows back into them."""
-        return Progress(tuple(d.detach() for d in self.displacements), tuple(s.detach() for s in self.state))
+        placed = None if self.placed is None else self.placed.detached()
+        return Progress(tuple(d.detach() for d in self.displacements), tuple(s.detach() for s in self.state), placed)
 
     def part(self, rows: Tensor) -> Progress:
         """Some of the pairs, by their indices."""
-        return Progress(tuple(d[rows] for d in self.displacements), tuple(s[rows] for s in self.state))
+        placed = None if self.placed is None else self.placed.part(rows)
+        return Progress(tuple(d[rows] for d in self.displacements), tuple(s[rows] for s in self.state), placed)
 
 
 Start = Callable[[Grid, Tensor], Tensor]
@@ -201,7 +207,17 @@ def begin(network: RecurrentNetwork, squares: Squares, start: tuple[Tensor, ...]
     batch = len(squares)
     if start is None:
         start = tuple(scale.moving.new_zeros(batch, scale.grid.ndim, *scale.grid.shape) for scale in squares.scales)
-    return Progress(start, network.initial_state(batch, squares.seen.grid.shape[0]))
+    placed = None
+    if network.config.orthogonal:
+        like, ndim = squares.seen.moving, squares.seen.grid.ndim
+        none = GaussianParameters(*(like.new_zeros(batch, 0, count) for count in (ndim, ndim, 1, ndim)))
+        placed = placed_on(squares, none)
+    return Progress(start, network.initial_state(batch, squares.seen.grid.shape[0]), placed)
+
+
+def placed_on(squares: Squares, parameters: GaussianParameters) -> Placed:
+    """Gaussians (B, K, ...) on the lattices of all scales."""
+    return Placed.on(parameters, tuple(scale.lattice for scale in squares.scales))
 
 
 def compare(squares: Squares, displacements: tuple[Tensor, ...]) -> Comparison:
@@ -236,11 +252,30 @@ def advance(
     unchanging: Unchanging | None = None,
 ) -> tuple[Step, Progress]:
     """The network's next step, and where the batch stands with it."""
+    placed = before.placed
     step = network.step(
-        seen.fixed, seen.warped, before.state, least_squares=seen.least_squares, generator=generator, unchanging=unchanging
+        seen.fixed,
+        seen.warped,
+        before.state,
+        least_squares=seen.least_squares,
+        placed=None if placed is None else placed.at(squares.working),
+        generator=generator,
+        unchanging=unchanging,
     )
-    displacements = tuple(
-        step.parameters.added_to(displacement, scale.lattice)
-        for displacement, scale in zip(before.displacements, squares.scales, strict=True)
-    )
-    return step, Progress(displacements, step.state)
+    if placed is None:
+        displacements = tuple(
+            step.parameters.added_to(displacement, scale.lattice)
+            for displacement, scale in zip(before.displacements, squares.scales, strict=True)
+        )
+        return step, Progress(displacements, step.state)
+    assert step.amplitudes is not None
+    with torch.autocast(step.amplitudes.device.type, enabled=False):
+        new = placed_on(squares, GaussianParameters(*(value[:, None] for value in step.parameters)))
+        # The sum anew would lose what a start moved already.
+        change = step.amplitudes - functional.pad(placed.parameters.amplitudes, (0, 0, 0, 1))
+        placed = placed.followed_by(new).with_amplitudes(step.amplitudes)
+        displacements = tuple(
+            displacement + (change.mT @ heights.flatten(2)).view_as(displacement)
+            for displacement, heights in zip(before.displacements, placed.heights, strict=True)
+        )
+    return step, Progress(displacements, step.state, placed)

@@ -16,7 +16,7 @@ from r2n2.transform import Transform, warp
 
 __all__ = ["warp_frame", "warp_pixels"]
 
-_MOVED = (FrameStatus.OK, FrameStatus.FOLDED, FrameStatus.DOUBTFUL, FrameStatus.EDITED)
+_MOVED = (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.FOLDED, FrameStatus.DOUBTFUL, FrameStatus.EDITED)
 
 
 def warp_frame(series: ImageSeries, result: FrameResult) -> NDArray[Any]:

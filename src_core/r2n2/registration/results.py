@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
+from torch import Tensor
+
+from r2n2.geometry import Grid
 from r2n2.transform import Transform
 
-__all__ = ["FrameResult", "FrameStatus", "SeriesProgress"]
+__all__ = ["FrameResult", "FrameStatus", "SeriesProgress", "Uncertainty"]
 
 
 class FrameStatus(StrEnum):
@@ -18,6 +23,8 @@ class FrameStatus(StrEnum):
     """The frame the others are aligned to: identity."""
     WORSE = "worse"
     """The similarity fell: the transform found is kept back and the identity given."""
+    LIMITED = "limited"
+    """The displacement found folded and no folding was asked for: it was changed until that is proven, the message says how."""
     FOLDED = "folded"
     """The displacement folds in more than 1 % of the cells."""
     DOUBTFUL = "doubtful"
@@ -28,6 +35,34 @@ class FrameStatus(StrEnum):
     """A frame without contrast: identity."""
     FAILED = "failed"
     """The frame could not be read or registered: identity; the reason is in the message."""
+
+    @property
+    def sound(self) -> bool:
+        """Whether the transform found may be built on, as it was found or limited."""
+        return self in (FrameStatus.OK, FrameStatus.LIMITED)
+
+
+class Uncertainty(Protocol):
+    """How far the positions that a transform gives may be off, estimated or read back."""
+
+    @property
+    def median_mm(self) -> float:
+        """The radius of 90 % probability that half of what the reference shows does not exceed."""
+        ...
+
+    @property
+    def q95_mm(self) -> float:
+        """The radius of 90 % probability that 95 % of what the reference shows do not exceed."""
+        ...
+
+    @property
+    def uncalibrated(self) -> str:
+        """Why the probability is not known to hold; "" where it is."""
+        ...
+
+    def on(self, grid: Grid) -> Tensor:
+        """The radius in mm at every pixel, (*grid.shape)."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +80,17 @@ class FrameResult:
     similarity_before, similarity_after
         Correlation coefficient of the frame with the reference over the valid pixels, in [-1, 1]; NaN where undefined.
     folding_percent, min_jacobian
-        Share of cells that fold in percent, and the smallest Jacobian determinant.
+        Share of cells that fold in percent, and the smallest Jacobian determinant, both of the pixel lattice.
     max_displacement_mm
         Length of the longest displacement vector.
     seconds
         Wall time of this frame's share of its batch.
+    min_jacobian_proven
+        The Jacobian determinant is smaller nowhere in the frame, between pixels too; NaN where it was not computed.
+    gaussians
+        How many Gaussians describe the displacement; None where it is none of them.
+    uncertainty
+        How far its positions may be off; None where that is not known.
     """
 
     frame: int
@@ -62,6 +103,9 @@ class FrameResult:
     min_jacobian: float
     max_displacement_mm: float
     seconds: float
+    min_jacobian_proven: float = math.nan
+    gaussians: int | None = None
+    uncertainty: Uncertainty | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from r2n2.registration.batch_size import resolve_batch_size
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
+from r2n2.registration.uncertainty import UncertaintyEstimator, certain, uncertainty_estimator
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
@@ -110,12 +111,15 @@ def register_series(
     if isinstance(reference, FrameResult):
         raise ReadError(f"reference: {reference.message}; choose another reference")
     own = unregistered(index, series.grid, FrameStatus.REFERENCE, masked_note(reference), similarity=1.0)
+    estimator = uncertainty_estimator(config)
+    if estimator is not None:
+        own = replace(own, uncertainty=certain(series.grid))
     anchors: dict[int, Transform] = {}
     done = done or {}
     ready, total = len({index, *done}), len(series)
     yield SeriesProgress(index, ready, total, ready / total, () if index in done else (own,))
     size = resolve_batch_size(config, series.grid, device)
-    work = _Work(method, reference, series.grid, device, size, masks.moving)
+    work = _Work(method, reference, series.grid, device, size, estimator, masks.moving)
     for batch in _batches(total, index, size, outward=config.warm_start):
         results: list[FrameResult] = []
         left = [k for k in batch if k not in done]
@@ -125,7 +129,7 @@ def register_series(
             ready += len(left)
             yield SeriesProgress(index, ready, total, ready / total, tuple(results))
         if config.warm_start:
-            found = {r.frame: r.transform for r in results if r.status is FrameStatus.OK}
+            found = {r.frame: r.transform for r in results if r.status.sound}
             found.update({k: transform for k in batch if (transform := done.get(k)) is not None})
             # Of two neighbours equally near the first counts, so their order must not depend on what was done before.
             anchors.update({k: found[k] for k in sorted(found)})
@@ -202,6 +206,7 @@ class _Work:
     device: torch.device
     most: int
     """Frames that are tried at once; falls where memory did not suffice, so that no later batch fails in vain."""
+    estimator: UncertaintyEstimator | None
     moving_mask: Mask | None = None
 
 
@@ -217,11 +222,13 @@ def _register(
     if 0 < len(frames) <= work.most:
         outcome = BatchResult()
         try:
-            for share in register_batch(work.method, work.reference, frames, work.grid, work.device, start, outcome):
+            for share in register_batch(
+                work.method, work.reference, frames, work.grid, work.device, start, outcome, work.estimator
+            ):
                 yield before + share * len(frames)
             seconds = outcome.seconds / len(frames)
-            triples = zip(frames, outcome.transforms, outcome.loss, strict=True)
-            return [assess(work.reference, frame, transform, loss, seconds) for frame, transform, loss in triples]
+            found = zip(frames, outcome.transforms, outcome.loss, outcome.notes, outcome.uncertainties, strict=True)
+            return [assess(work.reference, frame, at, loss, seconds, note, radius) for frame, at, loss, note, radius in found]
         except R2N2Error:
             raise
         except (RuntimeError, ValueError, MemoryError) as error:

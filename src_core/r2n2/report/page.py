@@ -14,15 +14,23 @@ from r2n2.evaluation import TRETable
 from r2n2.quantities import length_number, length_text, spacing_text
 from r2n2.registration.results import FrameStatus
 from r2n2.report.data import ReportData, gather
-from r2n2.report.figures import difference_figure, error_figure, frames_figure, movie, sequence_figure, time_figure
+from r2n2.report.figures import (
+    difference_figure,
+    error_figure,
+    frames_figure,
+    movie,
+    sequence_figure,
+    time_figure,
+    uncertainty_figure,
+)
 from r2n2.results.reader import FrameMetrics, RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 
-__all__ = ["Verdict", "render_report", "verdict"]
+__all__ = ["Verdict", "describe_uncertainty", "render_report", "verdict"]
 
 _ARROWS = "Arrows point from the reference into the frame."
-_GOOD = (FrameStatus.OK, FrameStatus.REFERENCE)
+_GOOD = (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.REFERENCE)
 _STATUS_WORDS = {
     FrameStatus.WORSE: "no more similar and left as acquired",
     FrameStatus.FOLDED: "with folds",
@@ -100,6 +108,8 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "sequence_text": _describe(registered, data),
         "time": time_figure(data, series.times_s),
         "frames": frames_figure(metrics, series.times_s, registered.length_unit),
+        "uncertainty": _uncertainty(series, registered, data),
+        "uncertainty_text": describe_uncertainty(registered),
         "errors": errors,
         "error_figure": "" if errors is None else error_figure(errors, registered.length_unit),
         "unit": registered.length_unit.value,
@@ -116,6 +126,26 @@ def _sequence(registered: RegisteredSeries, data: ReportData) -> str:
         return ""
     example = data.examples[0]
     return sequence_figure(data, example, registered.transforms[example.frame])
+
+
+def _uncertainty(series: ImageSeries, registered: RegisteredSeries, data: ReportData) -> str:
+    known = [example for example in data.examples if example.radius_mm is not None]
+    return uncertainty_figure(data, known[0], registered.metrics, series.times_s) if known else ""
+
+
+def describe_uncertainty(registered: RegisteredSeries) -> str:
+    """What the radius means, and for which frames that is not known to hold; "" where there is none."""
+    record = registered.manifest.uncertainty
+    if record is None:
+        return ""
+    text = f"With {100 * record.probability:.0f} % probability the true position is not farther off than the radius."
+    frames = sorted(record.uncalibrated)
+    if not frames:
+        return text
+    moved = [row for row in registered.metrics if row.status is not FrameStatus.REFERENCE]
+    which = "all frames" if len(frames) == len(moved) else f"{len(frames)} of {len(moved)} frames"
+    reasons = "; ".join(dict.fromkeys(record.uncalibrated[frame] for frame in frames))
+    return f"{text} Uncalibrated for {which}, where it is a hint and no probability: {reasons}."
 
 
 def _describe(registered: RegisteredSeries, data: ReportData) -> str:
@@ -157,7 +187,14 @@ def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | No
     tiles.append(("Largest displacement", length_text(most, unit), f"{most / min(registered.grid.spacing):.1f} pixels"))
     folds = max((row.folding_percent for row in moved), default=0.0)
     smallest = min((row.min_jacobian for row in moved), default=1.0)
-    tiles.append(("Folding", f"{folds:.2g} %", f"smallest Jacobian determinant {smallest:.2f}"))
+    proven = min((row.min_jacobian_proven for row in moved), default=1.0)
+    how = f"smallest Jacobian determinant {smallest:.2f}" + (f", between pixels {proven:.2f}" if math.isfinite(proven) else "")
+    tiles.append(("Folding", f"{folds:.2g} %", how))
+    radii = [row.uncertainty_mm for row in moved if math.isfinite(row.uncertainty_mm)]
+    if radii:
+        largest = max(row.uncertainty_95_mm for row in moved if math.isfinite(row.uncertainty_95_mm))
+        value = length_text(float(np.median(radii)), unit)
+        tiles.append(("Uncertainty (90 % radius)", value, f"95 % of every frame below {length_text(largest, unit)}"))
     seconds = _mean([row.seconds for row in moved])
     tiles.append(("Time a frame", f"{seconds:.2f} s", f"on {registered.manifest.device}"))
     return tiles

@@ -71,7 +71,7 @@ def summary_table(folder: Path, slices: Sequence[str]) -> str:
     table: list[list[object]] = []
     for name in slices:
         rows = [row for row in read_result(folder / name).metrics if row.status is not FrameStatus.REFERENCE]
-        flagged = sum(row.status is not FrameStatus.OK for row in rows)
+        flagged = sum(not row.status.sound for row in rows)
         cells = [_mean(rows, column) for column in ("similarity_before", "similarity_after")]
         cells += [_most(rows, column) for column in ("folding_percent", "max_displacement_mm")]
         cells += [_mean(rows, "tre_before_mm"), _mean(rows, "tre_mm"), _most(rows, "tre_max_mm")]

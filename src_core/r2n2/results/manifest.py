@@ -28,6 +28,7 @@ __all__ = [
     "MaskRecord",
     "RunFacts",
     "RunManifest",
+    "UncertaintyRecord",
     "input_sha256",
     "landmarks_sha256",
     "load_manifest",
@@ -144,6 +145,34 @@ class MaskRecord(Config):
         }
 
 
+class UncertaintyRecord(Config):
+    """How the maps of uncertainty were made."""
+
+    probability: float = 0.9
+    """With which a position is not farther from the true one than the radius says."""
+    both_ways: bool
+    """Whether every frame was registered back as well."""
+    calibrated_on: str
+    """Kinds of series and seeds from which the probability is known."""
+    tables_sha256: str
+    uncalibrated: dict[int, str]
+    """Frame -> why the probability is not known to hold for it."""
+
+    @classmethod
+    def of(cls, config: RegistrationConfig, uncalibrated: Mapping[int, str]) -> Self | None:
+        """Of a run with these settings; None where none were made."""
+        if config.uncertainty == "off":
+            return None
+        from r2n2.registration.uncertainty.tables import shipped_tables, tables_sha256
+
+        return cls(
+            both_ways=config.uncertainty == "full",
+            calibrated_on=shipped_tables().calibrated_on,
+            tables_sha256=tables_sha256(),
+            uncalibrated=dict(uncalibrated),
+        )
+
+
 class RunFacts(Config):
     """What a run uses, taken down when it runs: files may be written later, by another process or on another machine."""
 
@@ -211,6 +240,8 @@ class RunManifest(Config):
     status_counts: dict[str, int]
     messages: dict[int, str]
     """Frame -> why its result is not simply ok."""
+    uncertainty: UncertaintyRecord | None = None
+    """How the maps of uncertainty were made; null where there are none."""
     wall_time_s: float
     """Of all parts of the run; what a killed part did after the last batch that it finished is not known and does not count."""
     peak_memory_mib: float | None

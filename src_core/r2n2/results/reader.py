@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,15 +23,20 @@ from r2n2.results.sequence_file import read_control_points, read_sequences
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = [
     "FrameMetrics",
     "RegisteredSeries",
     "StoredTransforms",
+    "StoredUncertainty",
     "field_path",
     "metrics_table",
     "own_path",
     "read_result",
     "slice_folders",
+    "uncertainty_path",
 ]
 
 _COLUMNS = (
@@ -40,10 +46,13 @@ _COLUMNS = (
     "similarity_after",
     "folding_percent",
     "min_jacobian",
+    "min_jacobian_proven",
     "max_displacement_mm",
+    "gaussians",
     "seconds",
     "status",
 )
+_UNCERTAINTY_COLUMNS = ("uncertainty_mm", "uncertainty_95_mm")
 _TRE_COLUMNS = ("tre_before_mm", "tre_mm", "tre_max_mm")
 
 
@@ -64,11 +73,19 @@ class FrameMetrics:
     tre_before_mm: float = math.nan
     tre_mm: float = math.nan
     tre_max_mm: float = math.nan
+    min_jacobian_proven: float = math.nan
+    gaussians: int | None = None
+    uncertainty_mm: float = math.nan
+    uncertainty_95_mm: float = math.nan
+    uncalibrated: str = ""
 
     @classmethod
     def of(cls, result: FrameResult, time_s: float = math.nan) -> FrameMetrics:
         """Of a result, without its transform."""
         shared = {name: getattr(result, name) for name in (*_COLUMNS, "message") if name != "time_s"}
+        if result.uncertainty is not None:
+            found = result.uncertainty
+            shared |= {"uncertainty_mm": found.median_mm, "uncertainty_95_mm": found.q95_mm, "uncalibrated": found.uncalibrated}
         return cls(time_s=time_s, **shared)
 
     def with_errors(self, table: TRETable) -> FrameMetrics:
@@ -85,6 +102,50 @@ class FrameMetrics:
 def field_path(folder: Path, frame: int) -> Path:
     """Where the displacement field of a frame is kept."""
     return folder / "fields" / f"frame_{frame:04d}.mha"
+
+
+def uncertainty_path(folder: Path, frame: int) -> Path:
+    """Where the map of a frame's uncertainty is kept."""
+    return folder / "uncertainty" / f"frame_{frame:04d}.mha"
+
+
+@dataclass(frozen=True)
+class StoredUncertainty:
+    """The uncertainty of a frame, its map read each time it is asked for.
+
+    Parameters
+    ----------
+    folder, frame
+        Of which result, and which frame.
+    grid
+        On which the map must lie.
+    median_mm, q95_mm, uncalibrated
+        As of ``Uncertainty``.
+    """
+
+    folder: Path
+    frame: int
+    grid: Grid
+    median_mm: float
+    q95_mm: float
+    uncalibrated: str
+
+    def on(self, grid: Grid) -> Tensor:
+        """The radius in mm at every pixel, (*grid.shape) float32.
+
+        Raises
+        ------
+        ReadError
+            If the map is damaged, or lies outside the folder or on another lattice.
+        """
+        import torch
+
+        from r2n2.io.scalar_maps import read_scalar_map
+        from r2n2.transform import resample
+
+        path = own_path(self.folder, uncertainty_path(self.folder, self.frame))
+        values = torch.from_numpy(read_scalar_map(path, self.grid.shape).copy())
+        return values if grid == self.grid else resample(values[None, None], self.grid, grid).image[0, 0]
 
 
 class StoredTransforms(Mapping[int, Transform]):
@@ -194,16 +255,31 @@ class RegisteredSeries:
             If there is no such frame.
         """
         found = {metrics.frame: metrics for metrics in self.metrics}
-        return found[frame].result(self.transforms[frame])
+        return replace(found[frame].result(self.transforms[frame]), uncertainty=self.uncertainty(frame))
+
+    def uncertainty(self, frame: int) -> StoredUncertainty | None:
+        """How far the positions of a frame may be off; None where that is not known, as in results of older versions.
+
+        Raises
+        ------
+        KeyError
+            If there is no such frame.
+        """
+        row = {metrics.frame: metrics for metrics in self.metrics}[frame]
+        if not math.isfinite(row.uncertainty_mm) or "uncertainty" not in self.manifest.files:
+            return None
+        return StoredUncertainty(self.folder, frame, self.grid, row.uncertainty_mm, row.uncertainty_95_mm, row.uncalibrated)
 
 
 def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
     """Text of metrics.csv: a row a frame; an undefined number is left empty."""
-    columns = (*_COLUMNS, *_TRE_COLUMNS) if with_errors else _COLUMNS
+    columns = (*_COLUMNS, *_UNCERTAINTY_COLUMNS, *(_TRE_COLUMNS if with_errors else ()))
     return table_text(columns, [[_cell(getattr(row, column)) for column in columns] for row in metrics])
 
 
-def _cell(value: float | int | str) -> str:
+def _cell(value: float | int | str | None) -> str:
+    if value is None:
+        return ""
     return exact_number(value) if isinstance(value, float) else str(value)
 
 
@@ -270,7 +346,7 @@ def slice_folders(folder: Path) -> tuple[Path, ...]:
 def _read_metrics(path: Path, manifest: RunManifest) -> tuple[FrameMetrics, ...]:
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-        metrics = tuple(_parse_metrics(row, manifest.messages) for row in rows)
+        metrics = tuple(_parse_metrics(row, manifest) for row in rows)
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file though the run finished; run r2n2 register again with --overwrite") from None
     except (KeyError, ValueError, TypeError) as error:
@@ -282,8 +358,11 @@ def _read_metrics(path: Path, manifest: RunManifest) -> tuple[FrameMetrics, ...]
     return metrics
 
 
-def _parse_metrics(row: Mapping[str, str], messages: Mapping[int, str]) -> FrameMetrics:
+def _parse_metrics(row: Mapping[str, str], manifest: RunManifest) -> FrameMetrics:
     frame = int(row["frame"])
-    names = [name for name in (*_COLUMNS[1:-1], *_TRE_COLUMNS) if name in row]
+    names = [name for name in (*_COLUMNS[1:-1], *_UNCERTAINTY_COLUMNS, *_TRE_COLUMNS) if name in row and name != "gaussians"]
     numbers = {name: float(row[name]) if row[name] else math.nan for name in names}
-    return FrameMetrics(frame=frame, status=FrameStatus(row["status"]), message=messages.get(frame, ""), **numbers)
+    gaussians = int(row["gaussians"]) if row.get("gaussians") else None
+    status, message = FrameStatus(row["status"]), manifest.messages.get(frame, "")
+    uncalibrated = "" if manifest.uncertainty is None else manifest.uncertainty.uncalibrated.get(frame, "")
+    return FrameMetrics(frame=frame, status=status, message=message, uncalibrated=uncalibrated, gaussians=gaussians, **numbers)

@@ -17,6 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+import numpy as np
+
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.evaluation import TRETable, target_registration_error
@@ -32,6 +34,7 @@ from r2n2.results.manifest import (
     MaskRecord,
     RunFacts,
     RunManifest,
+    UncertaintyRecord,
     input_sha256,
     landmarks_sha256,
     run_sha256,
@@ -39,7 +42,15 @@ from r2n2.results.manifest import (
 )
 from r2n2.results.mask_files import write_masks
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
-from r2n2.results.reader import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
+from r2n2.results.reader import (
+    FrameMetrics,
+    RegisteredSeries,
+    StoredTransforms,
+    field_path,
+    metrics_table,
+    read_result,
+    uncertainty_path,
+)
 from r2n2.results.registered_series import write_registered, written_as_dicom
 from r2n2.results.sequence_file import control_points_archive, read_sequences, sequence_archive, sequence_table
 from r2n2.results.tre_table import status_notes, tre_table_csv
@@ -149,11 +160,12 @@ class ResultWriter:
         try:
             if self.batch_size is not None and not self._overwrite and not (self._folder / MANIFEST_NAME).exists():
                 self._take_up(earlier_parts(self._folder, self._head(self.batch_size), len(self._series)))
-            kept = {field_path(self._folder, frame) for frame in self._metrics}
+            kept = {path(self._folder, frame) for frame in self._metrics for path in (field_path, uncertainty_path)}
             clear_folder(self._folder, overwrite=self._overwrite, keep={*kept, self._folder / JOURNAL_NAME} if kept else ())
             with resource_errors(self._folder):
-                (self._folder / "fields").mkdir(exist_ok=True)
-                clean_stale(self._folder / "fields")
+                for name in ("fields", *self._maps):
+                    (self._folder / name).mkdir(exist_ok=True)
+                    clean_stale(self._folder / name)
             if self.batch_size is not None:
                 self._journal = RunJournal(self._folder, self._head(self.batch_size), self._series.grid, self._earlier.records)
         except BaseException:
@@ -177,7 +189,7 @@ class ResultWriter:
     def done(self) -> dict[int, Transform | None]:
         """Frames that are there already, each with its transform if that is ok; what ``register_series`` needs to go on."""
         transforms = self._transforms()
-        return {frame: transforms[frame] if row.status is FrameStatus.OK else None for frame, row in self._metrics.items()}
+        return {frame: transforms[frame] if row.status.sound else None for frame, row in self._metrics.items()}
 
     def add(self, *results: FrameResult) -> None:
         """Write the fields of frames that were registered together, keep their numbers, and write the journal if there is one.
@@ -209,10 +221,24 @@ class ResultWriter:
         from r2n2.io.fields import write_field
 
         write_field(field_path(self._folder, result.frame), result.transform.displacement_field())
+        if self._maps:
+            self._write_map(result)
         if isinstance(result.transform, GaussianSequence | BSplineField):
             self._compact[result.frame] = result.transform
         times = self._series.times_s
         self._metrics[result.frame] = FrameMetrics.of(result, math.nan if times is None else times[result.frame])
+
+    @property
+    def _maps(self) -> tuple[str, ...]:
+        """Name of the folder of the maps of uncertainty, where there are to be any."""
+        return () if self._config.uncertainty == "off" else ("uncertainty",)
+
+    def _write_map(self, result: FrameResult) -> None:
+        from r2n2.io.scalar_maps import write_scalar_map
+
+        grid, found = self._series.grid, result.uncertainty
+        values = np.full(grid.shape, np.nan, np.float32) if found is None else found.on(grid).numpy()
+        write_scalar_map(uncertainty_path(self._folder, result.frame), values, grid)
 
     def finish(self, render: Renderer | None = None) -> RegisteredSeries:
         """Write the aligned series, tables, report and, last, run.json.
@@ -324,7 +350,7 @@ class ResultWriter:
         if splines:
             _write_bytes(self._folder / "control_points.npz", control_points_archive(splines, self._series.grid))
             written.append("control_points.npz")
-        return ["fields", *written]
+        return ["fields", *self._maps, *written]
 
     def _write_registered(self) -> str:
         transforms = self._transforms()
@@ -360,6 +386,7 @@ class ResultWriter:
             convention=CONVENTION,
             status_counts=dict(Counter(str(row.status) for row in self._ordered())),
             messages={row.frame: row.message for row in self._ordered() if row.message},
+            uncertainty=UncertaintyRecord.of(self._config, {r.frame: r.uncalibrated for r in self._ordered() if r.uncalibrated}),
             wall_time_s=round(self._elapsed_s() if self._facts.wall_time_s is None else self._facts.wall_time_s, 3),
             peak_memory_mib=self._peak_memory_mib(),
             parts=self._parts(),

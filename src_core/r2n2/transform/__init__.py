@@ -12,6 +12,7 @@ from r2n2.transform.displacement import (
     map_points,
     warp_image,
 )
+from r2n2.transform.folding_proof import jacobian_bound
 from r2n2.transform.gaussians import (
     GaussianSequence,
     gaussian_displacement,
@@ -20,6 +21,7 @@ from r2n2.transform.gaussians import (
     precision_matrix,
     principal_axes,
 )
+from r2n2.transform.jacobian_bound import JacobianBound, gaussian_jacobian_bound
 from r2n2.transform.warp import Warped, mask_of, normalised_lattice, resample, sample_masked, sample_normalised, warp
 
 __all__ = [
@@ -27,6 +29,7 @@ __all__ = [
     "DisplacementField",
     "GaussianSequence",
     "Inverse",
+    "JacobianBound",
     "Transform",
     "Warped",
     "bspline_basis",
@@ -34,8 +37,10 @@ __all__ = [
     "compose",
     "folding_percent",
     "gaussian_displacement",
+    "gaussian_jacobian_bound",
     "gaussian_weights",
     "inverse",
+    "jacobian_bound",
     "jacobian_determinant",
     "map_points",
     "mask_of",

@@ -10,7 +10,7 @@ from torch import Tensor
 from r2n2.geometry import Grid, Space
 from r2n2.transform.displacement import DisplacementField
 
-__all__ = ["BSplineField", "bspline_basis", "bspline_displacement", "refine_control_points"]
+__all__ = ["BSplineField", "bspline_basis", "bspline_displacement", "bspline_slope", "refine_control_points"]
 
 _CUBIC_SUPPORT = 3  # control points beyond the cells that a cubic spline needs along each axis
 
@@ -30,16 +30,28 @@ def bspline_basis(positions: Tensor, count: int) -> Tensor:
     Tensor
         (P, m), rows sum to 1.
     """
-    if count <= _CUBIC_SUPPORT:
-        raise ValueError(f"bspline_basis: a cubic spline needs at least {_CUBIC_SUPPORT + 1} control points an axis, got {count}")
-    cells = count - _CUBIC_SUPPORT
-    place = positions.clamp(0, 1) * cells
-    # Control point k sits at cell coordinate k - 1.
-    knots = torch.arange(count, dtype=positions.dtype, device=positions.device) - 1
-    distance = (place[:, None] - knots).abs()
+    distance = _offset(positions, count).abs()
     near = 2 / 3 - distance.square() + distance.pow(3) / 2
     far = (2 - distance).clamp_min(0).pow(3) / 6
     return torch.where(distance < 1, near, far)
+
+
+def bspline_slope(positions: Tensor, count: int) -> Tensor:
+    """Derivative of ``bspline_basis`` by the position inside [0, 1], (P, m): rows sum to 0."""
+    offset = _offset(positions, count)
+    distance = offset.abs()
+    near = distance * (1.5 * distance - 2)
+    far = -0.5 * (2 - distance).clamp_min(0).square()
+    return torch.where(distance < 1, near, far) * offset.sign() * (count - _CUBIC_SUPPORT)
+
+
+def _offset(positions: Tensor, count: int) -> Tensor:
+    """(P, m) from every control point in cells."""
+    if count <= _CUBIC_SUPPORT:
+        raise ValueError(f"bspline_basis: a cubic spline needs at least {_CUBIC_SUPPORT + 1} control points an axis, got {count}")
+    place = positions.clamp(0, 1) * (count - _CUBIC_SUPPORT)
+    # Control point k sits at cell coordinate k - 1.
+    return place[:, None] - (torch.arange(count, dtype=positions.dtype, device=positions.device) - 1)
 
 
 def bspline_displacement(control: Tensor, bases: list[Tensor]) -> Tensor:

@@ -25,6 +25,10 @@ __all__ = [
     "warp_image",
 ]
 
+_CONTRACTIONS = 10  # a displacement that contracts has converged by then, or is near enough for Newton's method
+_DIFFERENCE = 1e-6  # NORMALISED, of the Jacobian in float64
+_SHORTENED = tuple(0.5**k for k in range(10))
+
 
 class Transform(Protocol):
     """A displacement f that maps fixed points into the moving frame: p -> p + f(p) (pull-back)."""
@@ -120,25 +124,62 @@ class Inverse(NamedTuple):
     """Largest |v(y) + f(y + v(y))| over the grid in mm; large where the transform folds or leaves the grid."""
 
 
-def inverse(transform: Transform, *, iterations: int = 50, tolerance_mm: float = 1e-3) -> Inverse:
-    """Inverse displacement v with (y + v(y)) + f(y + v(y)) = y, by fixed point iteration v <- -f(y + v).
+def inverse(transform: Transform, *, iterations: int = 50, tolerance_mm: float | None = None) -> Inverse:
+    """Inverse displacement v with (y + v(y)) + f(y + v(y)) = y.
 
-    Converges where f contracts (no folding); the residual says whether it did.
+    By fixed point iteration v <- -f(y + v), which converges where f contracts, then where it did not by Newton's method, each step
+    shortened until it helps: that converges from anywhere if the Jacobian is nowhere singular, as ``jacobian_bound`` can prove. The
+    residual says whether it did.
+
+    Parameters
+    ----------
+    iterations
+        At most, of both kinds together.
+    tolerance_mm
+        Residual at which a point is left; None: a thousandth of a pixel.
     """
     grid = transform.grid
     start = transform.displacement_field().to_space(Space.NORMALISED).vectors
-    positions = normalised_lattice(grid, start).flatten(1).mT
-    vectors = torch.zeros_like(positions)
-    residual = float("inf")
-    for _ in range(iterations):
-        forward = transform.displacement_at(positions + vectors)
-        residual = float((vectors + forward).norm(dim=1).max()) * grid.unit_mm
-        if residual <= tolerance_mm:
+    targets = normalised_lattice(grid, start.double()).flatten(1).mT
+    tolerance = (1e-3 * min(grid.spacing) if tolerance_mm is None else tolerance_mm) / grid.unit_mm
+    places, missing = targets, transform.displacement_at(targets)
+    for _ in range(min(iterations, _CONTRACTIONS)):
+        if float(missing.norm(dim=1).max()) <= tolerance:
             break
-        vectors = -forward
-    else:
-        residual = float((vectors + transform.displacement_at(positions + vectors)).norm(dim=1).max()) * grid.unit_mm
-    return Inverse(DisplacementField(vectors.mT.unflatten(1, grid.shape), grid, Space.NORMALISED), residual)
+        places = places - missing
+        missing = places + transform.displacement_at(places) - targets
+    for _ in range(iterations - _CONTRACTIONS):
+        left = (missing.norm(dim=1) > tolerance).nonzero()[:, 0]
+        if not len(left):
+            break
+        found, rest = _newton_step(transform, places[left], missing[left], targets[left])
+        places, missing = places.index_copy(0, left, found), missing.index_copy(0, left, rest)
+    vectors = (places - targets).to(start.dtype).mT.unflatten(1, grid.shape)
+    return Inverse(DisplacementField(vectors, grid, Space.NORMALISED), float(missing.norm(dim=1).max()) * grid.unit_mm)
+
+
+def _newton_step(transform: Transform, places: Tensor, missing: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    """Places (P, ndim) that map nearer to ``targets``, and what is missing there; points that no step helps stay."""
+    ndim = places.shape[1]
+    columns = []
+    for axis in range(ndim):
+        offset = places.new_zeros(ndim)
+        offset[axis] = _DIFFERENCE
+        rise = transform.displacement_at(places + offset) - transform.displacement_at(places - offset)
+        columns.append(offset / _DIFFERENCE + rise / (2 * _DIFFERENCE))
+    step, failed = torch.linalg.solve_ex(torch.stack(columns, -1), -missing)
+    step = torch.where((failed == 0)[:, None] & step.isfinite(), step, -missing)
+    waiting = torch.arange(len(places), device=places.device)
+    found, rest = places.clone(), missing.clone()
+    for shortened in _SHORTENED:
+        tried = places[waiting] + shortened * step[waiting]
+        left = tried + transform.displacement_at(tried) - targets[waiting]
+        better = left.norm(dim=1) < (1 - 0.1 * shortened) * missing[waiting].norm(dim=1)
+        found[waiting[better]], rest[waiting[better]] = tried[better], left[better]
+        waiting = waiting[~better]
+        if not len(waiting):
+            break
+    return found, rest
 
 
 def compose(first: Transform, then: Transform) -> DisplacementField:

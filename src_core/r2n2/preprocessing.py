@@ -44,6 +44,10 @@ _CHEAPER_AS_MATRIX = 1024
 # A pixel of a coarser lattice counts where the mask covers so much of what it averages, of the most it covers anywhere: at the
 # border the two images would be averaged over other things, while of a mask that is thin everywhere something must be left.
 _COVERED = 0.9
+# Chosen on simulated thoraxes of the seeds 100 to 107 with masks of the whole thorax and of half of it: from 0.28 on without any
+# change of brightness, below 0.3 in most frames made brighter by 30 % or darker by 30 %.
+_FAR_MORE_ALIKE = 0.3
+_REFINEMENTS = 3
 
 
 class Square(NamedTuple):
@@ -294,11 +298,14 @@ def score(images: Tensor, by: Intensity, *, clamp: float) -> Tensor:
     return torch.where(constant, torch.zeros_like(scored), scored).clamp(-clamp, clamp)
 
 
-def score_together(fixed: Square, moving: Square, displacement: Tensor, *, clamp: float) -> tuple[Tensor, Tensor]:
+def score_together(fixed: Square, moving: Square, displacement: Tensor, *, clamp: float, aligned: bool) -> tuple[Tensor, Tensor]:
     """z-score the two images of masked pairs by the pixels that count in both under a displacement.
 
-    A mask of the reference says nothing of what counts in the other frame before the displacement is known; so its mean and
-    deviation are those of the warped frame where the reference counts. Whatever no pixel that counts is mapped to has no part.
+    A mask of the reference says nothing of what counts in the other frame before the displacement is known: other tissue lies
+    there, and its mean and deviation would mislead. Until the images are aligned, those of the reference are therefore taken for
+    both, as frames of one series show one tissue alike; unless those of the frame itself, where the mask lies now, make the two
+    far more alike. Once they are aligned, mean and deviation are those of the pixels that agree (weight 1 / (1 + r^2)^2, Geman and
+    McClure, some times over). Whatever no pixel that counts is mapped to has no part.
 
     Parameters
     ----------
@@ -306,6 +313,8 @@ def score_together(fixed: Square, moving: Square, displacement: Tensor, *, clamp
         On one lattice, of any shape; the weight of either may be None.
     displacement
         (B, ndim, *shape) NORMALISED.
+    aligned
+        Whether the displacement is near the one that is looked for.
 
     Returns
     -------
@@ -319,5 +328,29 @@ def score_together(fixed: Square, moving: Square, displacement: Tensor, *, clamp
     for share in (fixed.weight, None if moving.weight is None else warped[:, 1:]):
         if share is not None:
             weight = weight * share
-    fixed_image = score(fixed.images, intensity_of(fixed.images, weight), clamp=clamp)
-    return fixed_image, score(moving.images, intensity_of(warped[:, :1], weight), clamp=clamp)
+    warped = warped[:, :1]
+    shared, own = intensity_of(fixed.images, weight), intensity_of(warped, weight)
+    reference = score(fixed.images, shared, clamp=torch.inf)
+    differences = [_disagreement(reference, score(warped, by, clamp=torch.inf), weight) for by in (shared, own)]
+    other = differences[1] < _FAR_MORE_ALIKE * differences[0]
+    by = Intensity(*(torch.where(other, one, two) for one, two in zip(own, shared, strict=True)))
+    for _ in range(_REFINEMENTS if aligned else 0):
+        by = _refined(reference, warped, by, weight)
+    return reference.clamp(-clamp, clamp), score(moving.images, by, clamp=clamp)
+
+
+def _disagreement(reference: Tensor, scored: Tensor, weight: Tensor) -> Tensor:
+    """Mean of r^2 / (1 + r^2), (B, 1, ...)."""
+    squared = (scored - reference).square()
+    axes = tuple(range(1, squared.ndim))
+    return (weight * squared / (1 + squared)).sum(axes, keepdim=True) / weight.sum(axes, keepdim=True).clamp_min(1e-30)
+
+
+def _refined(reference: Tensor, warped: Tensor, by: Intensity, weight: Tensor) -> Intensity:
+    """Mean and deviation by which the pixels that agree have those of the scored reference."""
+    agreeing = weight / (1 + (score(warped, by, clamp=torch.inf) - reference).square()).square()
+    wanted, found = intensity_of(reference, agreeing), intensity_of(warped, agreeing)
+    deviation = found.deviation / wanted.deviation.clamp_min(torch.finfo(warped.dtype).tiny)
+    usable = (wanted.deviation > 0) & (found.deviation > 0)
+    mean = found.mean - wanted.mean * deviation
+    return Intensity(torch.where(usable, mean, by.mean), torch.where(usable, deviation, by.deviation))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
@@ -57,6 +58,12 @@ class Pairs:
             None if self.fixed_weight is None else self.fixed_weight[chosen],
             None if self.moving_weight is None else self.moving_weight[chosen],
         )
+
+    def chosen(self, rows: Sequence[int]) -> Pairs:
+        """Pairs of these numbers."""
+        at = torch.tensor(list(rows), dtype=torch.long, device=self.moving.device)
+        images = (self.fixed[at], self.moving[at], self.fixed_valid[at], self.moving_valid[at])
+        return Pairs(*images, self.grid, *(None if w is None else w[at] for w in (self.fixed_weight, self.moving_weight)))
 
     def distinct_fixed(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Fixed images, their validity and weight without repetition: of one image where all pairs share it by ``expand``."""

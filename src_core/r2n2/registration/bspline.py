@@ -122,7 +122,7 @@ class _Level:
         fixed = reduce(pairs.fixed, pairs.fixed_valid, pairs.fixed_weight)
         moving = reduce(pairs.moving, pairs.moving_valid, pairs.moving_weight)
         if pairs.masked:
-            images = score_together(fixed, moving, displacement, clamp=_CLAMP)
+            images = score_together(fixed, moving, displacement, clamp=_CLAMP, aligned=grid.shape == pairs.grid.shape)
         else:
             images = normalise(fixed.images, fixed.valid, clamp=_CLAMP), normalise(moving.images, moving.valid, clamp=_CLAMP)
         held = images[1] if moving.weight is None else torch.cat((images[1], moving.weight), 1)

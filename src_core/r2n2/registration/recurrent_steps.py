@@ -50,14 +50,18 @@ class Scale:
 
     def part(self, rows: Tensor) -> Scale:
         """Some of the pairs, by their indices."""
-        shared = len(self.fixed) != len(self.moving)
+        batch = len(self.moving)
+
+        def chosen(values: Tensor) -> Tensor:
+            return values[rows] if len(values) == batch else values  # what all pairs share is of one
+
         return replace(
             self,
-            fixed=self.fixed if shared else self.fixed[rows],
+            fixed=chosen(self.fixed),
             moving=self.moving[rows],
-            fixed_valid=self.fixed_valid if shared else self.fixed_valid[rows],
+            fixed_valid=chosen(self.fixed_valid),
             moving_valid=None if self.moving_valid is None else self.moving_valid[rows],
-            fixed_weight=self.fixed_weight if shared or self.fixed_weight is None else self.fixed_weight[rows],
+            fixed_weight=None if self.fixed_weight is None else chosen(self.fixed_weight),
             moving_weight=None if self.moving_weight is None else self.moving_weight[rows],
         )
 
@@ -174,7 +178,7 @@ def _scale(pairs: Pairs, size: int, with_gradient: bool, like: Tensor, start: St
         # The network sees the images as they are: a mask is in the mean and deviation, and in what least squares count.
         fixed, moving = _weighted(fixed, weight, pairs.grid), _weighted(moving, pairs.moving_weight, pairs.grid)
         none = like.new_zeros(len(pairs), fixed.grid.ndim, *fixed.grid.shape)
-        scored = score_together(fixed, moving, none if start is None else start(fixed.grid, none), clamp=clamp)
+        scored = score_together(fixed, moving, none if start is None else start(fixed.grid, none), clamp=clamp, aligned=False)
     else:
         scored = normalise(fixed.images, fixed.valid, clamp=clamp), normalise(moving.images, moving.valid, clamp=clamp)
     if with_gradient:

@@ -85,8 +85,7 @@ class Unfolding:
         sequences = [one for one in start if isinstance(one, GaussianSequence) and len(one)]
         if not start or len(sequences) < len(start) or not self._fit.refine_steps[1]:
             return start
-        chosen = torch.tensor(list(folding), device=pairs.moving.device)
-        some = Pairs(pairs.fixed[chosen], pairs.moving[chosen], pairs.fixed_valid[chosen], pairs.moving_valid[chosen], pairs.grid)
+        some = pairs.chosen(folding)
         fit = FitMethod(self._fit, gaussians=max(len(one) for one in sequences))
         *_, last = fit.register(some, start=start)
         # What filled shorter sequences up to the longest has no part in them.

@@ -96,7 +96,7 @@ class Level:
         displacement = None
         if pairs.masked:
             displacement = model.displacement(normalised_lattice(grid, moving.images).flatten(1)).unflatten(2, grid.shape)
-        compared = measure.compare(fixed, moving, displacement)
+        compared = measure.compare(fixed, moving, displacement, aligned=size == config.sizes[-1])
         coarse = grid.resized((config.regulariser_size,) * grid.ndim)
         fine = grid.resized((config.folding_size,) * grid.ndim)
         # A fixed shuffle, the same in every run: neighbours along it lie anywhere in the image.

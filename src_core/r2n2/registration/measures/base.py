@@ -58,13 +58,15 @@ class Measure(Protocol):
         """As in ``RegistrationConfig.similarity``."""
         ...
 
-    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None) -> Compared:
+    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None, *, aligned: bool = False) -> Compared:
         """Prepare the images (B or 1, 1, *shape) and (B, 1, *shape) of a batch, as in their files, on one working square.
 
         Parameters
         ----------
         displacement
             (B, ndim, *shape) NORMALISED, given where a mask says what counts: what is not seen through it must have no part.
+        aligned
+            Whether that displacement is near the one looked for.
         """
         ...
 

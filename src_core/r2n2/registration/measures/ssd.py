@@ -26,10 +26,10 @@ class SquaredDifference:
     clamp: float = 3.0
     name: str = "ssd"
 
-    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None) -> Compared:
+    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None, *, aligned: bool = False) -> Compared:
         """Prepare the images of a batch."""
         if displacement is not None:
-            intensity = score_together(fixed, moving, displacement, clamp=self.clamp)
+            intensity = score_together(fixed, moving, displacement, clamp=self.clamp, aligned=aligned)
         else:
             intensity = (
                 normalise(fixed.images, fixed.valid, clamp=self.clamp),

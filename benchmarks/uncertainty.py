@@ -1,6 +1,6 @@
 """How true the radius of uncertainty is, and what it finds, on series that its tables were not fitted to.
 
-usage: python benchmarks/uncertainty.py --rows FOLDER [--methods r2n2 fit ...] [--seeds 60] [--bspline-seeds 10] [--without-kind]
+usage: python benchmarks/uncertainty.py --rows FOLDER [--methods r2n2 fit ...] [--seeds 60] [--slow-seeds 10] [--without-kind]
 
 Seeds 140 to 199 of every kind, those that nothing was calibrated on among them (development data: set R2N2_DATA). With
 --without-kind each kind is judged by tables that are fitted anew without it, to see what transfers.
@@ -26,6 +26,7 @@ from r2n2.registration.uncertainty.tables import MethodTable, shipped_tables
 
 WRONG = ("far", "contrast")
 """Kinds of which most frames are beyond what any method here finds."""
+QUICK = ("r2n2", "fit", "network")
 _OFF_MM, _FAR_OFF_MM = 2.0, 5.0
 _HEAD = (
     f"{'':14}{'series':>7}  {'coverage % at ' + ' '.join(f'{100 * q:g}' for q in LEVELS):>24}  {'rank in':>7} {'pooled':>6} "
@@ -90,15 +91,19 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, required=True, help="folder in which registrations are kept")
     parser.add_argument("--methods", nargs="+", default=[*FEATURES, "r2n2+back"])
     parser.add_argument("--seeds", type=int, default=len(EVALUATION_SEEDS), help="how many of a kind")
-    parser.add_argument("--bspline-seeds", type=int, default=10, help="how many for the slow B-spline")
+    parser.add_argument("--slow-seeds", type=int, default=10, help="how many for the B-spline and for both ways")
+    parser.add_argument("--drawn-seeds", type=int, default=40, help="how many of the drawn pictures, for the quick methods")
     parser.add_argument("--without-kind", action="store_true", help="judge each kind by tables fitted without it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print("rank: Spearman's correlation of radius and error, within series and pooled (mm). AUROC: of errors over 2 mm.")
     print("found: errors over 5 mm where the radius is over 2 mm. radius: median, mm. new: frames told to be uncalibrated.")
     for method in arguments.methods:
-        count = arguments.bspline_seeds if method in SLOW else arguments.seeds
+        count = arguments.slow_seeds if method in SLOW else arguments.seeds
         rows = list(kept_rows(tuple(KINDS), EVALUATION_SEEDS[:count], (method,), data_folder(), arguments.rows))
+        if method in QUICK:
+            # One pair a series: as many of them as there are.
+            rows += kept_rows(("drawn",), EVALUATION_SEEDS[count : arguments.drawn_seeds], (method,), data_folder(), arguments.rows)
         if arguments.without_kind:
             seeds = CALIBRATION_SEEDS[:count]
             known = list(kept_rows([k for k in KINDS if k not in LEFT_OUT], seeds, (method,), data_folder(), arguments.rows))

@@ -256,6 +256,9 @@ def test_every_method_has_a_table_and_other_settings_are_not_calibrated() -> Non
     other = uncertainty_estimator(RegistrationConfig(method="fit", steps=9, warm_start=True))
     assert other is not None
     assert other.uncalibrated == "the radius is calibrated for the usual steps, warm_start"
+    unused = uncertainty_estimator(RegistrationConfig(method="fit", weights="paper", reference=3, device="cpu", uncertainty="full"))
+    assert unused is not None
+    assert (unused.uncalibrated, unused.both_ways) == ("", True)
 
 
 def _estimate(grid: Grid, fixed: Tensor, moving: Tensor, transform: GaussianSequence):

@@ -19,6 +19,14 @@ from r2n2.transform import Transform, resample
 __all__ = ["FrameUncertainty", "UncertaintyEstimator", "backward_pairs", "certain", "uncertainty_estimator"]
 
 _MEDIAN, _MOST = 0.5, 0.95
+# Settings that change no result that matters, or choose the table.
+_NO_MATTER = frozenset({"method", "refine", "reference", "device", "batch_size", "precision", "uncertainty"})
+_OF_NETWORK = frozenset({"weights", "network_share", "stop_early", "network", "stopping"})
+_OF_OTHER_METHODS = {
+    "r2n2": frozenset({"bspline"}),
+    "fit": _OF_NETWORK | {"bspline"},
+    "bspline": _OF_NETWORK | {"steps", "fit"},
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,10 +143,10 @@ def uncertainty_estimator(config: RegistrationConfig) -> UncertaintyEstimator | 
 
 
 def _other_settings(config: RegistrationConfig) -> str:
-    """Which settings are not those of the calibration, in words."""
-    usual = RegistrationConfig(method=config.method)
-    names = {"r2n2": ("steps", "network_share", "weights", "network", "fit"), "fit": ("steps", "fit"), "bspline": ("bspline",)}
-    changed = [name for name in (*names[config.method], "warm_start") if getattr(config, name) != getattr(usual, name)]
+    """Which settings are not those of the calibration, in words; a setting that is not listed above counts as one that matters."""
+    usual = RegistrationConfig(method=config.method, refine=config.refine)
+    ignored = _NO_MATTER | _OF_OTHER_METHODS[config.method]
+    changed = [name for name in type(config).model_fields if name not in ignored and getattr(config, name) != getattr(usual, name)]
     return f"the radius is calibrated for the usual {', '.join(changed)}" if changed else ""
 
 

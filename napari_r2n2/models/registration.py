@@ -95,7 +95,8 @@ class Registration:
         if self.config is not None and self.config.method == "bspline":
             return 1
         found = max((len(s) for s in map(self.sequence, self.results) if s is not None), default=0)
-        return max(found, 0 if self.config is None else self.config.steps, 1)
+        asked = 0 if self.config is None or self.config.steps == "auto" else self.config.steps
+        return max(found, asked, 1)
 
     def add(self, slice_index: int, reference: int, result: FrameResult) -> FrameKey:
         """A frame is ready."""

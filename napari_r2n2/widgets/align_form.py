@@ -62,7 +62,7 @@ class AlignForm(QWidget):
                 "refine": self._refine.isChecked(),
                 "reference": "auto" if self._auto.isChecked() else self._reference.value(),
                 "weights": self.weights.weights,
-                "steps": self._steps.value(),
+                "steps": self._steps.value() or "auto",
                 "device": self._device.currentText(),
                 "batch_size": self._batch.value() or "auto",
                 "warm_start": self._warm.isChecked(),
@@ -134,7 +134,10 @@ class AlignForm(QWidget):
         self._refine.setChecked(preferred.refine)
         tip = "Weights of the network: shipped, made by the Train widget, or a .safetensors file."
         self.weights = WeightsChooser(self, tip, preferred.weights)
-        self._steps = _spin(1, 500, 25, "Length of the sequence: so many Gaussians of seven numbers describe a deformation.")
+        self._steps = _spin(
+            0, 500, 25, "So many Gaussians of seven numbers describe a deformation; automatic: as many as each frame needs."
+        )
+        self._steps.setSpecialValueText("automatic")
         self._batch = _spin(0, 1024, 0, "Frames aligned at once; fewer need less memory and appear sooner.")
         self._batch.setSpecialValueText("automatic")
         self._unfolded = QCheckBox("none, proven")

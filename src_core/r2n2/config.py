@@ -53,7 +53,7 @@ class Config(BaseModel):
             # As JSON, which knows lists and texts only: strictness then is about numbers, truth values and texts.
             return cls.model_validate_json(json.dumps(values, default=_plain), strict=True)
         except ValidationError as error:
-            raise ArgumentError("; ".join(_explain(cls, problem) for problem in error.errors())) from None
+            raise ArgumentError("; ".join(_explain(cls, problem) for problem in _joined(error.errors()))) from None
 
     @classmethod
     def from_toml(cls, path: Path) -> Self:
@@ -85,6 +85,19 @@ class Config(BaseModel):
         import tomli_w
 
         return tomli_w.dumps(self.model_dump(mode="json", exclude_none=True))
+
+
+def _joined(problems: Sequence[Any]) -> list[dict[str, Any]]:
+    """Problems of which a value that may be a word or a number has one each, told as one of the value."""
+    joined: list[dict[str, Any]] = []
+    for problem in map(dict, problems):
+        last, before = "".join(map(str, problem["loc"][-1:])), joined[-1] if joined else None
+        if before is not None and last.startswith("literal[") and before["loc"][:-1] == problem["loc"][:-1]:
+            before["loc"] = problem["loc"][:-1]
+            before["msg"] = f"{problem['msg']} or {before['msg'].removeprefix('Input should be ')}"
+        else:
+            joined.append(problem)
+    return joined
 
 
 def _explain(model: type[BaseModel], problem: Any) -> str:
@@ -195,6 +208,20 @@ class FitConfig(Config):
     """Jacobian determinant from which on folding is feared."""
     folding_size: int = Field(default=48, ge=16, le=512)
     """Side in points of the lattice on which folding is measured."""
+    steepness_weight: float = Field(default=0.0, ge=0)
+    """Weight of the squared excess of a single Gaussian's steepness |S^-1/2 v| over ``steepness_cap``, summed over Gaussians."""
+    steepness_cap: float = Field(default=0.8, ge=0)
+    """Steepness from which on a Gaussian is held back; at 1.65 it folds alone."""
+    most_gaussians: int = Field(default=60, ge=1, le=500)
+    """Of a pair where ``steps`` is auto."""
+    most_coarse: int = Field(default=10, ge=1, le=500)
+    """Of them on the coarsest square."""
+    added_at_once: int = Field(default=5, ge=1, le=100)
+    """Gaussians that are added in a round where ``steps`` is auto."""
+    worth: float = Field(default=0.35, gt=0)
+    """Where ``steps`` is auto: how many times what Schwarz's criterion asks of their numbers Gaussians have to promise."""
+    growing_steepness_weight: float = Field(default=0.01, ge=0)
+    """``steepness_weight`` where ``steps`` is auto, if that is larger: of many Gaussians more are left over to run away."""
     unfolding_weight: float = Field(default=10.0, ge=1)
     """How many times dearer folding is made for frames that fold where ``no_folding`` is asked for."""
     unfolding_steps: int = Field(default=10, ge=0, le=200)
@@ -267,8 +294,9 @@ class RegistrationConfig(Config):
     """How often a target is made of the frames as they are aligned by then, and all are registered to it anew."""
     weights: str = "general"
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
-    steps: int = Field(default=25, ge=1, le=500)
-    """Number of Gaussians in a sequence, each of seven numbers in 2D."""
+    steps: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = 25
+    """Number of Gaussians in a sequence, each of seven numbers in 2D; auto: as many as each frame needs, at most
+    ``fit.most_gaussians``, for fit and for r2n2 with refinement, whose network then gives its share of 25."""
     network_share: float = Field(default=0.64, gt=0, le=1)
     """Share of the Gaussians that the network gives where fit refines them; fit adds the others where they help most."""
     device: str = "auto"
@@ -289,3 +317,9 @@ class RegistrationConfig(Config):
     stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()
     bspline: BSplineConfig = BSplineConfig()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.steps == "auto" and self.method == "r2n2" and not self.refine:
+            raise ValueError("steps auto needs fit to add Gaussians: refine, choose method fit, or give a number")
+        return self

@@ -201,3 +201,13 @@ def test_amplitudes_are_solved_again_by_least_squares_only() -> None:
     with pytest.raises(ValueError, match="name least_squares_sizes"):
         NetworkConfig(orthogonal=True)
     assert NetworkConfig(orthogonal=True, least_squares_sizes=(32,)).orthogonal
+
+
+def test_a_word_or_a_number_is_asked_for_at_once() -> None:
+    with pytest.raises(ArgumentError) as error:
+        RegistrationConfig.parse({"steps": 0, "batch_size": "many"})
+    assert str(error.value) == (
+        "steps: Input should be 'auto' or greater than or equal to 1, got 0; "
+        "batch_size: Input should be 'auto' or a valid integer, got 'many'"
+    )
+    assert RegistrationConfig.parse({"steps": "auto"}).steps == "auto"

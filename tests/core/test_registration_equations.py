@@ -12,6 +12,7 @@ from r2n2.geometry import Grid
 from r2n2.registration.fit.folding import folding_equations, folding_penalty
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
 from r2n2.registration.fit.proposal import propose
+from r2n2.registration.fit.steepness import steepness_equations, steepness_penalty
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.similarity import diffusion
 from r2n2.transform import GaussianSequence, jacobian_determinant, normalised_lattice
@@ -304,3 +305,38 @@ def test_the_most_telling_gaussians_come_first_and_the_sum_stays() -> None:
     assert ordered.centres[0, 1].tolist() == [0.5, 0.5]
     assert gaps[1] < 0.05 * gaps[0]
     assert gaps[3] == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("ndim", [2, 3])
+@pytest.mark.parametrize("cap", [0.2, 0.5])
+def test_steepness_equations_are_the_derivatives_of_the_penalty(ndim: int, cap: float) -> None:
+    model = _model(ndim)
+
+    def excess(change: Tensor) -> Tensor:
+        """Of every Gaussian, (B, K), after a change (B, K q): what is squared and summed."""
+        amplitude, _, shape = change.unflatten(1, (len(model), model.freedom)).split((ndim, ndim, model.freedom - 2 * ndim), dim=-1)
+        rows, columns = torch.triu_indices(ndim, ndim)
+        strain = torch.zeros(*shape.shape[:-1], ndim, ndim, dtype=shape.dtype)
+        strain = strain.index_put((torch.arange(2)[:, None, None], torch.arange(3)[None, :, None], rows, columns), shape)
+        strain = strain + strain.mT - torch.diag_embed(strain.diagonal(dim1=-2, dim2=-1))
+        steepness = torch.linalg.matrix_exp(strain) @ model.factors @ (model.amplitudes + amplitude).unsqueeze(-1)
+        return (steepness.norm(dim=(-2, -1)) - cap).clamp_min(0)
+
+    still = torch.zeros(2, len(model) * model.freedom, dtype=torch.float64)
+    penalty = steepness_penalty(model, cap)
+    assert bool((penalty > 0).any())
+    torch.testing.assert_close(penalty, excess(still).square().sum(1))
+    found = steepness_equations(model, cap)
+    assert found is not None
+    slope = torch.autograd.functional.jacobian(lambda c: excess(c).square().sum(), still)
+    torch.testing.assert_close(found[1], 0.5 * slope)
+    each = torch.autograd.functional.jacobian(excess, still)
+    assert isinstance(each, Tensor)
+    rows = each[torch.arange(2), :, torch.arange(2)]
+    torch.testing.assert_close(found[0], rows.mT @ rows)
+
+
+def test_no_steepness_no_equations() -> None:
+    model = _model(2)
+    assert steepness_equations(model, 100.0) is None
+    assert not steepness_penalty(model, 100.0).any()

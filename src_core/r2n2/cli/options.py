@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from r2n2.errors import ArgumentError
 
-__all__ = ["parse_batch_size", "parse_reference", "parse_spacing"]
+__all__ = ["parse_batch_size", "parse_reference", "parse_spacing", "parse_steps"]
 
 
 def parse_spacing(text: str) -> tuple[float, ...]:
@@ -55,4 +55,19 @@ def parse_batch_size(text: str) -> int | str:
         return text
     if not text.isdecimal() or not 1 <= int(text) <= 1024:
         raise ArgumentError(f"--batch-size: expected auto or a number from 1 to 1024, got {text!r}")
+    return int(text)
+
+
+def parse_steps(text: str) -> int | str:
+    """Number of Gaussians from ``auto`` or ``N``.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither.
+    """
+    if text == "auto":
+        return text
+    if not text.isdecimal() or not 1 <= int(text) <= 500:
+        raise ArgumentError(f"--steps: expected auto or a number from 1 to 500, got {text!r}")
     return int(text)

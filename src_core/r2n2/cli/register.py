@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from r2n2.cli.options import parse_batch_size, parse_reference, parse_spacing
+from r2n2.cli.options import parse_batch_size, parse_reference, parse_spacing, parse_steps
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.runtime.signals import StopRequest
 
@@ -90,7 +90,10 @@ def register(
             metavar="NAME|FILE", help="Weights of the network: general (the default), or a file.", rich_help_panel=_METHOD
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(help="Length of the sequence of Gaussians.", rich_help_panel=_METHOD)] = None,
+    steps: Annotated[
+        str | None,
+        typer.Option(metavar="N|auto", help="Number of Gaussians; auto: as many as each frame needs.", rich_help_panel=_METHOD),
+    ] = None,
     warm_start: Annotated[
         bool | None,
         typer.Option("--warm-start/--no-warm-start", help="Start from the neighbour in time.", rich_help_panel=_METHOD),
@@ -174,7 +177,7 @@ def register(
         "reference": None if reference is None else parse_reference(reference),
         "target": target,
         "weights": weights,
-        "steps": steps,
+        "steps": None if steps is None else parse_steps(steps),
         "warm_start": warm_start,
         "no_folding": no_folding,
         "uncertainty": uncertainty,

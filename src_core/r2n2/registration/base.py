@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
@@ -59,11 +58,18 @@ class Pairs:
             None if self.moving_weight is None else self.moving_weight[chosen],
         )
 
-    def chosen(self, rows: Sequence[int]) -> Pairs:
-        """Pairs of these numbers."""
-        at = torch.tensor(list(rows), dtype=torch.long, device=self.moving.device)
-        images = (self.fixed[at], self.moving[at], self.fixed_valid[at], self.moving_valid[at])
-        return Pairs(*images, self.grid, *(None if w is None else w[at] for w in (self.fixed_weight, self.moving_weight)))
+    def chosen(self, rows: Tensor) -> Pairs:
+        """The pairs of these numbers (A,); a fixed image that all share stays one image."""
+        images, valid, weight = self.distinct_fixed()
+        if len(images) == 1:
+            count = (len(rows), *self.moving.shape[1:])
+            images, valid = images.expand(count), valid.expand(count)
+            weight = None if weight is None else weight.expand(count)
+        else:
+            images, valid = images[rows], valid[rows]
+            weight = None if weight is None else weight[rows]
+        moving_weight = None if self.moving_weight is None else self.moving_weight[rows]
+        return Pairs(images, self.moving[rows], valid, self.moving_valid[rows], self.grid, weight, moving_weight)
 
     def distinct_fixed(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Fixed images, their validity and weight without repetition: of one image where all pairs share it by ``expand``."""

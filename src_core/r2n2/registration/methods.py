@@ -13,6 +13,7 @@ from r2n2.config import RegistrationConfig
 from r2n2.errors import ResourceError
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.bspline import BSplineMethod
+from r2n2.registration.fit.growing import GrowingFit
 from r2n2.registration.fit.method import FitMethod
 from r2n2.registration.unfolding import Unfolding
 from r2n2.transform import GaussianSequence, Transform
@@ -21,6 +22,8 @@ __all__ = ["build_method", "resolve_device"]
 
 # Of the network's steps, from the result of a frame's neighbour in time: it is near, so its first Gaussians hold.
 _RENEWED = 1 / 3
+# Of which the network gives its share where it is not told how many a frame needs.
+_USUAL_STEPS = 25
 _DEVICE = re.compile(r"(?P<kind>cpu|cuda)(:(?P<number>[0-9]{1,4}))?")
 
 
@@ -64,7 +67,7 @@ def build_method(config: RegistrationConfig) -> Method:
 def _plain_method(config: RegistrationConfig) -> Method:
     if config.method == "bspline":
         return BSplineMethod(config.bspline)
-    fit = FitMethod(config.fit, gaussians=config.steps)
+    fit = GrowingFit(config.fit) if config.steps == "auto" else FitMethod(config.fit, gaussians=config.steps)
     if config.method == "fit":
         return fit
     from r2n2.network.checkpoint import load_network
@@ -81,9 +84,10 @@ def _plain_method(config: RegistrationConfig) -> Method:
         dtype=resolve_precision(config, network),
         recorder=cuda_graph if device.type == "cuda" else None,
     )
+    steps = _USUAL_STEPS if config.steps == "auto" else config.steps
     if config.refine:
-        return _Refined(recurrent(steps=max(1, round(config.network_share * config.steps))), fit)
-    return _Alone(recurrent(steps=config.steps), recurrent(steps=max(1, round(_RENEWED * config.steps))), config.steps)
+        return _Refined(recurrent(steps=max(1, round(config.network_share * steps))), fit)
+    return _Alone(recurrent(steps=steps), recurrent(steps=max(1, round(_RENEWED * steps))), steps)
 
 
 @dataclass(frozen=True)
@@ -113,13 +117,13 @@ class _Alone:
 
 @dataclass(frozen=True)
 class _Refined:
-    """The network, then fit from the network's Gaussians; fit alone from a start that holds as many as asked for.
+    """The network, then fit from the network's Gaussians; fit alone from a start that holds as many as asked for, if that is told.
 
     Were the network to go on from a full start, each result would be longer than the one it started from.
     """
 
     first: Method
-    then: FitMethod
+    then: FitMethod | GrowingFit
 
     @property
     def name(self) -> str:
@@ -129,7 +133,8 @@ class _Refined:
     def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
         """Register a batch by both, yielding after every step of either."""
         given = [len(sequence.centres) for sequence in start or () if isinstance(sequence, GaussianSequence)]
-        if given and len(given) == len(start or ()) and min(given) >= self.then.gaussians:
+        full = 1 if isinstance(self.then, GrowingFit) else self.then.gaussians
+        if given and len(given) == len(start or ()) and min(given) >= full:
             yield from self.then.register(pairs, start=start)
             return
         last: RegistrationStep | None = None

@@ -85,7 +85,8 @@ class Unfolding:
         sequences = [one for one in start if isinstance(one, GaussianSequence) and len(one)]
         if not start or len(sequences) < len(start) or not self._fit.refine_steps[1]:
             return start
-        some = pairs.chosen(folding)
+        chosen = torch.tensor(list(folding), device=pairs.moving.device)
+        some = pairs.chosen(chosen)
         fit = FitMethod(self._fit, gaussians=max(len(one) for one in sequences))
         *_, last = fit.register(some, start=start)
         # What filled shorter sequences up to the longest has no part in them.

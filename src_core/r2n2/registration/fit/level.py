@@ -15,6 +15,7 @@ from r2n2.registration.base import Pairs
 from r2n2.registration.fit.folding import folding_equations, folding_penalty
 from r2n2.registration.fit.lattice import SummingLattice
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
+from r2n2.registration.fit.steepness import steepness_equations, steepness_penalty
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import Compared, Measure
 from r2n2.similarity import diffusion
@@ -135,6 +136,8 @@ class Level:
         similarity = (weight * square / doubt).sum((1, 2))
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
         objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
+        if self.config.steepness_weight:
+            objective = objective + self.config.steepness_weight * steepness_penalty(model, self.config.steepness_cap)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
         return Assessed(objective, residual, difference.slope.flatten(3), weight / doubt.square(), fine_field)
@@ -159,6 +162,10 @@ class Level:
         if folding is not None:
             matrix.add_(folding[0], alpha=self.config.folding_weight)
             vector.add_(folding[1], alpha=self.config.folding_weight)
+        steepness = steepness_equations(model, self.config.steepness_cap) if self.config.steepness_weight else None
+        if steepness is not None:
+            matrix.add_(steepness[0], alpha=self.config.steepness_weight)
+            vector.add_(steepness[1], alpha=self.config.steepness_weight)
         change = solve_damped(
             matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
         ).unflatten(1, (len(model), model.freedom))

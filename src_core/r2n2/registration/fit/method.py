@@ -25,9 +25,9 @@ from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import Measure, SquaredDifference
 from r2n2.transform import GaussianSequence, Transform, normalised_lattice
 
-__all__ = ["FitMethod", "Round", "plan_rounds"]
+__all__ = ["FIRST_DAMPING", "FitMethod", "Round", "ordered_sequences", "plan_rounds", "starting_model"]
 
-_FIRST_DAMPING = 1e-2
+FIRST_DAMPING = 1e-2
 _ORDER_SIZE = 24
 
 
@@ -112,7 +112,7 @@ class FitMethod:
             If ``start`` holds anything but one GaussianSequence a pair.
         """
         with torch.inference_mode():
-            model = _starting_model(pairs, start)
+            model = starting_model(pairs, start)
         rounds = plan_rounds(self._config, self._gaussians, len(model))
         total, index = self.step_count(len(model)), 0
         level: Level | None = None
@@ -136,17 +136,18 @@ class FitMethod:
                         regularisation=self._config.regularisation,
                     )
                     model = model.joined(new)
-            damping = current.objective.new_full((len(pairs),), _FIRST_DAMPING)
+            damping = current.objective.new_full((len(pairs),), FIRST_DAMPING)
             for step in range(plan.steps):
                 with torch.inference_mode():
                     model, current, damping = level.improve(model, current, damping, step, moved)
                 if plan.far_only:
                     continue  # not yielded: the number of steps is told before it is known who is far
                 index += 1
-                yield RegistrationStep(index, total, current.objective.clone(), partial(_sequences, model, pairs))
+                yield RegistrationStep(index, total, current.objective.clone(), partial(ordered_sequences, model, pairs))
 
 
-def _sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
+def ordered_sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
+    """One GaussianSequence a pair, in order of importance, on the processor."""
     model = model.ordered_by_importance(normalised_lattice(pairs.grid.enclosing_cube(_ORDER_SIZE), pairs.moving).flatten(1))
     return tuple(
         GaussianSequence(s.centres.cpu(), s.sigmas.cpu(), s.orientation.cpu(), s.amplitudes.cpu(), s.grid)
@@ -154,7 +155,8 @@ def _sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
     )
 
 
-def _starting_model(pairs: Pairs, start: Sequence[Transform] | None) -> WhitenedGaussians:
+def starting_model(pairs: Pairs, start: Sequence[Transform] | None) -> WhitenedGaussians:
+    """The Gaussians to start from, as ``FitMethod.register`` takes them."""
     if start is None:
         return WhitenedGaussians.none(len(pairs), pairs.moving, pairs.grid.ndim)
     sequences = tuple(s for s in start if isinstance(s, GaussianSequence) and s.grid.same_space(pairs.grid))

@@ -7,16 +7,18 @@ blurred images.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from r2n2.geometry import Grid
 from r2n2.network.least_squares import moments, roughness, solve
 from r2n2.preprocessing import blur
 from r2n2.registration.fit.whitened import WhitenedGaussians
 
-__all__ = ["propose"]
+__all__ = ["propose", "propose_with_gains"]
 
 
 def propose(
@@ -44,6 +46,38 @@ def propose(
     sigmas
         Standard deviations to choose from, NORMALISED.
     """
+    scores = _scores(grid, residual, slope, weight, sigmas, regularisation, _blur_each_axis)
+    return _choose_places(scores, grid, count, sigmas)[0]
+
+
+def propose_with_gains(
+    grid: Grid,
+    residual: Tensor,
+    slope: Tensor,
+    weight: Tensor,
+    *,
+    count: int,
+    sigmas: tuple[float, ...],
+    regularisation: float,
+) -> tuple[WhitenedGaussians, Tensor]:
+    """The same with no pixel counted beyond the square, and by how much each would lower the objective alone, (B, count).
+
+    ``propose`` repeats the pixels at the edge, which favours places there: good to choose from, but no promise that is kept.
+    """
+    scores = _scores(grid, residual, slope, weight, sigmas, regularisation, _blur_with_nothing_outside)
+    return _choose_places(scores, grid, count, sigmas)
+
+
+def _scores(
+    grid: Grid,
+    residual: Tensor,
+    slope: Tensor,
+    weight: Tensor,
+    sigmas: tuple[float, ...],
+    regularisation: float,
+    smooth: Callable[[Tensor, float], Tensor],
+) -> Tensor:
+    """What one Gaussian is worth, (B, widths, P)."""
     ndim, size = grid.ndim, grid.shape[0]
     pixel = 2 / (size - 1)
     gathered = moments(residual[:, :1], slope[:, 0], weight)
@@ -56,21 +90,36 @@ def propose(
         width = sigma / pixel
         volume = (2 * math.pi) ** (ndim / 2) * width**ndim
         # ``blur`` averages and the sums are wanted: a Gaussian's volume is their ratio; w^2 is a Gaussian of 1 / sqrt(2) the width.
-        numerator = blur(force, (width,) * ndim).flatten(2) * volume
-        squared = blur(stiffness, (width / math.sqrt(2),) * ndim).flatten(2) * (volume / 2 ** (ndim / 2))
+        numerator = smooth(force, width).flatten(2) * volume
+        squared = smooth(stiffness, width / math.sqrt(2)).flatten(2) * (volume / 2 ** (ndim / 2))
         rough = regularisation * roughness(force.new_full((ndim,), sigma))
         scores.append(solve(numerator, squared, rough, dim=1).gains)
-    return _choose_places(torch.stack(scores, 1), grid, count, sigmas)
+    return torch.stack(scores, 1)
 
 
-def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: tuple[float, ...]) -> WhitenedGaussians:
+def _blur_each_axis(images: Tensor, width: float) -> Tensor:
+    return blur(images, (width,) * (images.ndim - 2))
+
+
+def _blur_with_nothing_outside(images: Tensor, width: float) -> Tensor:
+    ndim = images.ndim - 2
+    # The edge that ``blur`` repeats is one of zeros.
+    smooth = _blur_each_axis(functional.pad(images, (1, 1) * ndim), width)
+    for axis in range(2, 2 + ndim):
+        smooth = smooth.narrow(axis, 1, images.shape[axis])
+    return smooth
+
+
+def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: tuple[float, ...]) -> tuple[WhitenedGaussians, Tensor]:
     batch, ndim = len(scores), grid.ndim
     widths = scores.new_tensor(sigmas)
     axes = [torch.linspace(-1, 1, n, dtype=scores.dtype, device=scores.device) for n in grid.shape]
     positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
-    centres, chosen = [], []
+    centres, chosen, gains = [], [], []
     for _ in range(count):
-        best = scores.flatten(1).argmax(1)
+        highest, best = scores.flatten(1).max(1)
+        # A solved problem gives half of what it lowers the objective by.
+        gains.append(2 * highest)
         width, place = widths[best // scores.shape[2]], positions[:, best % scores.shape[2]].mT
         # A place nearby would explain the same difference once more.
         distance = (positions[None] - place[:, :, None]).square().sum(1)
@@ -80,4 +129,4 @@ def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: tuple[float, 
         chosen.append(width)
     sigma = torch.stack(chosen, 1)
     factors = torch.eye(ndim, dtype=scores.dtype, device=scores.device) / sigma[..., None, None]
-    return WhitenedGaussians(torch.stack(centres, 1), factors, scores.new_zeros(batch, count, ndim))
+    return WhitenedGaussians(torch.stack(centres, 1), factors, scores.new_zeros(batch, count, ndim)), torch.stack(gains, 1)

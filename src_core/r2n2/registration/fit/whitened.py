@@ -79,6 +79,10 @@ class WhitenedGaussians:
         """Those of some pairs."""
         return WhitenedGaussians(self.centres[pairs], self.factors[pairs], self.amplitudes[pairs])
 
+    def chosen(self, kept: Tensor) -> WhitenedGaussians:
+        """Those of the pairs for which ``kept`` (B,) is true."""
+        return WhitenedGaussians(self.centres[kept], self.factors[kept], self.amplitudes[kept])
+
     def joined(self, other: WhitenedGaussians) -> WhitenedGaussians:
         """These Gaussians followed by others."""
         return WhitenedGaussians(

@@ -18,6 +18,7 @@ __all__ = [
     "BSplineConfig",
     "Config",
     "FitConfig",
+    "InitialName",
     "MethodName",
     "NetworkConfig",
     "Precision",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
+InitialName = Literal["auto", "none", "translation", "rigid", "affine"]
 Precision = Literal["float32", "bfloat16"]
 Uncertainty = Literal["on", "off", "full"]
 
@@ -259,6 +261,9 @@ class RegistrationConfig(Config):
     """Refine the network's Gaussians by some steps of fit; only for r2n2."""
     reference: int | Literal["auto"] = "auto"
     """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series."""
+    initial: InitialName = "auto"
+    """Motion of the frame as a whole that is found before the method begins; auto: a translation, where that makes the frames far
+    more alike than none, otherwise none."""
     weights: str = "general"
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
     steps: int = Field(default=25, ge=1, le=500)

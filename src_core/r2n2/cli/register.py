@@ -69,6 +69,15 @@ def register(
         typer.Option("--refine/--no-refine", help="Refine the network's Gaussians by fit (the default).", rich_help_panel=_METHOD),
     ] = None,
     reference: Annotated[str | None, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=_METHOD)] = None,
+    initial: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|none|...",
+            help="Motion of the frame as a whole, found first: auto (a translation, where it lies far away), none, translation, "
+            "rigid or affine.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -157,6 +166,7 @@ def register(
         "method": method,
         "refine": refine,
         "reference": None if reference is None else parse_reference(reference),
+        "initial": initial,
         "weights": weights,
         "steps": steps,
         "warm_start": warm_start,

@@ -62,8 +62,13 @@ class Pairs:
     def chosen(self, rows: Sequence[int]) -> Pairs:
         """Pairs of these numbers."""
         at = torch.tensor(list(rows), dtype=torch.long, device=self.moving.device)
-        images = (self.fixed[at], self.moving[at], self.fixed_valid[at], self.moving_valid[at])
-        return Pairs(*images, self.grid, *(None if w is None else w[at] for w in (self.fixed_weight, self.moving_weight)))
+
+        def of(values: Tensor) -> Tensor:
+            # What all pairs share stays shared.
+            return values[:1].expand(len(at), *values.shape[1:]) if values.stride(0) == 0 else values[at]
+
+        images = (of(self.fixed), of(self.moving), of(self.fixed_valid), of(self.moving_valid))
+        return Pairs(*images, self.grid, *(None if w is None else of(w) for w in (self.fixed_weight, self.moving_weight)))
 
     def distinct_fixed(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Fixed images, their validity and weight without repetition: of one image where all pairs share it by ``expand``."""

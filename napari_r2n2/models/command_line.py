@@ -73,6 +73,8 @@ def register_command(
     defaults = type(config)()
     if config.steps != defaults.steps:
         words += ["--steps", str(config.steps)]
+    if config.initial != defaults.initial:
+        words += ["--initial", config.initial]
     if config.warm_start != defaults.warm_start:
         words.append("--warm-start" if config.warm_start else "--no-warm-start")
     if config.no_folding:

@@ -54,7 +54,7 @@ def folding_equations(
     chosen = corner.flatten(1)[:, place].movedim(0, 1)
     rises, jacobian = _rises(model, chosen, grid)
     if linear is not None:
-        jacobian = jacobian + linear[:, None, :, :-1]
+        jacobian = jacobian + linear[:, None, :, :-1].mT  # its rows are axes of the derivative
     cofactor = torch.stack([torch.stack(list(row), -1) for row in cofactors(rows_of(jacobian))], -2)
     # d det = sum over i, j of cofactor_ij d(df_j / dx_i)
     weighted = torch.stack(rises, 1)[:, :, None] * cofactor.permute(0, 2, 3, 1)[:, :, :, None, None]

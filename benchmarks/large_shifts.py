@@ -2,7 +2,7 @@
 
 usage: python benchmarks/large_shifts.py [--seeds 100-103] [--size 128] [--method fit]
 
-What leaves the frame is lost; noise, or the frame of another person, enters. Frame k of a series breathes as it did and is shifted by
+What leaves the frame is lost; noise, or the frame of another person, enters. Frame k of a series breathes as before, shifted by
 10 k %, into any direction up to 40 % and along an axis beyond. Seeds 100 and up were looked at while settings were chosen.
 """
 

@@ -142,8 +142,8 @@ class AlignForm(QWidget):
         self._unfolded = QCheckBox("none, proven")
         self._unfolded.setToolTip("Change every displacement that folds until it provably does not, between pixels too.")
         self._initial = combo(
-            "Motion of the frame as a whole that is found first. automatic: a translation, where a frame lies far away; series that\n"
-            "only breathe or beat take none."
+            "Motion of the frame as a whole that is found first. automatic: a translation, where a frame lies far away;\n"
+            "series that only breathe or beat take none."
         )
         for label, name in _INITIALS.items():
             self._initial.addItem(label, name)

@@ -154,9 +154,8 @@ def _describe(registered: RegisteredSeries, data: ReportData) -> str:
     transform = registered.transforms[data.examples[0].frame]
     if isinstance(transform, GaussianSequence) and len(transform):
         return (
-            f"Its displacement is {_whole_text(transform)}the sum of {len(transform)} Gaussians, {_numbers(transform)} numbers in all. "
-            f"Ellipses show one "
-            f"standard deviation of those placed so far; the newest is bold. {_ARROWS}"
+            f"Its displacement is {_whole_text(transform)}the sum of {len(transform)} Gaussians, {_numbers(transform)} numbers in "
+            f"all. Ellipses show one standard deviation of those placed so far; the newest is bold. {_ARROWS}"
         )
     if isinstance(transform, BSplineField):
         return f"Its displacement is a cubic B-spline of {_numbers(transform)} numbers. {_ARROWS}"

@@ -70,21 +70,7 @@ def register_command(
     if config.method == "r2n2":
         words += ["--refine" if config.refine else "--no-refine", "--weights", str(config.weights)]
     words += ["--reference", str(config.reference)]
-    defaults = type(config)()
-    if config.target != defaults.target:
-        words += ["--target", config.target]
-    if config.steps != defaults.steps:
-        words += ["--steps", str(config.steps)]
-    if config.warm_start != defaults.warm_start:
-        words.append("--warm-start" if config.warm_start else "--no-warm-start")
-    if config.no_folding:
-        words.append("--no-folding")
-    if config.uncertainty != defaults.uncertainty:
-        words += ["--uncertainty", config.uncertainty]
-    if config.batch_size != defaults.batch_size:
-        words += ["--batch-size", str(config.batch_size)]
-    if config.device != defaults.device:
-        words += ["--device", config.device]
+    words += _differing(config)
     words += _reading(first)
     if spacing_in_file is not None and spacing_in_file != first.grid.spacing:
         words += ["--spacing", ",".join(f"{step:.9g}" for step in first.grid.spacing)]
@@ -92,6 +78,20 @@ def register_command(
         words += ["--mask", str(mask)]
     words += _slices(series, choice)
     return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _differing(config: RegistrationConfig) -> list[str]:
+    """Options whose settings are others than the defaults."""
+    defaults, words = type(config)(), list[str]()
+    for name in ("target", "steps", "initial", "similarity", "uncertainty", "batch_size", "device"):
+        value = getattr(config, name, None)
+        if value != getattr(defaults, name, None):
+            words += [f"--{name.replace('_', '-')}", str(value)]
+    if config.warm_start != defaults.warm_start:
+        words.append("--warm-start" if config.warm_start else "--no-warm-start")
+    if config.no_folding:
+        words.append("--no-folding")
+    return words
 
 
 def saved_masks(series: Sequence[ImageSeries], masks: Sequence[Masks]) -> Path:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["AlignForm"]
 
 _METHODS = {"Network (R2N2)": "r2n2", "Gaussians, fitted": "fit", "B-spline": "bspline"}
+_INITIALS = {"automatic": "auto", "not moved": "none", "translation": "translation", "rigid": "rigid", "affine": "affine"}
 _SMALLEST_SERIES = 2
 _OPEN, _CLOSED = "▼ Advanced", "▶ Advanced"
 
@@ -61,6 +62,7 @@ class AlignForm(QWidget):
                 "method": self._method.currentData(),
                 "refine": self._refine.isChecked(),
                 "reference": "auto" if self._auto.isChecked() else self._reference.value(),
+                "initial": self._initial.currentData(),
                 "weights": self.weights.weights,
                 "steps": self._steps.value() or "auto",
                 "device": self._device.currentText(),
@@ -142,6 +144,12 @@ class AlignForm(QWidget):
         self._batch.setSpecialValueText("automatic")
         self._unfolded = QCheckBox("none, proven")
         self._unfolded.setToolTip("Change every displacement that folds until it provably does not, between pixels too.")
+        self._initial = combo(
+            "Motion of the frame as a whole that is found first. automatic: a translation, where a frame lies far away;\n"
+            "series that only breathe or beat take none."
+        )
+        for label, name in _INITIALS.items():
+            self._initial.addItem(label, name)
         self._warm = QCheckBox("from the neighbour")
         self._warm.setToolTip("Start each frame from the result of its neighbour instead of from no displacement.")
         self._device = device_combo(preferred.device)
@@ -166,6 +174,7 @@ class AlignForm(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Gaussians", self._steps)
         form.addRow("Frames at once", self._batch)
+        form.addRow("Whole frame", self._initial)
         form.addRow("Warm start", self._warm)
         form.addRow("Folding", self._unfolded)
         form.addRow("Device", self._device)
@@ -192,6 +201,7 @@ class AlignForm(QWidget):
             self._unfolded.toggled,
             self.weights.box.currentIndexChanged,
             self._steps.valueChanged,
+            self._initial.currentIndexChanged,
         ):
             changed.connect(lambda _value: self.changed.emit())
 

@@ -18,6 +18,7 @@ __all__ = [
     "BSplineConfig",
     "Config",
     "FitConfig",
+    "InitialName",
     "MethodName",
     "NetworkConfig",
     "Precision",
@@ -27,6 +28,7 @@ __all__ = [
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
+InitialName = Literal["auto", "none", "translation", "rigid", "affine"]
 Precision = Literal["float32", "bfloat16"]
 Uncertainty = Literal["on", "off", "full"]
 
@@ -292,6 +294,9 @@ class RegistrationConfig(Config):
     over time, for contrast that changes along a series."""
     target_rounds: int = Field(default=2, ge=1, le=10)
     """How often a target is made of the frames as they are aligned by then, and all are registered to it anew."""
+    initial: InitialName = "auto"
+    """Motion of the frame as a whole that is found before the method begins; auto: a translation, where that makes the frames far
+    more alike than none, otherwise none."""
     weights: str = "general"
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
     steps: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = 25

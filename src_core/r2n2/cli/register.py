@@ -84,6 +84,15 @@ def register(
             rich_help_panel=_METHOD,
         ),
     ] = None,
+    initial: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|none|...",
+            help="Motion of the frame as a whole, found first: auto (a translation, where it lies far away), none, translation, "
+            "rigid or affine.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -176,6 +185,7 @@ def register(
         "refine": refine,
         "reference": None if reference is None else parse_reference(reference),
         "target": target,
+        "initial": initial,
         "weights": weights,
         "steps": None if steps is None else parse_steps(steps),
         "warm_start": warm_start,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
@@ -58,18 +59,15 @@ class Pairs:
             None if self.moving_weight is None else self.moving_weight[chosen],
         )
 
-    def chosen(self, rows: Tensor) -> Pairs:
-        """The pairs of these numbers (A,); a fixed image that all share stays one image."""
-        images, valid, weight = self.distinct_fixed()
-        if len(images) == 1:
-            count = (len(rows), *self.moving.shape[1:])
-            images, valid = images.expand(count), valid.expand(count)
-            weight = None if weight is None else weight.expand(count)
-        else:
-            images, valid = images[rows], valid[rows]
-            weight = None if weight is None else weight[rows]
-        moving_weight = None if self.moving_weight is None else self.moving_weight[rows]
-        return Pairs(images, self.moving[rows], valid, self.moving_valid[rows], self.grid, weight, moving_weight)
+    def chosen(self, rows: Sequence[int] | Tensor) -> Pairs:
+        """Pairs of these numbers; what all pairs share stays shared."""
+        at = torch.as_tensor(rows, dtype=torch.long, device=self.moving.device)
+
+        def of(values: Tensor) -> Tensor:
+            return values[:1].expand(len(at), *values.shape[1:]) if values.stride(0) == 0 else values[at]
+
+        images = (of(self.fixed), of(self.moving), of(self.fixed_valid), of(self.moving_valid))
+        return Pairs(*images, self.grid, *(None if w is None else of(w) for w in (self.fixed_weight, self.moving_weight)))
 
     def distinct_fixed(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Fixed images, their validity and weight without repetition: of one image where all pairs share it by ``expand``."""

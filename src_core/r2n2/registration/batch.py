@@ -222,7 +222,10 @@ def masked_note(frame: LoadedFrame) -> str:
 
 def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> tuple[str, ...]:
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
-    return reasons_for_doubt(reference.image, frame.image, reference.counted, frame.counted, vectors, transform.grid)
+    initial = None
+    if isinstance(transform, GaussianSequence) and transform.linear is not None:
+        initial = transform.linear_field().vectors[None]
+    return reasons_for_doubt(reference.image, frame.image, reference.counted, frame.counted, vectors, transform.grid, initial)
 
 
 def assess_edited(

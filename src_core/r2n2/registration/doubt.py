@@ -34,7 +34,13 @@ _MOST_LEFT = 0.12
 
 
 def reasons_for_doubt(
-    fixed: Tensor, moving: Tensor, fixed_valid: Tensor, moving_valid: Tensor, displacement: Tensor, grid: Grid
+    fixed: Tensor,
+    moving: Tensor,
+    fixed_valid: Tensor,
+    moving_valid: Tensor,
+    displacement: Tensor,
+    grid: Grid,
+    initial: Tensor | None = None,
 ) -> tuple[str, ...]:
     """Why a displacement is to be looked at before it is used, each reason the end of "because ..."; none where all looks well.
 
@@ -46,6 +52,9 @@ def reasons_for_doubt(
         (1, ndim, *grid.shape) NORMALISED, from the fixed into the moving frame.
     grid
         Lattice of all.
+    initial
+        (1, ndim, *grid.shape) NORMALISED: the part of the displacement that was found of the frame as a whole, by comparing all
+        of it; it is no far motion and lets no tissue leave.
     """
     most = _MOST_PIXELS_A_SIDE[grid.ndim]
     coarse = grid.resized(tuple(min(n, most) for n in grid.shape))
@@ -73,11 +82,13 @@ def reasons_for_doubt(
         found.append(f"{100 * astray:.0f} % of what the frames show has no counterpart")
     elif _another_contrast(a[both], warped[both]) > _MOST_CONTRAST:
         found.append("the contrast between tissues changes")
-    lengths = vectors.norm(dim=1, keepdim=True)
+    whole = torch.zeros_like(vectors) if initial is None else resample(initial.to(a.dtype), grid, coarse).image
+    lengths = (vectors - whole).norm(dim=1, keepdim=True)
     farthest = float(lengths[a_valid].max()) if bool(a_valid.any()) else float(lengths.max())
     if farthest > _FARTHEST:
         found.append(f"something moves by {50 * farthest:.0f} % of the frame's longer side, farther than is found reliably")
-    left = _left(a, inside & a_valid, a_valid)
+    stays = a_valid if initial is None else a_valid & warp(b, whole, coarse).valid
+    left = _left(a, inside & stays, stays)
     if left > _MOST_LEFT:
         found.append(f"{100 * left:.0f} % of what the reference shows has left the frame")
     return tuple(found)

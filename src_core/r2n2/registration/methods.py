@@ -15,6 +15,7 @@ from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit.growing import GrowingFit
 from r2n2.registration.fit.method import FitMethod
+from r2n2.registration.initial import Initialised
 from r2n2.registration.unfolding import Unfolding
 from r2n2.transform import GaussianSequence, Transform
 
@@ -61,6 +62,8 @@ def build_method(config: RegistrationConfig) -> Method:
         If the network's weights are not there.
     """
     method = _plain_method(config)
+    if config.initial != "none":
+        method = Initialised(method, config.initial)
     return Unfolding(method, config.fit) if config.no_folding else method
 
 
@@ -107,7 +110,7 @@ class _Alone:
     def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
         """Register a batch, yielding after every step."""
         if start is None or all(isinstance(given, GaussianSequence) and not len(given) for given in start):
-            yield from self.afresh.register(pairs)
+            yield from self.afresh.register(pairs, start=start)
             return
         kept = self.steps - max(1, round(_RENEWED * self.steps))
         yield from self.further.register(

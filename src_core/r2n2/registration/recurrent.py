@@ -158,7 +158,7 @@ class RecurrentMethod:
                 return
 
     def _begin(self, pairs: Pairs, beginnings: tuple[GaussianSequence, ...]) -> _Sequence:
-        begun = any(len(sequence.centres) for sequence in beginnings)
+        begun = any(len(sequence) or sequence.linear is not None for sequence in beginnings)
 
         def displaced(grid: Grid, like: Tensor) -> Tensor:
             return torch.stack([_on_square(sequence, grid, like) for sequence in beginnings])
@@ -275,7 +275,9 @@ class _Result:
             own = getattr(gaussians, name)[pair, : self.taken[pair]]
             return torch.cat((getattr(start, name).to("cpu", dtype), own.to(dtype)))
 
-        return GaussianSequence(joined("centres"), joined("sigmas"), joined("orientation"), joined("amplitudes"), self.pairs.grid)
+        return GaussianSequence(
+            joined("centres"), joined("sigmas"), joined("orientation"), joined("amplitudes"), self.pairs.grid, start.linear
+        )
 
 
 def _longest_change(before: Progress, after: Progress, step: GaussianParameters) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from r2n2.evaluation import TRETable
-from r2n2.quantities import length_number, length_text, spacing_text
+from r2n2.quantities import length_number, length_text, length_unit, spacing_text
 from r2n2.registration.results import FrameStatus
 from r2n2.report.data import ReportData, gather
 from r2n2.report.figures import (
@@ -154,18 +154,29 @@ def _describe(registered: RegisteredSeries, data: ReportData) -> str:
     transform = registered.transforms[data.examples[0].frame]
     if isinstance(transform, GaussianSequence) and len(transform):
         return (
-            f"Its displacement is the sum of {len(transform)} Gaussians, {_numbers(transform)} numbers in all. Ellipses show one "
-            f"standard deviation of those placed so far; the newest is bold. {_ARROWS}"
+            f"Its displacement is {_whole_text(transform)}the sum of {len(transform)} Gaussians, {_numbers(transform)} numbers in "
+            f"all. Ellipses show one standard deviation of those placed so far; the newest is bold. {_ARROWS}"
         )
     if isinstance(transform, BSplineField):
         return f"Its displacement is a cubic B-spline of {_numbers(transform)} numbers. {_ARROWS}"
     return _ARROWS
 
 
+def _whole_text(sequence: GaussianSequence) -> str:
+    """What moves the frame as a whole, before its Gaussians; "" where nothing does."""
+    if sequence.linear is None:
+        return ""
+    turned = bool(sequence.linear[:, :-1].any())
+    length = float(sequence.linear[:, -1].norm()) * sequence.grid.unit_mm
+    what = "a linear map of the whole frame" if turned else "a shift of the whole frame"
+    return f"{what} (by {length_text(length, length_unit(sequence.grid.spacing))} at its centre) and "
+
+
 def _numbers(transform: Transform) -> int:
     if isinstance(transform, GaussianSequence):
-        width = transform.orientation.shape[1] + 3 * transform.grid.ndim
-        return len(transform) * width
+        width, linear = transform.orientation.shape[1] + 3 * transform.grid.ndim, transform.linear
+        whole = 0 if linear is None else linear.numel() if bool(linear[:, :-1].any()) else len(linear)
+        return len(transform) * width + whole
     if isinstance(transform, BSplineField):
         return transform.control.numel()
     return transform.grid.ndim * math.prod(transform.grid.shape)

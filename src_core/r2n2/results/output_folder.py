@@ -24,6 +24,7 @@ _OURS = (
     "report.html",
     "sequence.csv",
     "sequence.npz",
+    "initial.csv",
     "control_points.npz",
     "tre.csv",
     "tre_summary.csv",

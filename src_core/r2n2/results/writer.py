@@ -52,7 +52,8 @@ from r2n2.results.reader import (
     uncertainty_path,
 )
 from r2n2.results.registered_series import write_registered, written_as_dicom
-from r2n2.results.sequence_file import control_points_archive, read_sequences, sequence_archive, sequence_table
+from r2n2.results.sequence_file import read_sequences
+from r2n2.results.transform_files import write_transforms
 from r2n2.results.tre_table import status_notes, tre_table_csv
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.runtime.memory import give_back_freed_memory, peak_memory_mib
@@ -340,17 +341,7 @@ class ResultWriter:
         return table, (*self._landmarks.notes, *status_notes(self._ordered()), *table.notes, *self.doubts)
 
     def _write_transforms(self) -> list[str]:
-        written = []
-        sequences = {frame: t for frame, t in self._compact.items() if isinstance(t, GaussianSequence)}
-        splines = {frame: t for frame, t in self._compact.items() if isinstance(t, BSplineField)}
-        if sequences or not splines:
-            _write_text(self._folder / "sequence.csv", sequence_table(sequences))
-            _write_bytes(self._folder / "sequence.npz", sequence_archive(sequences, self._series.grid))
-            written += ["sequence.csv", "sequence.npz"]
-        if splines:
-            _write_bytes(self._folder / "control_points.npz", control_points_archive(splines, self._series.grid))
-            written.append("control_points.npz")
-        return ["fields", *self._maps, *written]
+        return ["fields", *self._maps, *write_transforms(self._folder, self._compact, self._series.grid)]
 
     def _write_registered(self) -> str:
         transforms = self._transforms()

@@ -19,7 +19,7 @@ from torch import Tensor
 from r2n2.config import FitConfig
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.fit.level import Level
-from r2n2.registration.fit.method import FIRST_DAMPING, ordered_sequences, starting_model
+from r2n2.registration.fit.method import FIRST_DAMPING, linear_parts, ordered_sequences, starting_model
 from r2n2.registration.fit.proposal import propose_with_gains
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import Measure, SquaredDifference
@@ -100,6 +100,7 @@ class GrowingFit:
         """
         with torch.inference_mode():
             parts = _started(pairs, start)
+            linear = linear_parts(pairs, start)
         present = [len(part.model) for part in parts]
         stages, total, taken = self._stages(max(present)), self.step_count(min(present) if max(present) else 0), 0.0
         level: Level | None = None
@@ -112,8 +113,8 @@ class GrowingFit:
                 stage = stages[part.stage]
                 wanted = (stage.size, *part.rows.tolist())
                 if level is None or built != wanted or pairs.masked:
-                    some = pairs.chosen(part.rows)
-                    level, built = Level.build(some, stage.size, self._config, self._measure, part.model), wanted
+                    some, own = pairs.chosen(part.rows), None if linear is None else linear[part.rows]
+                    level, built = Level.build(some, stage.size, self._config, self._measure, part.model, own), wanted
                 held = len(part.model)
                 part, rest, moved = self._begun(level, part, stage)
                 others = [*others, *rest]
@@ -132,7 +133,7 @@ class GrowingFit:
                 if not stage.far_only:
                     taken += len(part.rows) / len(pairs)
                     index = min(max(1, math.floor(taken + 1e-6)), total)
-                    yield RegistrationStep(index, total, _loss(parts, len(pairs)), partial(_sequences, tuple(parts), pairs))
+                    yield RegistrationStep(index, total, _loss(parts, len(pairs)), partial(_sequences, tuple(parts), pairs, linear))
 
     def _stages(self, present: int) -> tuple[_Stage, ...]:
         config = self._config
@@ -246,8 +247,9 @@ def _loss(parts: Sequence[_Part], count: int) -> Tensor:
     return loss
 
 
-def _sequences(parts: tuple[_Part, ...], pairs: Pairs) -> tuple[Transform, ...]:
+def _sequences(parts: tuple[_Part, ...], pairs: Pairs, linear: Tensor | None) -> tuple[Transform, ...]:
     found: dict[int, Transform] = {}
     for part in parts:
-        found.update(zip(part.rows.tolist(), ordered_sequences(part.model, pairs), strict=True))
+        own = None if linear is None else linear[part.rows]
+        found.update(zip(part.rows.tolist(), ordered_sequences(part.model, pairs.chosen(part.rows), own), strict=True))
     return tuple(found[row] for row in range(len(pairs)))

@@ -19,7 +19,7 @@ from r2n2.registration.fit.steepness import steepness_equations, steepness_penal
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import Compared, Measure
 from r2n2.similarity import diffusion
-from r2n2.transform import mask_of, normalised_lattice, sample_masked
+from r2n2.transform import linear_displacement, mask_of, normalised_lattice, sample_masked
 from r2n2.transform.matrices import cholesky_rows, upper
 
 __all__ = ["Assessed", "Level"]
@@ -81,6 +81,8 @@ class Level:
     coarse_positions: Tensor
     fine: Grid
     fine_positions: Tensor
+    linear: Tensor | None = None
+    """(B, ndim, ndim + 1) beside the model: what was found of the frame as a whole."""
 
     @property
     def size(self) -> int:
@@ -88,7 +90,15 @@ class Level:
         return self.grid.shape[0]
 
     @classmethod
-    def build(cls, pairs: Pairs, size: int, config: FitConfig, measure: Measure, model: WhitenedGaussians) -> Level:
+    def build(
+        cls,
+        pairs: Pairs,
+        size: int,
+        config: FitConfig,
+        measure: Measure,
+        model: WhitenedGaussians,
+        linear: Tensor | None = None,
+    ) -> Level:
         """For a batch on a square of ``size`` pixels a side; ``model`` says where in the moving frames a mask lies."""
         images, valid, weight = pairs.distinct_fixed()
         fixed = to_square(images, valid, pairs.grid, size, weight=weight)
@@ -96,7 +106,10 @@ class Level:
         grid, like = fixed.grid, fixed.images
         displacement = None
         if pairs.masked:
-            displacement = model.displacement(normalised_lattice(grid, moving.images).flatten(1)).unflatten(2, grid.shape)
+            places = normalised_lattice(grid, moving.images)
+            displacement = model.displacement(places.flatten(1)).unflatten(2, grid.shape)
+            if linear is not None:
+                displacement = displacement + linear_displacement(linear, places)
         compared = measure.compare(fixed, moving, displacement, aligned=size == config.sizes[-1])
         coarse = grid.resized((config.regulariser_size,) * grid.ndim)
         fine = grid.resized((config.folding_size,) * grid.ndim)
@@ -117,11 +130,14 @@ class Level:
             normalised_lattice(coarse, like).flatten(1),
             fine,
             normalised_lattice(fine, like).flatten(1),
+            linear,
         )
 
     def assess(self, model: WhitenedGaussians) -> Assessed:
         """The objective of every pair and what a step needs."""
         places = self.positions.unflatten(1, self.grid.shape) + self.lattice.displacement(model)
+        if self.linear is not None:
+            places = places + linear_displacement(self.linear, self.positions).unflatten(2, self.grid.shape)
         sampled, valid = sample_masked(self.moving, self.moving_valid, places, self.grid)
         valid = valid & self.fixed_valid
         warped, moving_weight = sampled.tensor_split([self.compared.moving.shape[1]], 1)
@@ -139,6 +155,8 @@ class Level:
         if self.config.steepness_weight:
             objective = objective + self.config.steepness_weight * steepness_penalty(model, self.config.steepness_cap)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
+        if self.linear is not None:
+            fine_field = fine_field + linear_displacement(self.linear, self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
         return Assessed(objective, residual, difference.slope.flatten(3), weight / doubt.square(), fine_field)
 
@@ -158,7 +176,8 @@ class Level:
         vector = model.pulled_back(self.lattice.positions, self.lattice.gathered(current.force)).flatten(1)
         regularisation = self.config.regularisation
         regulariser = regulariser_equations(model, self.coarse_positions, self.coarse)
-        folding = folding_equations(model, current.fine_field, self.fine_positions, self.fine, self.config.smallest_jacobian)
+        smallest = self.config.smallest_jacobian
+        folding = folding_equations(model, current.fine_field, self.fine_positions, self.fine, smallest, self.linear)
         if folding is not None:
             matrix.add_(folding[0], alpha=self.config.folding_weight)
             vector.add_(folding[1], alpha=self.config.folding_weight)

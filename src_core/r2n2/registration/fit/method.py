@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.errors import ArgumentError
@@ -25,7 +26,7 @@ from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import Measure, SquaredDifference
 from r2n2.transform import GaussianSequence, Transform, normalised_lattice
 
-__all__ = ["FIRST_DAMPING", "FitMethod", "Round", "ordered_sequences", "plan_rounds", "starting_model"]
+__all__ = ["FIRST_DAMPING", "FitMethod", "Round", "linear_parts", "ordered_sequences", "plan_rounds", "starting_model"]
 
 FIRST_DAMPING = 1e-2
 _ORDER_SIZE = 24
@@ -104,7 +105,8 @@ class FitMethod:
         pairs
             The image pairs, of any shape and spacing.
         start
-            One GaussianSequence a pair to start from; Gaussians are added until there are as many as asked for.
+            One GaussianSequence a pair to start from; Gaussians are added until there are as many as asked for. Its linear part
+            stays as it is.
 
         Raises
         ------
@@ -113,6 +115,7 @@ class FitMethod:
         """
         with torch.inference_mode():
             model = starting_model(pairs, start)
+            linear = linear_parts(pairs, start)
         rounds = plan_rounds(self._config, self._gaussians, len(model))
         total, index = self.step_count(len(model)), 0
         level: Level | None = None
@@ -120,7 +123,7 @@ class FitMethod:
             with torch.inference_mode():
                 # With a mask the intensities are compared where it lies in the moving frame, which is known better each round.
                 if level is None or level.size != plan.size or pairs.masked:
-                    level = Level.build(pairs, plan.size, self._config, self._measure, model)
+                    level = Level.build(pairs, plan.size, self._config, self._measure, model, linear)
                 current = level.assess(model)
                 moved = current.objective > self._config.far if plan.far_only else None
                 if moved is not None and not bool(moved.any()):
@@ -143,16 +146,33 @@ class FitMethod:
                 if plan.far_only:
                     continue  # not yielded: the number of steps is told before it is known who is far
                 index += 1
-                yield RegistrationStep(index, total, current.objective.clone(), partial(ordered_sequences, model, pairs))
+                yield RegistrationStep(index, total, current.objective.clone(), partial(ordered_sequences, model, pairs, linear))
 
 
-def ordered_sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
-    """One GaussianSequence a pair, in order of importance, on the processor."""
+def ordered_sequences(model: WhitenedGaussians, pairs: Pairs, linear: Tensor | None) -> tuple[Transform, ...]:
+    """One GaussianSequence a pair, in order of importance, on the processor, on top of linear parts (B, ndim, ndim + 1)."""
     model = model.ordered_by_importance(normalised_lattice(pairs.grid.enclosing_cube(_ORDER_SIZE), pairs.moving).flatten(1))
     return tuple(
-        GaussianSequence(s.centres.cpu(), s.sigmas.cpu(), s.orientation.cpu(), s.amplitudes.cpu(), s.grid)
-        for s in model.sequences(pairs.grid)
+        GaussianSequence(s.centres.cpu(), s.sigmas.cpu(), s.orientation.cpu(), s.amplitudes.cpu(), s.grid, part)
+        for s, part in zip(model.sequences(pairs.grid), _parts(linear, len(pairs)), strict=True)
     )
+
+
+def _parts(linear: Tensor | None, count: int) -> tuple[Tensor | None, ...]:
+    """A linear part a pair, None where it is 0."""
+    if linear is None:
+        return (None,) * count
+    return tuple(part.cpu().clone() if bool(part.any()) else None for part in linear)
+
+
+def linear_parts(pairs: Pairs, start: Sequence[Transform] | None) -> Tensor | None:
+    """(B, ndim, ndim + 1) of a start; None where no pair has any."""
+    parts = [s.linear for s in start or () if isinstance(s, GaussianSequence)]
+    if all(part is None for part in parts):
+        return None
+    ndim = pairs.grid.ndim
+    none = pairs.moving.new_zeros(ndim, ndim + 1)
+    return torch.stack([none if part is None else part.to(none) for part in parts])
 
 
 def starting_model(pairs: Pairs, start: Sequence[Transform] | None) -> WhitenedGaussians:

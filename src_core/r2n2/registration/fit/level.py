@@ -38,7 +38,7 @@ class Assessed:
     slope: Tensor
     """(B, C, ndim, P) derivative of each residual by the displacement of its pixel"""
     weight: Tensor
-    """(B, 1, P) of the squares of a pixel: at most 1 / number of valid pixels, less for outliers, 0 where not valid"""
+    """(B, 1, P) of a pixel's squares: the measure's strength / number of valid pixels, less for outliers, 0 where not valid"""
     fine_field: Tensor
     """(B, ndim, *shape) displacement on the lattice on which folding is measured"""
 
@@ -66,6 +66,8 @@ class Level:
     config: FitConfig
     grid: Grid
     compared: Compared
+    strength: float
+    """Of the measure."""
     fixed_valid: Tensor
     moving_valid: Tensor | None
     positions: Tensor
@@ -96,6 +98,7 @@ class Level:
             config,
             grid,
             measure.compare(fixed, moving),
+            measure.strength,
             fixed.valid,
             mask_of(moving.valid, moving.images),
             normalised_lattice(grid, like).flatten(1),
@@ -115,7 +118,7 @@ class Level:
         difference = self.compared.difference(warped, valid)
         counted = valid.flatten(2)
         residual = difference.residual.flatten(2) * counted
-        weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
+        weight = counted * (self.strength / counted.sum((1, 2), keepdim=True).clamp_min(1))
         square = residual.square()
         if square.shape[1] > 1:
             square = square.sum(1, keepdim=True)

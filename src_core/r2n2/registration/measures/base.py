@@ -14,7 +14,7 @@ from torch import Tensor
 from r2n2.geometry import Grid
 from r2n2.preprocessing import Square
 
-__all__ = ["Compared", "Difference", "Measure", "gradient_of"]
+__all__ = ["Compared", "Difference", "Measure", "gradient_of", "with_gradient"]
 
 
 class Difference(NamedTuple):
@@ -49,6 +49,10 @@ class Compared(Protocol):
         """
         ...
 
+    def agreement(self, warped: Tensor, counted: Tensor) -> Tensor:
+        """How alike the images are in the sense of the measure, (B,) up to 1 for equal ones; what fit makes small differs."""
+        ...
+
 
 class Measure(Protocol):
     """A way to compare images; holds settings, keeps nothing of a call."""
@@ -56,6 +60,11 @@ class Measure(Protocol):
     @property
     def name(self) -> str:
         """As in ``RegistrationConfig.similarity``."""
+        ...
+
+    @property
+    def strength(self) -> float:
+        """Weight of the squares against roughness and folding, 1 for squared differences of intensities."""
         ...
 
     def compare(self, fixed: Square, moving: Square) -> Compared:
@@ -67,3 +76,8 @@ def gradient_of(features: Tensor, grid: Grid) -> Tensor:
     """Central differences (B, C, ndim, *shape) of (B, C, *shape), per NORMALISED unit; one-sided at the edges."""
     spacings = tuple(s / grid.unit_mm for s in grid.spacing)
     return torch.stack(torch.gradient(features, spacing=spacings, dim=tuple(range(2, features.ndim))), dim=2)
+
+
+def with_gradient(features: Tensor, grid: Grid) -> Tensor:
+    """Features (B, C, *shape), then the gradient of each, (B, C (1 + ndim), *shape)."""
+    return torch.cat((features, gradient_of(features, grid).flatten(1, 2)), 1)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from r2n2.preprocessing import Square, normalise
-from r2n2.registration.measures.base import Compared, Difference, gradient_of
+from r2n2.registration.measures.base import Compared, Difference, with_gradient
+from r2n2.similarity import correlation
 
 __all__ = ["SquaredDifference"]
 
@@ -24,13 +24,13 @@ class SquaredDifference:
     """
 
     clamp: float = 3.0
+    strength: float = 1.0
     name: str = "ssd"
 
     def compare(self, fixed: Square, moving: Square) -> Compared:
         """Prepare the images of a batch."""
-        intensity = [normalise(square.images, square.valid, clamp=self.clamp) for square in (fixed, moving)]
-        a, b = (torch.cat((image, gradient_of(image, fixed.grid)[:, 0]), 1) for image in intensity)
-        return _Compared(a, b)
+        images = (normalise(square.images, square.valid, clamp=self.clamp) for square in (fixed, moving))
+        return _Compared(*(with_gradient(image, fixed.grid) for image in images))
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,3 +43,7 @@ class _Compared:
     def difference(self, warped: Tensor, counted: Tensor) -> Difference:
         """The intensities have no part that depends on which pixels count."""
         return Difference(warped[:, :1] - self.fixed[:, :1], (0.5 * (warped[:, 1:] + self.fixed[:, 1:])).unsqueeze(1))
+
+    def agreement(self, warped: Tensor, counted: Tensor) -> Tensor:
+        """Correlation coefficient."""
+        return correlation(self.fixed[:, :1].expand_as(counted), warped[:, :1], counted)

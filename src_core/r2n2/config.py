@@ -22,11 +22,13 @@ __all__ = [
     "NetworkConfig",
     "Precision",
     "RegistrationConfig",
+    "SimilarityName",
     "StoppingConfig",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
 Precision = Literal["float32", "bfloat16"]
+SimilarityName = Literal["ssd", "lncc", "mind", "ngf", "curve"]
 
 _LONGEST_SHOWN = 120
 SMALLEST_SIDE_PX = 16
@@ -246,8 +248,13 @@ class RegistrationConfig(Config):
     """r2n2: the network, for 2D frames; fit: Gaussians fitted to each pair; bspline: the paper's baseline."""
     refine: bool = True
     """Refine the network's Gaussians by some steps of fit; only for r2n2."""
+    similarity: SimilarityName | Literal["auto"] = "auto"
+    """What frames are compared by. ssd: intensities; lncc: intensities, locally normalised; mind: self-similarity; ngf: directions
+    of edges; curve: intensities through the curve that fits best. auto: ssd, or ngf where the contrast of the series changes. The
+    network compares intensities, so under another measure than ssd the Gaussians are fitted without it."""
     reference: int | Literal["auto"] = "auto"
-    """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series."""
+    """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series, or, where the contrast
+    of the series changes, the frame whose edges agree best with those of the others."""
     weights: str = "general"
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
     steps: int = Field(default=25, ge=1, le=500)

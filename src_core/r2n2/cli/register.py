@@ -65,6 +65,14 @@ def register(
         bool | None,
         typer.Option("--refine/--no-refine", help="Refine the network's Gaussians by fit (the default).", rich_help_panel=_METHOD),
     ] = None,
+    similarity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|ssd|lncc|mind|ngf|curve",
+            help="What frames are compared by; auto: intensities (ssd), or edges (ngf) where the contrast changes.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     reference: Annotated[str | None, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=_METHOD)] = None,
     weights: Annotated[
         str | None,
@@ -123,6 +131,7 @@ def register(
     given = {
         "method": method,
         "refine": refine,
+        "similarity": similarity,
         "reference": None if reference is None else parse_reference(reference),
         "weights": weights,
         "steps": steps,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,6 +13,7 @@ from torch import Tensor
 from r2n2.geometry import Grid, Space
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.doubt import reasons_for_doubt
+from r2n2.registration.measures import Measure, SquaredDifference, agreement
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.similarity import correlation
 from r2n2.transform import DisplacementField, GaussianSequence, Transform, folding_percent, jacobian_determinant, warp
@@ -84,16 +85,21 @@ class _Measures:
     longest_mm: float
 
 
-def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> _Measures:
+def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure) -> _Measures:
     grid = transform.grid
     displacement = transform.displacement_field().to_space(Space.NORMALISED)
     vectors = displacement.vectors[None]
     warped, measured = warp(frame.image[None], vectors, grid, mask=frame.valid[None])
     valid = measured & reference.valid
     determinants = jacobian_determinant(vectors, grid)
+    if measure.name == "ssd":
+        before = float(correlation(reference.image[None], frame.image[None], (frame.valid & reference.valid)[None]))
+        after = float(correlation(reference.image[None], warped, valid))
+    else:
+        before, after = agreement(measure, reference.image, frame.image, reference.valid, frame.valid, vectors, grid)
     return _Measures(
-        before=float(correlation(reference.image[None], frame.image[None], (frame.valid & reference.valid)[None])),
-        after=float(correlation(reference.image[None], warped, valid)),
+        before=before,
+        after=after,
         overlap=float(valid.sum() / (frame.valid & reference.valid).sum().clamp_min(1)),
         folding=float(folding_percent(determinants)),
         min_jacobian=float(determinants.min()),
@@ -101,13 +107,23 @@ def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -
     )
 
 
-def assess(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float) -> FrameResult:
-    """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it."""
-    found = _measure(reference, frame, transform)
+def assess(
+    reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float, measure: Measure | None = None
+) -> FrameResult:
+    """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it.
+
+    Parameters
+    ----------
+    measure
+        What the frames were compared by; squared differences if None.
+    """
+    measure = measure or SquaredDifference()
+    found = _measure(reference, frame, transform, measure)
 
     def kept_back(status: FrameStatus, why: str) -> FrameResult:
         message = f"frame {frame.index}: {why}; it is left as it is"
-        return unregistered(frame.index, transform.grid, status, message, similarity=found.before, seconds=seconds)
+        own = unregistered(frame.index, transform.grid, status, message, similarity=found.before, seconds=seconds)
+        return replace(own, similarity_measure=measure.name)
 
     if not math.isfinite(loss) or not math.isfinite(found.after):
         return kept_back(FrameStatus.FAILED, "the registration gave no finite result")
@@ -115,14 +131,14 @@ def assess(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, los
         return kept_back(FrameStatus.FAILED, f"only {100 * found.overlap:.0f} % of it would stay in view")
     if found.after < found.before - _SIMILARITY_TOLERANCE:
         return kept_back(FrameStatus.WORSE, f"the similarity fell from {found.before:.4f} to {found.after:.4f}")
-    reasons = list(_doubts(reference, frame, transform))
+    reasons = list(_doubts(reference, frame, transform, measure, found.after))
     status, message = FrameStatus.DOUBTFUL if reasons else FrameStatus.OK, masked_note(frame)
     if found.folding > _FOLDED_PERCENT:
         status = FrameStatus.FOLDED
         reasons.insert(0, f"the displacement folds in {found.folding:.2f} % of the cells")
     if reasons:
         message = f"frame {frame.index}: {'; '.join(reasons)}; look at it before using it"
-    return _result(frame.index, transform, status, message, found, seconds)
+    return _result(frame.index, transform, status, message, found, seconds, measure)
 
 
 def masked_note(frame: LoadedFrame) -> str:
@@ -139,19 +155,35 @@ def masked_note(frame: LoadedFrame) -> str:
     return f"frame {frame.index}: " + what.format(f"{share:.2g}", count)
 
 
-def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> tuple[str, ...]:
+def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure, after: float) -> tuple[str, ...]:
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
-    return reasons_for_doubt(reference.image, frame.image, reference.valid, frame.valid, vectors, transform.grid)
+    images = (reference.image, frame.image, reference.valid, frame.valid)
+    return reasons_for_doubt(*images, vectors, transform.grid, measure=measure.name, agreement=after)
 
 
 def assess_edited(
-    reference: LoadedFrame, frame: LoadedFrame, transform: Transform, message: str, seconds: float = 0.0
+    reference: LoadedFrame,
+    frame: LoadedFrame,
+    transform: Transform,
+    message: str,
+    seconds: float = 0.0,
+    measure: Measure | None = None,
 ) -> FrameResult:
     """The same numbers of a transform that a person chose: it is taken as it is, with status EDITED."""
-    return _result(frame.index, transform, FrameStatus.EDITED, message, _measure(reference, frame, transform), seconds)
+    measure = measure or SquaredDifference()
+    found = _measure(reference, frame, transform, measure)
+    return _result(frame.index, transform, FrameStatus.EDITED, message, found, seconds, measure)
 
 
-def _result(frame: int, transform: Transform, status: FrameStatus, message: str, found: _Measures, seconds: float) -> FrameResult:
+def _result(
+    frame: int,
+    transform: Transform,
+    status: FrameStatus,
+    message: str,
+    found: _Measures,
+    seconds: float,
+    measure: Measure,
+) -> FrameResult:
     return FrameResult(
         frame,
         transform,
@@ -163,6 +195,7 @@ def _result(frame: int, transform: Transform, status: FrameStatus, message: str,
         found.min_jacobian,
         found.longest_mm,
         seconds,
+        measure.name,
     )
 
 

@@ -14,6 +14,7 @@ from r2n2.errors import ResourceError
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit.method import FitMethod
+from r2n2.registration.measures import measure_of
 from r2n2.transform import GaussianSequence, Transform
 
 __all__ = ["build_method", "resolve_device"]
@@ -51,6 +52,8 @@ def resolve_device(name: str) -> torch.device:
 def build_method(config: RegistrationConfig) -> Method:
     """The method that the settings ask for, ready to register pairs.
 
+    A similarity of "auto" is that of a series whose contrast stays, ssd: who has the series resolves it first.
+
     Raises
     ------
     ResourceError
@@ -58,8 +61,10 @@ def build_method(config: RegistrationConfig) -> Method:
     """
     if config.method == "bspline":
         return BSplineMethod(config.bspline)
-    fit = FitMethod(config.fit, gaussians=config.steps)
-    if config.method == "fit":
+    measure = measure_of("ssd" if config.similarity == "auto" else config.similarity, clamp=config.fit.clamp)
+    fit = FitMethod(config.fit, gaussians=config.steps, measure=measure)
+    # The network compares intensities: where those do not correspond, its Gaussians are worse than none to start from.
+    if config.method == "fit" or measure.name != "ssd":
         return fit
     from r2n2.network.checkpoint import load_network
     from r2n2.registration.cuda_graph import cuda_graph

@@ -43,13 +43,16 @@ class FrameResult:
     status, message
         Whether to trust it, and a sentence why not ("" if ok).
     similarity_before, similarity_after
-        Correlation coefficient of the frame with the reference over the valid pixels, in [-1, 1]; NaN where undefined.
+        How alike the frame and the reference are, at most 1: under ssd their correlation coefficient over the valid pixels, else
+        the agreement of the measure; NaN where undefined.
     folding_percent, min_jacobian
         Share of cells that fold in percent, and the smallest Jacobian determinant.
     max_displacement_mm
         Length of the longest displacement vector.
     seconds
         Wall time of this frame's share of its batch.
+    similarity_measure
+        What it was compared by.
     """
 
     frame: int
@@ -62,6 +65,7 @@ class FrameResult:
     min_jacobian: float
     max_displacement_mm: float
     seconds: float
+    similarity_measure: str = "ssd"
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +82,8 @@ class SeriesProgress:
         Share of the whole work done, in [0, 1].
     finished
         Results new with this step, in order of frames.
+    notes
+        Sentences a person should read, with the first step: what frames are compared by where that was chosen, and why.
     """
 
     reference: int
@@ -85,3 +91,4 @@ class SeriesProgress:
     frames_total: int
     fraction: float
     finished: tuple[FrameResult, ...]
+    notes: tuple[str, ...] = ()

@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from numpy.typing import NDArray
 
-from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
+from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig, SimilarityName
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.batch import BatchResult, LoadedFrame, assess, assess_edited, masked_note, register_batch, unregistered
 from r2n2.registration.batch_size import resolve_batch_size
+from r2n2.registration.contrast import examine_frames, examine_series
+from r2n2.registration.measures import Measure, measure_of
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
-__all__ = ["edited_result", "register_pair", "register_series"]
+__all__ = ["edited_result", "register_pair", "register_series", "resolve_similarity"]
+
+_CHANGING: SimilarityName = "ngf"
+"""Of series whose contrast changes."""
 
 
 def register_pair(
@@ -52,6 +57,9 @@ def register_pair(
     device = resolve_device(config.device)
     (a, a_valid), (b, b_valid) = frames
     pairs = Pairs(a[None].to(device), b[None].to(device), a_valid[None].to(device), b_valid[None].to(device), grid)
+    if config.similarity == "auto":
+        changes = examine_frames([(a, a_valid), (b, b_valid)], grid, (0, 1)).changes
+        config = config.model_copy(update={"similarity": _CHANGING if changes else "ssd"})
     yield from build_method(config).register(pairs)
 
 
@@ -87,18 +95,21 @@ def register_series(
         raise ReadError("nothing to register: the series has one frame; give a series of at least two")
     _check_size(series.grid)
     device = resolve_device(config.device)
+    config, note = resolve_similarity(series, config)
     method = build_method(config)
     index = resolve_reference(series, config.reference)
     reference = _load(series, index)
     if isinstance(reference, FrameResult):
         raise ReadError(f"reference: {reference.message}; choose another reference")
+    measure = measure_of(config.similarity)
     own = unregistered(index, series.grid, FrameStatus.REFERENCE, masked_note(reference), similarity=1.0)
+    own = replace(own, similarity_measure=measure.name)
     anchors: dict[int, Transform] = {}
     done = done or {}
     ready, total = len({index, *done}), len(series)
-    yield SeriesProgress(index, ready, total, ready / total, () if index in done else (own,))
+    yield SeriesProgress(index, ready, total, ready / total, () if index in done else (own,), (note,) if note else ())
     size = resolve_batch_size(config, series.grid, device)
-    work = _Work(method, reference, series.grid, device, size)
+    work = _Work(method, reference, series.grid, device, size, measure)
     for batch in _batches(total, index, size, outward=config.warm_start):
         results: list[FrameResult] = []
         left = [k for k in batch if k not in done]
@@ -112,6 +123,23 @@ def register_series(
             found.update({k: transform for k in batch if (transform := done.get(k)) is not None})
             # Of two neighbours equally near the first counts, so their order must not depend on what was done before.
             anchors.update({k: found[k] for k in sorted(found)})
+
+
+def resolve_similarity(series: ImageSeries, config: RegistrationConfig) -> tuple[RegistrationConfig, str]:
+    """Settings with a measure in place of "auto", and a sentence on what was chosen and what follows; "" where nothing changes.
+
+    The measure is chosen once for a whole series: by ssd where its contrast stays, by ngf where it changes, which of all measures
+    was the most accurate on every kind of change tried.
+    """
+    if config.similarity != "auto":
+        note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as asked for"
+    else:
+        finding = examine_series(series)
+        config = config.model_copy(update={"similarity": _CHANGING if finding.changes else "ssd"})
+        note = f"similarity: {_CHANGING}, as contrast changes along the series: {finding.reason}" if finding.changes else ""
+    if note and config.method == "r2n2":
+        note += "; the network compares intensities and is left out, the Gaussians are fitted from none"
+    return config, note
 
 
 def edited_result(series: ImageSeries, reference: int, result: FrameResult, transform: Transform, message: str) -> FrameResult:
@@ -141,7 +169,7 @@ def edited_result(series: ImageSeries, reference: int, result: FrameResult, tran
             raise ReadError(frame.message)
     assert isinstance(fixed, LoadedFrame)
     assert isinstance(moving, LoadedFrame)
-    return assess_edited(fixed, moving, transform, message, result.seconds)
+    return assess_edited(fixed, moving, transform, message, result.seconds, measure_of(result.similarity_measure))
 
 
 def _load_and_register(
@@ -175,6 +203,7 @@ class _Work:
     device: torch.device
     most: int
     """Frames that are tried at once; falls where memory did not suffice, so that no later batch fails in vain."""
+    measure: Measure
 
 
 def _register(
@@ -193,7 +222,7 @@ def _register(
                 yield before + share * len(frames)
             seconds = outcome.seconds / len(frames)
             triples = zip(frames, outcome.transforms, outcome.loss, strict=True)
-            return [assess(work.reference, frame, transform, loss, seconds) for frame, transform, loss in triples]
+            return [assess(work.reference, frame, transform, loss, seconds, work.measure) for frame, transform, loss in triples]
         except R2N2Error:
             raise
         except (RuntimeError, ValueError, MemoryError) as error:

@@ -44,6 +44,7 @@ _COLUMNS = (
     "seconds",
     "status",
 )
+_MEASURE_COLUMN = "similarity_measure"
 _TRE_COLUMNS = ("tre_before_mm", "tre_mm", "tre_max_mm")
 
 
@@ -64,11 +65,12 @@ class FrameMetrics:
     tre_before_mm: float = math.nan
     tre_mm: float = math.nan
     tre_max_mm: float = math.nan
+    similarity_measure: str = "ssd"
 
     @classmethod
     def of(cls, result: FrameResult, time_s: float = math.nan) -> FrameMetrics:
         """Of a result, without its transform."""
-        shared = {name: getattr(result, name) for name in (*_COLUMNS, "message") if name != "time_s"}
+        shared = {name: getattr(result, name) for name in (*_COLUMNS, _MEASURE_COLUMN, "message") if name != "time_s"}
         return cls(time_s=time_s, **shared)
 
     def with_errors(self, table: TRETable) -> FrameMetrics:
@@ -78,7 +80,7 @@ class FrameMetrics:
 
     def result(self, transform: Transform) -> FrameResult:
         """The frame's result again."""
-        shared = {name: getattr(self, name) for name in (*_COLUMNS, "message") if name != "time_s"}
+        shared = {name: getattr(self, name) for name in (*_COLUMNS, _MEASURE_COLUMN, "message") if name != "time_s"}
         return FrameResult(transform=transform, **shared)
 
 
@@ -198,7 +200,7 @@ class RegisteredSeries:
 
 def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
     """Text of metrics.csv: a row a frame; an undefined number is left empty."""
-    columns = (*_COLUMNS, *_TRE_COLUMNS) if with_errors else _COLUMNS
+    columns = (*_COLUMNS, _MEASURE_COLUMN, *(_TRE_COLUMNS if with_errors else ()))
     return table_text(columns, [[_cell(getattr(row, column)) for column in columns] for row in metrics])
 
 
@@ -285,4 +287,11 @@ def _parse_metrics(row: Mapping[str, str], messages: Mapping[int, str]) -> Frame
     frame = int(row["frame"])
     names = [name for name in (*_COLUMNS[1:-1], *_TRE_COLUMNS) if name in row]
     numbers = {name: float(row[name]) if row[name] else math.nan for name in names}
-    return FrameMetrics(frame=frame, status=FrameStatus(row["status"]), message=messages.get(frame, ""), **numbers)
+    return FrameMetrics(
+        frame=frame,
+        status=FrameStatus(row["status"]),
+        message=messages.get(frame, ""),
+        # Tables from before there was a choice do not have the column.
+        similarity_measure=row.get(_MEASURE_COLUMN) or "ssd",
+        **numbers,
+    )

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
+from r2n2.preprocessing import blur
 from r2n2.simulation.material import Label, Material
 
 __all__ = ["Contrast", "ContrastKind", "contrast_of_material", "contrast_of_picture"]
@@ -104,7 +105,7 @@ def contrast_of_material(rng: np.random.Generator, material: Material, kind: Con
         table = np.array([values[label] * np.exp(rng.normal(0, spread)) for label in Label])
         tissue = table[labels] * (1 - fat) + of_fat * fat
         mixed = tissue * (1 - blood) + of_blood * np.exp(rng.normal(0, spread)) * blood
-        return np.asarray(gaussian_filter(mixed, width))
+        return np.asarray(_smooth(mixed, width))
 
     t1 = drawn(_T1_MS, _FAT_MS, _BLOOD_MS, 0.1)
     uptake = drawn(_UPTAKE, 0.05, _BLOOD_UPTAKE, 0.25)
@@ -115,15 +116,19 @@ def contrast_of_material(rng: np.random.Generator, material: Material, kind: Con
 def contrast_of_picture(rng: np.random.Generator, picture: FloatArray, kind: ContrastKind, frames: int) -> Contrast:
     """A change for a picture (H, W) of brightness 0 to about 1 without labels: pixels of like brightness are one tissue."""
     edges = np.quantile(picture, np.linspace(0, 1, _CLASSES + 1)[1:-1])
-    tissue = np.digitize(gaussian_filter(picture, 1.0), np.unique(edges))
+    tissue = np.digitize(_smooth(picture, 1.0), np.unique(edges))
 
     def drawn(low: float, high: float) -> FloatArray:
         # Neighbouring brightness need not mean neighbouring T1: fat and blood are both bright.
         values = rng.permutation(np.linspace(low, high, _CLASSES))
-        return np.asarray(gaussian_filter(values[tissue], 1.0))
+        return np.asarray(_smooth(values[tissue], 1.0))
 
     t1 = np.exp(drawn(np.log(_FAT_MS), np.log(_BLOOD_MS)))
     return Contrast(kind, _levels(rng, kind, frames), t1, drawn(0.0, _BLOOD_UPTAKE), drawn(_BLOOD_ARRIVAL, 0.6))
+
+
+def _smooth(image: FloatArray, sigma_px: float) -> FloatArray:
+    return np.asarray(blur(torch.from_numpy(image)[None, None], (sigma_px, sigma_px))[0, 0].numpy())
 
 
 def _levels(rng: np.random.Generator, kind: ContrastKind, frames: int) -> tuple[float, ...]:

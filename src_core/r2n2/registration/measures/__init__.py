@@ -1,5 +1,6 @@
 """What two images are compared by while one is aligned to the other: the measures of similarity."""
 
+from r2n2.registration.measures.agreement import agreement
 from r2n2.registration.measures.base import Compared, Difference, Measure, gradient_of
 from r2n2.registration.measures.curve import IntensityCurve
 from r2n2.registration.measures.lncc import LocalCorrelation
@@ -16,6 +17,7 @@ __all__ = [
     "Measure",
     "SelfSimilarity",
     "SquaredDifference",
+    "agreement",
     "gradient_of",
     "measure_of",
 ]

@@ -239,6 +239,9 @@ class BSplineConfig(Config):
     """Step of Adam with AMSGrad."""
     regularisation: float = Field(default=0.01, ge=0)
     """Weight of the isotropic total variation."""
+    loss: Literal["measure", "mi", "ssim"] = "measure"
+    """What is minimised: the mean squared difference of the features of ``similarity``, minus the mutual information, or 1 -
+    structural similarity."""
 
 
 class RegistrationConfig(Config):

@@ -59,9 +59,9 @@ def build_method(config: RegistrationConfig) -> Method:
     ResourceError
         If the network's weights are not there.
     """
-    if config.method == "bspline":
-        return BSplineMethod(config.bspline)
     measure = measure_of("ssd" if config.similarity == "auto" else config.similarity, clamp=config.fit.clamp)
+    if config.method == "bspline":
+        return BSplineMethod(config.bspline, measure=measure)
     fit = FitMethod(config.fit, gaussians=config.steps, measure=measure)
     # The network compares intensities: where those do not correspond, its Gaussians are worse than none to start from.
     if config.method == "fit" or measure.name != "ssd":

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from numpy.typing import NDArray
 
-from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig, SimilarityName
+from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.batch import BatchResult, LoadedFrame, assess, assess_edited, masked_note, register_batch, unregistered
 from r2n2.registration.batch_size import resolve_batch_size
-from r2n2.registration.contrast import examine_frames, examine_series
+from r2n2.registration.contrast import examine_frames, examine_series, suitable_measure
 from r2n2.registration.measures import Measure, measure_of
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
@@ -25,9 +25,6 @@ from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
 __all__ = ["edited_result", "register_pair", "register_series", "resolve_similarity"]
-
-_CHANGING: SimilarityName = "ngf"
-"""Of series whose contrast changes."""
 
 
 def register_pair(
@@ -58,8 +55,8 @@ def register_pair(
     (a, a_valid), (b, b_valid) = frames
     pairs = Pairs(a[None].to(device), b[None].to(device), a_valid[None].to(device), b_valid[None].to(device), grid)
     if config.similarity == "auto":
-        changes = examine_frames([(a, a_valid), (b, b_valid)], grid, (0, 1)).changes
-        config = config.model_copy(update={"similarity": _CHANGING if changes else "ssd"})
+        finding = examine_frames([(a, a_valid), (b, b_valid)], grid, (0, 1))
+        config = config.model_copy(update={"similarity": suitable_measure(finding)})
     yield from build_method(config).register(pairs)
 
 
@@ -128,15 +125,14 @@ def register_series(
 def resolve_similarity(series: ImageSeries, config: RegistrationConfig) -> tuple[RegistrationConfig, str]:
     """Settings with a measure in place of "auto", and a sentence on what was chosen and what follows; "" where nothing changes.
 
-    The measure is chosen once for a whole series: by ssd where its contrast stays, by ngf where it changes, which of all measures
-    was the most accurate on every kind of change tried.
+    The measure is chosen once for a whole series (``suitable_measure``).
     """
     if config.similarity != "auto":
         note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as asked for"
     else:
         finding = examine_series(series)
-        config = config.model_copy(update={"similarity": _CHANGING if finding.changes else "ssd"})
-        note = f"similarity: {_CHANGING}, as contrast changes along the series: {finding.reason}" if finding.changes else ""
+        config = config.model_copy(update={"similarity": suitable_measure(finding)})
+        note = f"similarity: {config.similarity}, as contrast changes along the series: {finding.reason}" if finding.changes else ""
     if note and config.method == "r2n2":
         note += "; the network compares intensities and is left out, the Gaussians are fitted from none"
     return config, note

@@ -23,30 +23,36 @@ class Window:
     Parameters
     ----------
     gathering
-        (side, points) shares of the pixels of an axis in the mean about each point; columns sum to 1.
+        An axis: (side, points), shares of its pixels in the mean about each point; columns sum to 1.
     spreading
-        (points, side) that interpolates.
+        An axis: (points, side), that interpolates.
     """
 
-    gathering: Tensor
-    spreading: Tensor
+    gathering: tuple[Tensor, ...]
+    spreading: tuple[Tensor, ...]
 
     @classmethod
     def build(cls, grid: Grid, sigma: float, like: Tensor) -> Window:
-        """Of standard deviation ``sigma``, NORMALISED, on the working square ``grid``; at least 1.5 pixels."""
-        size = grid.shape[0]
-        sigma = max(sigma, _LEAST_PX * 2 / (size - 1))
-        points = min(size, math.ceil(2 * _POINTS_A_WIDTH / sigma) + 1)
-        pixels, places = (torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) for n in (size, points))
-        distance = pixels[:, None] - places[None]
-        gathering = torch.exp(-0.5 * (distance / sigma).square())
-        spreading = (1 - distance.abs() * (points - 1) / 2).clamp_min(0)
-        return cls(gathering / gathering.sum(0, keepdim=True), spreading.mT / spreading.sum(1))
+        """Of standard deviation ``sigma``, NORMALISED, on ``grid``; at least 1.5 pixels of each axis."""
+        axes = [
+            _axis(n, max(sigma * grid.unit_mm / step, _LEAST_PX), like) for n, step in zip(grid.shape, grid.spacing, strict=True)
+        ]
+        gathering, spreading = zip(*axes, strict=True)
+        return cls(gathering, spreading)
 
     def means(self, values: Tensor) -> Tensor:
         """(B, C, *shape) of values (B, C, *shape), each the mean about its pixel."""
-        for matrix in (self.gathering, self.spreading):
-            for _ in range(values.ndim - 2):
+        for matrices in (self.gathering, self.spreading):
+            for matrix in matrices:
                 # Takes the first axis of space away and puts the new one last: in turn for all axes, their order is what it was.
                 values = torch.tensordot(values, matrix, dims=([2], [0]))
         return values
+
+
+def _axis(side: int, sigma_px: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    points = min(side, math.ceil(_POINTS_A_WIDTH * (side - 1) / sigma_px) + 1)
+    pixels, places = (torch.linspace(0, side - 1, n, dtype=like.dtype, device=like.device) for n in (side, points))
+    distance = pixels[:, None] - places[None]
+    gathering = torch.exp(-0.5 * (distance / sigma_px).square())
+    spreading = (1 - distance.abs() * (points - 1) / (side - 1)).clamp_min(0)
+    return gathering / gathering.sum(0, keepdim=True), (spreading / spreading.sum(1, keepdim=True)).mT

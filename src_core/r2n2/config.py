@@ -23,6 +23,7 @@ __all__ = [
     "NetworkConfig",
     "Precision",
     "RegistrationConfig",
+    "SimilarityName",
     "StoppingConfig",
     "Uncertainty",
 ]
@@ -31,6 +32,7 @@ MethodName = Literal["r2n2", "fit", "bspline"]
 InitialName = Literal["auto", "none", "translation", "rigid", "affine"]
 Precision = Literal["float32", "bfloat16"]
 Uncertainty = Literal["on", "off", "full"]
+SimilarityName = Literal["ssd", "lncc", "mind", "ngf", "curve"]
 
 _LONGEST_SHOWN = 120
 SMALLEST_SIDE_PX = 16
@@ -277,6 +279,9 @@ class BSplineConfig(Config):
     """Step of Adam with AMSGrad."""
     regularisation: float = Field(default=0.01, ge=0)
     """Weight of the isotropic total variation."""
+    loss: Literal["measure", "mi", "ssim"] = "measure"
+    """What is minimised: the mean squared difference of the features of ``similarity``, minus the mutual information, or 1 -
+    structural similarity."""
 
 
 class RegistrationConfig(Config):
@@ -286,8 +291,13 @@ class RegistrationConfig(Config):
     """r2n2: the network, for 2D frames; fit: Gaussians fitted to each pair; bspline: the paper's baseline."""
     refine: bool = True
     """Refine the network's Gaussians by some steps of fit; only for r2n2."""
+    similarity: SimilarityName | Literal["auto"] = "auto"
+    """What frames are compared by. ssd: intensities; lncc: intensities, locally normalised; mind: self-similarity; ngf: directions
+    of edges; curve: intensities through the curve that fits best. auto: ssd, or ngf where the contrast of the series changes. The
+    network compares intensities, so under another measure than ssd the Gaussians are fitted without it."""
     reference: int | Literal["auto"] = "auto"
-    """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series."""
+    """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series, or, where the contrast
+    of the series changes, the frame whose edges agree best with those of the others."""
     target: Annotated[str, Field(pattern=r"^(reference|median|pca:([1-9]|1[0-9]|20))$")] = "reference"
     """What frames are registered to, in the place of the reference frame. reference: that frame itself; median: the median over
     time of the aligned series; pca:L: for each frame the mean of the series and its own part along the first L principal components

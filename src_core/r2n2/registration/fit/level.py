@@ -39,7 +39,7 @@ class Assessed:
     slope: Tensor
     """(B, C, ndim, P) derivative of each residual by the displacement of its pixel"""
     weight: Tensor
-    """(B, 1, P) of the squares of a pixel: at most 1 / number of valid pixels, less for outliers, 0 where not valid"""
+    """(B, 1, P) of a pixel's squares: the measure's strength / number of valid pixels, less for outliers, 0 where not valid"""
     fine_field: Tensor
     """(B, ndim, *shape) displacement on the lattice on which folding is measured"""
 
@@ -67,6 +67,8 @@ class Level:
     config: FitConfig
     grid: Grid
     compared: Compared
+    strength: float
+    """Of the measure."""
     fixed_valid: Tensor
     fixed_weight: Tensor | None
     """(B or 1, 1, P) of a mask."""
@@ -119,6 +121,7 @@ class Level:
             config,
             grid,
             compared,
+            measure.strength,
             fixed.valid,
             None if fixed.weight is None else fixed.weight.flatten(2),
             compared.moving if moving.weight is None else torch.cat((compared.moving, moving.weight), 1),
@@ -144,7 +147,7 @@ class Level:
         difference = self.compared.difference(warped, valid)
         counted = valid.flatten(2)
         residual = difference.residual.flatten(2) * counted
-        weight = self._weight(counted, moving_weight.flatten(2))
+        weight = self.strength * self._weight(counted, moving_weight.flatten(2))
         square = residual.square()
         if square.shape[1] > 1:
             square = square.sum(1, keepdim=True)

@@ -82,6 +82,8 @@ class UncertaintyEstimator:
     fit: FitConfig
     uncalibrated: str = ""
     both_ways: bool = False
+    by_intensities: bool = True
+    """Whether the frames were compared by their intensities: else these may differ, and what they leave is no reason for doubt."""
 
     def estimate(
         self, pairs: Pairs, transforms: Sequence[Transform], backward: Sequence[Transform] = ()
@@ -100,7 +102,8 @@ class UncertaintyEstimator:
             table = self.back_table if backward and self.back_table is not None else self.table
             radius = table.radius_of(features.values)
             distances = table.distance(frame_features(features)).tolist()
-            reasons = reasons_for_uncertainty(radius, features, pairs.grid)
+            judged = radius if self.by_intensities else torch.zeros_like(radius)
+            reasons = reasons_for_uncertainty(judged, features, pairs.grid)
         unit_mm, found = pairs.grid.unit_mm, []
         for k in range(len(pairs)):
             median, most = (_quantile(radius[k], features.counts[k], share) * unit_mm for share in (_MEDIAN, _MOST))
@@ -137,13 +140,21 @@ def uncertainty_estimator(config: RegistrationConfig) -> UncertaintyEstimator | 
     """What estimates for results under these settings; None where that is switched off."""
     if config.uncertainty == "off":
         return None
+    by_intensities = config.similarity in ("auto", "ssd")
+    if not by_intensities and config.method == "r2n2":
+        config = config.model_copy(update={"method": "fit"})  # which is what then runs
     tables, key = shipped_tables().methods, method_key(config)
     both_ways = config.uncertainty == "full"
-    return UncertaintyEstimator(tables[key], tables.get(f"{key}+back"), config.fit, _other_settings(config), both_ways)
+    return UncertaintyEstimator(
+        tables[key], tables.get(f"{key}+back"), config.fit, _other_settings(config), both_ways, by_intensities
+    )
 
 
 def _other_settings(config: RegistrationConfig) -> str:
     """Which settings are not those of the calibration, in words; a setting that is not listed above counts as one that matters."""
+    # A series whose contrast stays is compared by what auto chooses for it.
+    similarity = "auto" if config.similarity == "ssd" else config.similarity
+    config = config.model_copy(update={"similarity": similarity})
     usual = RegistrationConfig(method=config.method, refine=config.refine)
     ignored = _NO_MATTER | _OF_OTHER_METHODS[config.method]
     changed = [name for name in type(config).model_fields if name not in ignored and getattr(config, name) != getattr(usual, name)]

@@ -93,7 +93,7 @@ setup(
         "napari_r2n2": ["napari.yaml"],
         "r2n2": ["py.typed"],
         "r2n2.report": ["templates/*"],
-        "r2n2.resources": ["weights/*"],
+        "r2n2.resources": ["weights/*", "uncertainty/*"],
         "r2n2.resources.icons": ["*.svg"],
     },
     install_requires=CORE,

@@ -31,15 +31,26 @@ class View(StrEnum):
     MAGNITUDE = "magnitude"
     JACOBIAN = "Jacobian"
     RESIDUAL = "residual"
+    UNCERTAINTY = "uncertainty"
     CHECKERBOARD = "checkerboard"
     REFERENCE = "reference"
 
 
-IMAGES = (View.ALIGNED, View.MAGNITUDE, View.JACOBIAN, View.RESIDUAL, View.CHECKERBOARD, View.REFERENCE)
+IMAGES = (
+    View.ALIGNED,
+    View.MAGNITUDE,
+    View.JACOBIAN,
+    View.RESIDUAL,
+    View.UNCERTAINTY,
+    View.CHECKERBOARD,
+    View.REFERENCE,
+)
 """Views that are image layers; the others are drawn on them."""
 
-MEASURES = (View.MAGNITUDE, View.JACOBIAN, View.RESIDUAL)
+MEASURES = (View.MAGNITUDE, View.JACOBIAN, View.RESIDUAL, View.UNCERTAINTY)
 """Images of something measured, with colours of their own."""
+
+_LENGTHS = (View.MAGNITUDE, View.UNCERTAINTY)
 
 INTENSITIES = (View.ALIGNED, View.CHECKERBOARD, View.REFERENCE)
 """Images of the series' own intensities."""
@@ -62,12 +73,17 @@ def image_view(view: View, fields: FrameFields, place: Place, squares: Callable[
         return FrameKey(*indices) if several else FrameKey(0, *indices)
 
     lengths = Lengths.of(registration.series)
-    name = f"{view.value} ({lengths.name})" if view is View.MAGNITUDE else view.value
+    name = f"{view.value} ({lengths.name})" if view in _LENGTHS else view.value
     options = place.stack_options(name, steps=view is not View.REFERENCE)
     options["metadata"] = {METADATA_KEY: {"registration": _provenance(registration)}}
     if view in MEASURES:
-        compute = {View.MAGNITUDE: fields.magnitude, View.JACOBIAN: fields.jacobian, View.RESIDUAL: fields.residual}[view]
-        per_mm = np.float32(lengths.value(1.0) if view is View.MAGNITUDE else 1.0)
+        compute = {
+            View.MAGNITUDE: fields.magnitude,
+            View.JACOBIAN: fields.jacobian,
+            View.RESIDUAL: fields.residual,
+            View.UNCERTAINTY: fields.uncertainty,
+        }[view]
+        per_mm = np.float32(lengths.value(1.0) if view in _LENGTHS else 1.0)
         plane = series.grid.shape if view is not View.JACOBIAN else tuple(n - 1 for n in series.grid.shape)
         item = (series.channels, *plane) if "channel" in place.axis_labels else plane
 
@@ -107,6 +123,10 @@ def _display(view: View, registration: Registration, place: Place) -> dict[str, 
     if view is View.MAGNITUDE:
         longest = max((result.max_displacement_mm for result in registration.results.values()), default=0.0)
         most = Lengths.of(registration.series).value(max(longest, 1e-6))
+        return {"colormap": "inferno", "contrast_limits": (0.0, most)}
+    if view is View.UNCERTAINTY:
+        known = (result.uncertainty.q95_mm for result in registration.results.values() if result.uncertainty is not None)
+        most = Lengths.of(registration.series).value(max([*known, 1e-6]))
         return {"colormap": "inferno", "contrast_limits": (0.0, most)}
     if view is View.JACOBIAN:
         return {"colormap": "PiYG", "contrast_limits": (0.5, 1.5)}

@@ -14,6 +14,7 @@ from napari_r2n2.models.registration import FrameKey
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.mask import Masks
     from r2n2.registration import FrameResult
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries
@@ -82,8 +83,15 @@ class AlignmentProgress:
     settings: RegistrationConfig
 
 
-def align(series: Sequence[ImageSeries], config: RegistrationConfig, choice: Choice | None = None) -> Iterator[AlignmentProgress]:
+def align(
+    series: Sequence[ImageSeries], config: RegistrationConfig, choice: Choice | None = None, masks: Sequence[Masks] = ()
+) -> Iterator[AlignmentProgress]:
     """Register the chosen slice positions, one after the other; stopping at a yield keeps the frames given so far.
+
+    Parameters
+    ----------
+    masks
+        What counts, one item a slice position; empty where all does.
 
     Raises
     ------
@@ -91,6 +99,7 @@ def align(series: Sequence[ImageSeries], config: RegistrationConfig, choice: Cho
         As ``r2n2.registration.register_series``.
     """
     # Imported here, in the worker's thread: loading torch takes seconds.
+    from r2n2.mask import NO_MASKS
     from r2n2.results.manifest import RunFacts
 
     choice = choice or Choice(tuple(range(len(series))))
@@ -103,7 +112,7 @@ def align(series: Sequence[ImageSeries], config: RegistrationConfig, choice: Cho
     for index in choice.order:
         seen = choice.seen.frame if index == choice.seen.slice_index else None
         began, count, item = time.monotonic(), 0, series[index]
-        for reference, share, finished in _align_one(item, held, seen):
+        for reference, share, finished in _align_one(item, held, seen, masks[index] if masks else NO_MASKS):
             count += len(finished)
             took = facts.model_copy(update={"wall_time_s": time.monotonic() - began})
             fraction = (before + share * len(item)) / total
@@ -112,13 +121,14 @@ def align(series: Sequence[ImageSeries], config: RegistrationConfig, choice: Cho
 
 
 def _align_one(
-    series: ImageSeries, config: RegistrationConfig, seen: int | None
+    series: ImageSeries, config: RegistrationConfig, seen: int | None, masks: Masks
 ) -> Iterator[tuple[int, float, tuple[FrameResult, ...]]]:
     """Reference, share done and frames that became ready, some frames around ``seen`` before all others."""
     from r2n2.registration import register_series, resolve_reference
 
-    if seen is None or config.batch_size != "auto" or config.warm_start or len(series) <= 2 * _FIRST_FRAMES:
-        yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config))
+    whole = config.batch_size != "auto" or config.warm_start or config.target != "reference"
+    if seen is None or whole or len(series) <= 2 * _FIRST_FRAMES:
+        yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config, masks=masks))
         return
     reference = resolve_reference(series, config.reference)
     config = config.model_copy(update={"reference": reference})
@@ -126,10 +136,10 @@ def _align_one(
     left = [k for k in range(len(series)) if k not in (*nearest, reference)]
     done: dict[int, Transform | None] = {reference: None}
     few = config.model_copy(update={"batch_size": _FIRST_FRAMES})
-    for progress in register_series(series, few, done=dict.fromkeys(left)):
+    for progress in register_series(series, few, done=dict.fromkeys(left), masks=masks):
         done |= {r.frame: r.transform if r.status.sound else None for r in progress.finished}
         yield reference, max(progress.fraction - len(left) / len(series), 0), progress.finished
-    yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config, done=done))
+    yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config, done=done, masks=masks))
 
 
 def common_reference(series: Sequence[ImageSeries], reference: int | str) -> int:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shlex
 import subprocess
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_r2n2.models.kept_source import has_file
 from r2n2.errors import ArgumentError
+from r2n2.io.atomic import resource_errors
 
 if TYPE_CHECKING:
     from napari_r2n2.models.alignment import Choice
     from r2n2.config import RegistrationConfig
+    from r2n2.mask import Masks
     from r2n2.series import ImageSeries
 
-__all__ = ["command_problem", "register_command"]
+__all__ = ["command_problem", "register_command", "saved_masks"]
 
 
 def command_problem(series: Sequence[ImageSeries]) -> str:
@@ -37,6 +41,7 @@ def register_command(
     choice: Choice | None = None,
     *,
     spacing_in_file: tuple[float, ...] | None,
+    mask: Path | None = None,
 ) -> str:
     """The ``r2n2 register`` command line, quoted for the shell of this system.
 
@@ -48,6 +53,8 @@ def register_command(
         Which of them; all if None.
     spacing_in_file
         Pixel size in mm as it was read; where the layer's is another, the command says so.
+    mask
+        File or folder of the mask of the reference, as ``saved_masks`` writes it.
 
     Raises
     ------
@@ -63,22 +70,60 @@ def register_command(
     if config.method == "r2n2":
         words += ["--refine" if config.refine else "--no-refine", "--weights", str(config.weights)]
     words += ["--reference", str(config.reference)]
-    defaults = type(config)()
-    if config.steps != defaults.steps:
-        words += ["--steps", str(config.steps)]
+    words += _differing(config)
+    words += _reading(first)
+    if spacing_in_file is not None and spacing_in_file != first.grid.spacing:
+        words += ["--spacing", ",".join(f"{step:.9g}" for step in first.grid.spacing)]
+    if mask is not None:
+        words += ["--mask", str(mask)]
+    words += _slices(series, choice)
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+
+
+def _differing(config: RegistrationConfig) -> list[str]:
+    """Options whose settings are others than the defaults."""
+    defaults, words = type(config)(), list[str]()
+    for name in ("target", "steps", "initial", "similarity", "uncertainty", "batch_size", "device"):
+        value = getattr(config, name, None)
+        if value != getattr(defaults, name, None):
+            words += [f"--{name.replace('_', '-')}", str(value)]
     if config.warm_start != defaults.warm_start:
         words.append("--warm-start" if config.warm_start else "--no-warm-start")
     if config.no_folding:
         words.append("--no-folding")
-    if config.batch_size != defaults.batch_size:
-        words += ["--batch-size", str(config.batch_size)]
-    if config.device != defaults.device:
-        words += ["--device", config.device]
-    words += _reading(first)
-    if spacing_in_file is not None and spacing_in_file != first.grid.spacing:
-        words += ["--spacing", ",".join(f"{step:.9g}" for step in first.grid.spacing)]
-    words += _slices(series, choice)
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    return words
+
+
+def saved_masks(series: Sequence[ImageSeries], masks: Sequence[Masks]) -> Path:
+    """The file of a mask that was drawn, or the folder of those of several slice positions, written beside the images.
+
+    Written once: where the same mask was written before, that file is named.
+
+    Raises
+    ------
+    ResourceError
+        If it cannot be written.
+    """
+    from r2n2.io import write_series
+
+    source = Path(str(series[0].source["path"])).absolute()
+    stem = f"{source.name.partition('.')[0] or source.name} mask"
+    digest = "".join(mask.fixed.sha256 if mask.fixed is not None else "-" for mask in masks)
+    stem = f"{stem} {hashlib.sha256(digest.encode()).hexdigest()[:8]}"
+    several = len(series) > 1
+    target = source.with_name(stem if several else f"{stem}.mha")
+    if target.exists():
+        return target
+    if several:
+        with resource_errors(target):
+            target.mkdir()
+    for index, (item, mask) in enumerate(zip(series, masks, strict=True)):
+        if mask.fixed is None:
+            continue
+        frames = mask.fixed.weights[:, None]
+        kept = replace(item, frames=frames, times_s=None, source={"format": "mha"})
+        write_series(target if several else target.parent, f"slice_{index:02d}" if several else stem, kept, iter(frames))
+    return target
 
 
 def _reading(first: ImageSeries) -> list[str]:

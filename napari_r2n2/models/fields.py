@@ -118,6 +118,20 @@ class FrameFields:
 
         return self._keep("residual", key, upto, compute)
 
+    def uncertainty(self, key: FrameKey, upto: int) -> NDArray[np.float32]:
+        """Radius in mm of 90 % probability, (y, x), of the whole sequence whatever ``upto`` is.
+
+        NaN where it is not known, as of frames whose Gaussians a person switched off.
+        """
+
+        def compute() -> NDArray[np.float32]:
+            result, grid = self._registration.results.get(key), self._registration.series[key.slice_index].grid
+            if result is None or result.uncertainty is None or key in self._registration.switched_off:
+                return np.full(grid.shape, np.nan, np.float32)
+            return result.uncertainty.on(grid).numpy()
+
+        return self._keep("uncertainty", key, 0, compute)
+
     def checkerboard(self, key: FrameKey, upto: int, squares: int) -> NDArray[Any]:
         """Reference and warped frame in turn on square fields, ``squares`` along the longer side; axes as ``warped``."""
         reference = self._registration.references.get(key.slice_index)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.mask import Masks
     from r2n2.registration import FrameResult
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries
@@ -36,11 +37,16 @@ class Registration:
         One item a slice position.
     config
         How; None where nothing was registered yet.
+    masks
+        What counts, one item a slice position; empty where all does.
     """
 
-    def __init__(self, series: Sequence[ImageSeries] = (), config: RegistrationConfig | None = None) -> None:
+    def __init__(
+        self, series: Sequence[ImageSeries] = (), config: RegistrationConfig | None = None, masks: Sequence[Masks] = ()
+    ) -> None:
         self.series = tuple(series)
         self.config = config
+        self.masks = tuple(masks)
         self.results: dict[FrameKey, FrameResult] = {}
         self.references: dict[int, int] = {}
         """Slice position -> reference frame, as far as known."""
@@ -58,6 +64,12 @@ class Registration:
     def note_run(self, slice_index: int, facts: RunFacts, settings: RegistrationConfig) -> None:
         """What the run uses, as far as it has come; the settings name the reference frame once it is found."""
         self.facts[slice_index], self.config = facts, settings
+
+    def masks_of(self, slice_index: int) -> Masks:
+        """What counts on a slice position."""
+        from r2n2.mask import NO_MASKS
+
+        return self.masks[slice_index] if self.masks else NO_MASKS
 
     def edited(self, slice_index: int) -> tuple[int, ...]:
         """Frames of a slice position from which Gaussians were left out by hand, now or before they were written."""
@@ -174,4 +186,5 @@ class Registration:
         message = (
             f"frame {key.frame}: Gaussians {', '.join(map(str, sorted(off)))} of {len(self.enabled(key))} were switched off by hand"
         )
-        return edited_result(self.series[key.slice_index], self.references[key.slice_index], result, transform, message)
+        place = (self.series[key.slice_index], self.references[key.slice_index])
+        return edited_result(*place, result, transform, message, masks=self.masks_of(key.slice_index))

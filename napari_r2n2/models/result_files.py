@@ -129,6 +129,7 @@ def _export_one(registration: Registration, index: int, folder: Path, landmarks:
         config,
         facts=registration.facts.get(index) or RunFacts.of(config),
         landmarks=_as_read(landmarks, series),
+        masks=registration.masks_of(index),
         selection=_selection(series),
         overwrite=True,  # the images kept beside the result are there already
     )
@@ -184,10 +185,12 @@ def open_results(folder: Path, source: Path | None = None, opened: Sequence[Imag
     ReadError
         If the folder is no finished result, or the images cannot be found or are others.
     """
+    from r2n2.results.mask_files import kept_masks
     from r2n2.results.reader import read_result, slice_folders
 
     found = [read_result(place) for place in slice_folders(folder)]
-    registration = Registration(_sources(found, source, opened), found[0].manifest.settings)
+    masks = [kept_masks(one) for one in found]
+    registration = Registration(_sources(found, source, opened), found[0].manifest.settings, masks if any(masks) else ())
     for index, one in enumerate(found):
         registration.facts[index] = _facts(one)
         for metrics in one.metrics:

@@ -19,6 +19,7 @@ from napari_r2n2.models.registration import FrameKey, Registration
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.evaluation import TRETable
+    from r2n2.mask import Masks
     from r2n2.registration import FrameResult
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries, LandmarkSet
@@ -52,9 +53,9 @@ class Session:
 
     # The run
 
-    def begin(self, series: Sequence[ImageSeries], config: RegistrationConfig | None = None) -> None:
+    def begin(self, series: Sequence[ImageSeries], config: RegistrationConfig | None = None, masks: Sequence[Masks] = ()) -> None:
         """Start anew; landmarks stay, as they belong to the images."""
-        self.show(Registration(series, config))
+        self.show(Registration(series, config, masks))
 
     def show(self, registration: Registration) -> None:
         """Make another registration the current one."""
@@ -175,7 +176,9 @@ class Session:
         else:
             transform = self.transform(FrameKey(slice_index, frame))
             transforms = {} if transform is None else {frame: transform}
-        return target_registration_error(transforms, marks, reference, self.series[slice_index].grid)
+        mask = self.registration.masks_of(slice_index).fixed
+        inside = None if mask is None else mask.inside()
+        return target_registration_error(transforms, marks, reference, self.series[slice_index].grid, mask=inside)
 
 
 _SESSIONS: WeakKeyDictionary[Any, Session] = WeakKeyDictionary()

@@ -132,15 +132,16 @@ class AlignWidget(Dock):
     def _start(self) -> None:
         try:
             config, series, choice = self.form.config(), self.form.chooser.series(), self.form.choice()
+            masks = self.form.masks()
         except R2N2Error as error:
             self.say(str(error), problem=True)
             return
         self._warnings = [self.form.remark] if self.form.remark else []
         layer = self.form.chooser.layer
-        self.session.begin(series, config)
+        self.session.begin(series, config, masks)
         self.results.begin(Place.of(layer, self.form.chooser.axes), layer)
         self._run_registration = self.session.registration
-        self.work(align(series, config, choice), "Working ...", self._show, self._done, self._cancelled)
+        self.work(align(series, config, choice, masks), "Working ...", self._show, self._done, self._cancelled)
 
     def work(
         self,

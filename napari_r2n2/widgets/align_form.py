@@ -9,18 +9,24 @@ from qtpy.QtGui import QIcon
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QSpinBox, QVBoxLayout, QWidget
 from superqt import QCollapsible, QLabeledSlider
 
+from napari_r2n2.layers.masks import layer_to_masks
+from napari_r2n2.layers.place import Place
 from napari_r2n2.models.alignment import Choice
 from napari_r2n2.preferences import read_preferences
 from napari_r2n2.widgets.choosers import SeriesChooser, SliceChooser, WeightsChooser, combo, device_combo, row
+from napari_r2n2.widgets.mask_chooser import MaskChooser
 from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
 from r2n2.errors import R2N2Error
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
 
+    from r2n2.mask import Masks
+
 __all__ = ["AlignForm"]
 
 _METHODS = {"Network (R2N2)": "r2n2", "Gaussians, fitted": "fit", "B-spline": "bspline"}
+_INITIALS = {"automatic": "auto", "not moved": "none", "translation": "translation", "rigid": "rigid", "affine": "affine"}
 _SMALLEST_SERIES = 2
 _OPEN, _CLOSED = "▼ Advanced", "▶ Advanced"
 
@@ -56,6 +62,7 @@ class AlignForm(QWidget):
                 "method": self._method.currentData(),
                 "refine": self._refine.isChecked(),
                 "reference": "auto" if self._auto.isChecked() else self._reference.value(),
+                "initial": self._initial.currentData(),
                 "weights": self.weights.weights,
                 "steps": self._steps.value() or "auto",
                 "device": self._device.currentText(),
@@ -83,6 +90,20 @@ class AlignForm(QWidget):
         """
         return Choice(self.slices.chosen(self.chooser.shown.slice_index), self.chooser.shown, self._one_reference.isChecked())
 
+    def masks(self) -> tuple[Masks, ...]:
+        """What of the reference counts, one item a slice position; empty where all does.
+
+        Raises
+        ------
+        ArgumentError
+            If no series is chosen, or nothing is drawn where it is needed.
+        """
+        layer = self.mask.layer
+        if layer is None:
+            return ()
+        place = Place.of(self.chooser.layer, self.chooser.axes)
+        return layer_to_masks(layer, place, self.chooser.series(), self.choice().slices)
+
     # Making it
 
     def _build(self) -> None:
@@ -102,6 +123,7 @@ class AlignForm(QWidget):
         )
         self._reference = QLabeledSlider(Qt.Orientation.Horizontal)
         self._reference.setToolTip("The frame that all others are aligned to; moving the slider shows it.")
+        self.mask = MaskChooser(self._viewer, self)
         self._method = combo(
             "Network: the recurrent network emits a short sequence of Gaussians.\n"
             "Gaussians, fitted: the same sequence without any network.\nB-spline: the classical baseline, slow."
@@ -122,6 +144,12 @@ class AlignForm(QWidget):
         self._batch.setSpecialValueText("automatic")
         self._unfolded = QCheckBox("none, proven")
         self._unfolded.setToolTip("Change every displacement that folds until it provably does not, between pixels too.")
+        self._initial = combo(
+            "Motion of the frame as a whole that is found first. automatic: a translation, where a frame lies far away;\n"
+            "series that only breathe or beat take none."
+        )
+        for label, name in _INITIALS.items():
+            self._initial.addItem(label, name)
         self._warm = QCheckBox("from the neighbour")
         self._warm.setToolTip("Start each frame from the result of its neighbour instead of from no displacement.")
         self._device = device_combo(preferred.device)
@@ -136,6 +164,7 @@ class AlignForm(QWidget):
         reference.addWidget(self._one_reference)
         self._rows.addRow("Slices", self.slices)
         self._rows.addRow("Reference", reference)
+        self._rows.addRow("Mask", self.mask.box)
         self._rows.addRow("Method", row(self._method, self._refine))
         self._rows.addRow("Weights", self.weights)
         # Arrows in the text, as superqt would draw its own in black, whatever the theme.
@@ -145,6 +174,7 @@ class AlignForm(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Gaussians", self._steps)
         form.addRow("Frames at once", self._batch)
+        form.addRow("Whole frame", self._initial)
         form.addRow("Warm start", self._warm)
         form.addRow("Folding", self._unfolded)
         form.addRow("Device", self._device)
@@ -163,6 +193,7 @@ class AlignForm(QWidget):
         self._reference.valueChanged.connect(self._reference_moved)
         self._method.currentIndexChanged.connect(self._update_enabled)
         self.slices.changed.connect(self.changed)
+        self.mask.changed.connect(self.changed)
         for changed in (
             self._one_reference.toggled,
             self._refine.toggled,
@@ -170,6 +201,7 @@ class AlignForm(QWidget):
             self._unfolded.toggled,
             self.weights.box.currentIndexChanged,
             self._steps.valueChanged,
+            self._initial.currentIndexChanged,
         ):
             changed.connect(lambda _value: self.changed.emit())
 

@@ -10,11 +10,12 @@ from napari.utils.notifications import show_info
 from qtpy.QtWidgets import QApplication, QFileDialog, QGridLayout, QLabel, QMessageBox, QVBoxLayout, QWidget
 
 from napari_r2n2.layers.from_series import series_to_layers
+from napari_r2n2.layers.masks import masks_to_layer
 from napari_r2n2.layers.place import METADATA_KEY, Place
 from napari_r2n2.layers.plain import aligned_layer
 from napari_r2n2.layers.result_layers import View, results_of
 from napari_r2n2.layers.to_series import axes_of, layer_to_series
-from napari_r2n2.models.command_line import command_problem, register_command
+from napari_r2n2.models.command_line import command_problem, register_command, saved_masks
 from napari_r2n2.models.result_files import FileProgress, export_results, holds_result, open_results, result_folder
 from napari_r2n2.preferences import PLUGIN_NAME
 from napari_r2n2.widgets.choosers import button
@@ -207,26 +208,31 @@ class ResultPanel(QWidget):
         self._results.begin(Place.of(layer, axes_of(layer)), layer)
         self._results.show(View.GAUSSIANS)
         self._form.chooser.choose(layer)
+        shown = masks_to_layer(registration.masks, Place.of(layer, axes_of(layer)))
+        self._form.mask.choose(None if shown is None else self._results.viewer.add_labels(shown[0], **shown[1]))
         self._say(f"Opened: {len(registration.results)} frames. {self.summary()}")
 
     def _copy_command(self) -> None:
         layer = self._form.chooser.layer
         try:
             series, config, choice = self._form.chooser.series(), self._form.config(), self._form.choice()
+            masks = self._form.masks()
             remembered = layer.metadata.get(METADATA_KEY, {}).get("series", [])
             spacing = tuple(remembered[0]["spacing"]) if remembered else None
             run = self.registration
             if run is not None and run.config is not None and config.reference == "auto" and choice.one_reference:
                 # One phase was found for all slices, which the command would look for in each.
                 config = config.model_copy(update={"reference": run.config.reference})
-            command = register_command(series, config, choice, spacing_in_file=spacing)
+            mask = saved_masks(series, masks) if masks else None
+            command = register_command(series, config, choice, spacing_in_file=spacing, mask=mask)
         except R2N2Error as error:
             self._say(str(error), problem=True)
             return
         clipboard = QApplication.clipboard()
         assert clipboard is not None
         clipboard.setText(command)
-        self._say(f"Copied:\n{command}")
+        written = "" if mask is None else f"\nThe mask is written to {mask}."
+        self._say(f"Copied:\n{command}{written}")
 
 
 def _read(folder: Path, source: Path | None, opened: list[ImageSeries]) -> Generator[FileProgress, None, Registration]:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_r2n2.models.session import FrameKey
-    from r2n2.registration import FrameResult
+    from r2n2.registration import FrameResult, Uncertainty
 
 __all__ = ["SequenceWidget"]
 
@@ -42,6 +42,7 @@ _VIEWS = {
     View.MAGNITUDE: ("Magnitude", "Length of the displacement."),
     View.JACOBIAN: ("Jacobian", "Local change of area: green grows, pink shrinks, 0 or less folds."),
     View.RESIDUAL: ("Residual", "Aligned frame minus reference: white where they agree."),
+    View.UNCERTAINTY: ("Uncertainty", "How far a position may be off: with 90 % probability no farther than this radius."),
     View.CHECKERBOARD: ("Checkerboard", "Reference and aligned frame in turn."),
 }
 _COLUMNS = ("", "step", "y", "x", "σ1", "σ2", "α", "vy", "vx")
@@ -149,7 +150,7 @@ class SequenceWidget(Dock):
             steps.addWidget(button)
         for place, toggle in enumerate(self._toggles.values()):
             views.addWidget(toggle, place // 3, place % 3)
-        views.addWidget(self._squares, 2, 1)
+        views.addWidget(self._squares, *divmod(len(self._toggles), 3))
         flicker.addWidget(self._flicker)
         flicker.addWidget(QLabel("with"))
         flicker.addWidget(self._other, 1)
@@ -274,6 +275,8 @@ class SequenceWidget(Dock):
                 f"TRE of {after.count} landmarks {number(before.mean_mm)} → "
                 f"<b>{self._lengths.text(after.mean_mm)}</b> (max {number(after.max_mm)})"
             )
+        if result.uncertainty is not None:
+            lines.append(_described(result.uncertainty, self._lengths))
         if result.message:
             lines.append(result.message)
         self._quality.setText("<br>".join(lines))
@@ -341,6 +344,13 @@ class SequenceWidget(Dock):
 def _smallest_jacobian(result: FrameResult) -> float:
     """Proven for the whole frame, or of the pixel lattice in results from before there was a proof."""
     return result.min_jacobian_proven if math.isfinite(result.min_jacobian_proven) else result.min_jacobian
+
+
+def _described(uncertainty: Uncertainty, lengths: Lengths) -> str:
+    """How far half and most of what is seen may be off, in words."""
+    half, most = lengths.text(uncertainty.median_mm), lengths.text(uncertainty.q95_mm)
+    text = f"Half of what is seen is off by less than {half}, 95 % of it by less than {most}, each with 90 % probability"
+    return f"{text} (not calibrated: {uncertainty.uncalibrated})" if uncertainty.uncalibrated else text
 
 
 def _still(flipped: list[tuple[Any, bool]]) -> None:

@@ -18,15 +18,21 @@ __all__ = [
     "BSplineConfig",
     "Config",
     "FitConfig",
+    "InitialName",
     "MethodName",
     "NetworkConfig",
     "Precision",
     "RegistrationConfig",
+    "SimilarityName",
     "StoppingConfig",
+    "Uncertainty",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
+InitialName = Literal["auto", "none", "translation", "rigid", "affine"]
 Precision = Literal["float32", "bfloat16"]
+Uncertainty = Literal["on", "off", "full"]
+SimilarityName = Literal["ssd", "lncc", "mind", "ngf", "curve"]
 
 _LONGEST_SHOWN = 120
 SMALLEST_SIDE_PX = 16
@@ -144,6 +150,9 @@ class NetworkConfig(Config):
     """Sides in pixels of the squares on which the images are compared by least squares: the network is then a learnt matching
     pursuit, which sees by how much Gaussians of some widths would help at every place, places one, shapes it, and has its
     amplitude solved for. Empty: the paper's network, which gives all by itself."""
+    orthogonal: bool = False
+    """Solve the amplitudes of all Gaussians so far again with every new one, as orthogonal matching pursuit does; for a matching
+    pursuit only."""
 
     @model_validator(mode="before")
     @classmethod
@@ -163,6 +172,8 @@ class NetworkConfig(Config):
     def _check(self) -> Self:
         if any(not 16 <= size <= 1024 for size in self.least_squares_sizes):
             raise ValueError(f"least_squares_sizes must each be 16 to 1024, got {self.least_squares_sizes}")
+        if self.orthogonal and not self.least_squares_sizes:
+            raise ValueError("orthogonal solves amplitudes by least squares: name least_squares_sizes, or leave it off")
         if self.sigma_min >= self.sigma_max:
             raise ValueError(f"sigma_min must be below sigma_max, {self.sigma_max:g}, got {self.sigma_min:g}")
         return self
@@ -268,6 +279,9 @@ class BSplineConfig(Config):
     """Step of Adam with AMSGrad."""
     regularisation: float = Field(default=0.01, ge=0)
     """Weight of the isotropic total variation."""
+    loss: Literal["measure", "mi", "ssim"] = "measure"
+    """What is minimised: the mean squared difference of the features of ``similarity``, minus the mutual information, or 1 -
+    structural similarity."""
 
 
 class RegistrationConfig(Config):
@@ -277,8 +291,22 @@ class RegistrationConfig(Config):
     """r2n2: the network, for 2D frames; fit: Gaussians fitted to each pair; bspline: the paper's baseline."""
     refine: bool = True
     """Refine the network's Gaussians by some steps of fit; only for r2n2."""
+    similarity: SimilarityName | Literal["auto"] = "auto"
+    """What frames are compared by. ssd: intensities; lncc: intensities, locally normalised; mind: self-similarity; ngf: directions
+    of edges; curve: intensities through the curve that fits best. auto: ssd, or ngf where the contrast of the series changes. The
+    network compares intensities, so under another measure than ssd the Gaussians are fitted without it."""
     reference: int | Literal["auto"] = "auto"
-    """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series."""
+    """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series, or, where the contrast
+    of the series changes, the frame whose edges agree best with those of the others."""
+    target: Annotated[str, Field(pattern=r"^(reference|median|pca:([1-9]|1[0-9]|20))$")] = "reference"
+    """What frames are registered to, in the place of the reference frame. reference: that frame itself; median: the median over
+    time of the aligned series; pca:L: for each frame the mean of the series and its own part along the first L principal components
+    over time, for contrast that changes along a series."""
+    target_rounds: int = Field(default=2, ge=1, le=10)
+    """How often a target is made of the frames as they are aligned by then, and all are registered to it anew."""
+    initial: InitialName = "auto"
+    """Motion of the frame as a whole that is found before the method begins; auto: a translation, where that makes the frames far
+    more alike than none, otherwise none."""
     weights: str = "general"
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
     steps: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = 25
@@ -298,6 +326,8 @@ class RegistrationConfig(Config):
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""
     no_folding: bool = False
     """Whether every displacement is changed, where it folds, until it provably does not."""
+    uncertainty: Uncertainty = "on"
+    """Whether each frame gets a map of how far its result may be off; full: each is also registered back, for twice the time."""
     network: NetworkConfig = NetworkConfig()
     stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()

@@ -11,10 +11,12 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError
+from r2n2.mask import NO_MASKS, Masks
+from r2n2.network.shipped_weights import domain_of
 from r2n2.registration import FrameResult, FrameStatus, register_series, resolve_batch_size, resolve_device, unregistered
 from r2n2.report.page import render_report
 from r2n2.results.acquisition import finish_acquisition, is_finished, slice_names
@@ -34,6 +36,7 @@ __all__ = [
 ]
 
 _FEWEST_FRAMES = 2
+_Item = TypeVar("_Item")
 
 
 class Stage(StrEnum):
@@ -101,6 +104,7 @@ def register_to_folder(
     config: RegistrationConfig | None = None,
     *,
     landmarks: LandmarkSet | None = None,
+    masks: Masks = NO_MASKS,
     selection: Mapping[str, Any] | None = None,
     facts: RunFacts | None = None,
     overwrite: bool = False,
@@ -120,6 +124,8 @@ def register_to_folder(
         How; the defaults if None.
     landmarks
         If given, their errors are written too.
+    masks
+        What counts, in the reference and in the other frames; they are kept in the folder.
     selection
         Options that chose the series when it was read, for the record.
     facts
@@ -137,7 +143,7 @@ def register_to_folder(
     Raises
     ------
     ReadError
-        If the series holds fewer than two frames or cannot be read.
+        If the series holds fewer than two frames or cannot be read, or a mask does not fit.
     ArgumentError
         If the settings do not fit, or the folder holds another result and ``overwrite`` is false.
     ResourceError
@@ -148,16 +154,17 @@ def register_to_folder(
         raise ReadError(
             f"{series.name or 'the series'}: holds one frame, so there is nothing to register; give at least two frames"
         )
+    masks.check(series)
     facts = facts or RunFacts.of(config)
     check_folder(folder)
     check_space(folder, series)
-    yield FolderProgress(Stage.REGISTERING, 0.0, notes=tuple(series.notes))
+    yield FolderProgress(Stage.REGISTERING, 0.0, notes=(*_made_for(config), *series.notes))
     input_hash = input_sha256(series)
     hashes = {
         "weights_sha256": facts.weights_sha256,
         "landmarks_sha256": None if landmarks is None else landmarks_sha256(landmarks),
     }
-    run_hash = run_sha256(config, input_hash, selection or {}, precision=facts.precision, **hashes)
+    run_hash = run_sha256(config, input_hash, selection or {}, precision=facts.precision, masks=masks, **hashes)
     if not overwrite and is_same_run(folder, run_hash):
         yield FolderProgress(Stage.DONE, 1.0, result=read_result(folder), was_there=True)
         return
@@ -169,24 +176,34 @@ def register_to_folder(
         selection=selection,
         facts=facts,
         landmarks=landmarks,
+        masks=masks,
         overwrite=overwrite,
         keep_headers=keep_headers,
         batch_size=resolve_batch_size(config, series.grid, resolve_device(facts.device)),
     )
-    yield from _run(writer, series, facts.held_to(config), folder)
+    yield from _run(writer, series, facts.held_to(config), folder, masks)
+
+
+def _made_for(config: RegistrationConfig) -> tuple[str, ...]:
+    """A sentence on what weights are for that are not for every image."""
+    if config.method != "r2n2" or config.weights == RegistrationConfig().weights:
+        return ()
+    domain = domain_of(config.weights)
+    return (f"weights {config.weights}: for {domain}",) if domain else ()
 
 
 def _run(
-    writer: ResultWriter, series: ImageSeries, config: RegistrationConfig, folder: Path
+    writer: ResultWriter, series: ImageSeries, config: RegistrationConfig, folder: Path, masks: Masks
 ) -> Generator[FolderProgress, None, None]:
     """Register what the writer does not have yet, and write it."""
     with writer:
         if writer.note:
             yield FolderProgress(Stage.REGISTERING, 0.0, notes=(f"{folder}: {writer.note}",))
         settings = config.model_copy(update={"batch_size": writer.batch_size})
-        for progress in register_series(series, settings, done=writer.done):
+        for progress in register_series(series, settings, done=writer.done, masks=masks):
+            writer.run_notes += progress.notes
             writer.add(*progress.finished)
-            yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished)
+            yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished, notes=progress.notes)
         yield FolderProgress(Stage.WRITING, 0.0)
         result = writer.finish(render_report)
     yield _done(writer, result)
@@ -204,6 +221,7 @@ def save_to_folder(
     *,
     facts: RunFacts,
     landmarks: LandmarkSet | None = None,
+    masks: Masks = NO_MASKS,
     selection: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Generator[FolderProgress, None, None]:
@@ -215,6 +233,8 @@ def save_to_folder(
         Frame -> its result; frames that are missing are written as they came, with the status "failed" and a message.
     facts
         What the run used, taken down when it ran.
+    masks
+        What counted.
 
     Yields
     ------
@@ -226,7 +246,8 @@ def save_to_folder(
     ArgumentError, ResourceError
         As ``register_to_folder``.
     """
-    with ResultWriter(folder, series, config, facts=facts, landmarks=landmarks, selection=selection, overwrite=overwrite) as writer:
+    options: dict[str, Any] = {"landmarks": landmarks, "masks": masks, "selection": selection, "overwrite": overwrite}
+    with ResultWriter(folder, series, config, facts=facts, **options) as writer:
         for frame in range(len(series)):
             writer.add(results[frame] if frame in results else _not_reached(series, frame))
             yield FolderProgress(Stage.WRITING, (frame + 1) / len(series))
@@ -240,6 +261,7 @@ def register_slices_to_folder(
     config: RegistrationConfig | None = None,
     *,
     landmarks: Sequence[LandmarkSet | None] = (),
+    masks: Sequence[Masks] = (),
     selection: Mapping[str, Any] | None = None,
     facts: RunFacts | None = None,
     overwrite: bool = False,
@@ -251,7 +273,7 @@ def register_slices_to_folder(
     ----------
     slices
         At least one.
-    landmarks
+    landmarks, masks
         One item a slice position, or none at all.
 
     Yields
@@ -262,15 +284,16 @@ def register_slices_to_folder(
     Raises
     ------
     ArgumentError
-        If ``landmarks`` has another length than ``slices``.
+        If ``landmarks`` or ``masks`` has another length than ``slices``.
     """
     config = config or RegistrationConfig()
     facts = facts or RunFacts.of(config)
-    marks = _one_each(landmarks, slices)
+    marks, counted = _one_each("landmarks", landmarks, slices), _one_each("masks", masks, slices)
 
     def run(index: int, place: Path) -> Generator[FolderProgress, None, None]:
         options: dict[str, Any] = {"selection": selection, "facts": facts, "overwrite": overwrite, "keep_headers": keep_headers}
-        return register_to_folder(slices[index], place, config, landmarks=marks[index], **options)
+        options |= {"landmarks": marks[index], "masks": counted[index] or NO_MASKS}
+        return register_to_folder(slices[index], place, config, **options)
 
     yield from _every_slice(folder, len(slices), run)
 
@@ -283,6 +306,7 @@ def save_slices_to_folder(
     *,
     facts: RunFacts,
     landmarks: Sequence[LandmarkSet | None] = (),
+    masks: Sequence[Masks] = (),
     selection: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Generator[SliceProgress, None, None]:
@@ -293,13 +317,14 @@ def save_slices_to_folder(
     results
         One item a slice position; empty where it was not reached, which is then told in run.json.
     """
-    marks = _one_each(landmarks, slices)
+    marks, counted = _one_each("landmarks", landmarks, slices), _one_each("masks", masks, slices)
 
     def run(index: int, place: Path) -> Generator[FolderProgress, None, None]:
         if not results[index]:
             raise ArgumentError("cancelled before this slice position was reached")
         options: dict[str, Any] = {"facts": facts, "selection": selection, "overwrite": overwrite}
-        return save_to_folder(slices[index], results[index], place, config, landmarks=marks[index], **options)
+        options |= {"landmarks": marks[index], "masks": counted[index] or NO_MASKS}
+        return save_to_folder(slices[index], results[index], place, config, **options)
 
     yield from _every_slice(folder, len(slices), run)
 
@@ -328,9 +353,9 @@ def _not_reached(series: ImageSeries, frame: int) -> FrameResult:
     return unregistered(frame, series.grid, FrameStatus.FAILED, message)
 
 
-def _one_each(landmarks: Sequence[LandmarkSet | None], slices: Sequence[ImageSeries]) -> Sequence[LandmarkSet | None]:
-    if len(landmarks) not in (0, len(slices)):
+def _one_each(name: str, items: Sequence[_Item | None], slices: Sequence[ImageSeries]) -> Sequence[_Item | None]:
+    if len(items) not in (0, len(slices)):
         raise ArgumentError(
-            f"landmarks: expected one item a slice position, {len(slices)}, got {len(landmarks)}; give None where there are none"
+            f"{name}: expected one item a slice position, {len(slices)}, got {len(items)}; give None where there are none"
         )
-    return landmarks or (None,) * len(slices)
+    return items or (None,) * len(slices)

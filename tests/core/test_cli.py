@@ -294,7 +294,7 @@ def test_several_slices_make_sub_folders_and_table_1(tmp_path, marks, capsys) ->
 
 
 def test_a_slice_that_fails_does_not_stop_the_others(tmp_path, capsys, monkeypatch) -> None:
-    def sometimes(series, config, done):
+    def sometimes(series, config, done, **_):
         if series.frame(0).max() > scene(0).max() + 2:
             raise ResourceError("this slice is too much")
         yield from fake_register(series, config)
@@ -449,7 +449,7 @@ def test_cuda_without_a_gpu_is_a_resource_error(movie, tmp_path, monkeypatch, ca
 
 
 def test_an_internal_error_is_one_line_and_a_log(movie, tmp_path, capsys, monkeypatch) -> None:
-    def broken(series, config, done):
+    def broken(series, config, done, **_):
         yield from ()
         raise RuntimeError("the unexpected\nhappened")
 
@@ -470,7 +470,7 @@ def test_an_internal_error_is_one_line_and_a_log(movie, tmp_path, capsys, monkey
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_ends_after_the_step_and_keeps_the_frames(movie, tmp_path, capsys, monkeypatch, number, code) -> None:
-    def signalled(series, config, done):
+    def signalled(series, config, done, **_):
         for progress in fake_register(series, config):
             if progress.frames_done == 2:
                 os.kill(os.getpid(), number)
@@ -487,7 +487,7 @@ def test_a_signal_ends_after_the_step_and_keeps_the_frames(movie, tmp_path, caps
 
 
 def test_a_second_signal_ends_at_once(movie, tmp_path, monkeypatch) -> None:
-    def stubborn(series, config, done):
+    def stubborn(series, config, done, **_):
         os.kill(os.getpid(), signal.SIGTERM)
         os.kill(os.getpid(), signal.SIGTERM)
         raise AssertionError("still running")

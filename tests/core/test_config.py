@@ -197,6 +197,12 @@ def test_every_setting_is_explained() -> None:
         assert all(field.description for field in fields.values()), [n for n, f in fields.items() if not f.description]
 
 
+def test_amplitudes_are_solved_again_by_least_squares_only() -> None:
+    with pytest.raises(ValueError, match="name least_squares_sizes"):
+        NetworkConfig(orthogonal=True)
+    assert NetworkConfig(orthogonal=True, least_squares_sizes=(32,)).orthogonal
+
+
 def test_a_word_or_a_number_is_asked_for_at_once() -> None:
     with pytest.raises(ArgumentError) as error:
         RegistrationConfig.parse({"steps": 0, "batch_size": "many"})

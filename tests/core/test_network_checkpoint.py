@@ -416,6 +416,19 @@ def test_named_weights_are_those_that_ship(monkeypatch: pytest.MonkeyPatch, tmp_
         load_network("general")
 
 
+def test_what_weights_are_for_is_the_row_of_their_card(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, network: R2N2) -> None:
+    monkeypatch.setattr(shipped_weights, "weights_folder", lambda: tmp_path)
+    save_network(tmp_path / "cine.safetensors", network)
+    assert shipped_weights.domain_of("cine") == ""
+    card = "# cine\n\n| | |\n| --- | --- |\n| for | hearts in `short` axis; nothing else |\n"
+    (tmp_path / "cine.md").write_text(card, encoding="utf-8")
+    assert shipped_weights.domain_of("cine") == "hearts in short axis; nothing else"
+    assert shipped_weights.domain_of("../cine") == ""
+    monkeypatch.undo()
+    for name in named_weights():
+        assert len(shipped_weights.domain_of(name)) > 20, name
+
+
 def test_the_folder_of_named_weights_is_the_packages() -> None:
     assert shipped_weights.weights_folder().is_dir()
     assert "general" in named_weights()

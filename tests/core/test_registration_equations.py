@@ -250,7 +250,7 @@ def test_a_new_gaussian_is_put_on_a_single_displaced_blob(ndim: int, size: int, 
     # A displacement v bump explains this residual exactly.
     residual = -(slope * torch.arange(1.0, ndim + 1).double().view(1, -1, 1)).sum(1, keepdim=True) * 0.05 * bump
     weight = torch.full_like(residual, 1 / size**ndim)
-    found = propose(grid, residual, slope, weight, count=1, sigmas=(0.08, 0.15, 0.3), regularisation=1e-6)
+    found = propose(grid, residual, slope[:, None], weight, count=1, sigmas=(0.08, 0.15, 0.3), regularisation=1e-6)
     assert (found.centres[0, 0] - centre).abs().max() < 2.1 * 2 / (size - 1)
     torch.testing.assert_close(found.factors[0, 0], torch.eye(ndim, dtype=torch.float64) / sigma)
     assert not found.amplitudes.any()
@@ -263,7 +263,7 @@ def test_two_blobs_get_one_gaussian_each_and_pairs_do_not_mix() -> None:
     bumps = [torch.exp(-0.5 * ((lattice - c[:, None]) / 0.15).square().sum(0)) for c in places]
     slope = torch.randn(2, 2, 41 * 41, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     residual = torch.stack((bumps[0] + 0.6 * bumps[1], bumps[1]))[:, None] * slope.sum(1, keepdim=True) * 0.05
-    found = propose(grid, residual, slope, torch.ones_like(residual), count=2, sigmas=(0.15,), regularisation=0.0)
+    found = propose(grid, residual, slope[:, None], torch.ones_like(residual), count=2, sigmas=(0.15,), regularisation=0.0)
     torch.testing.assert_close(found.centres[0], places, rtol=0, atol=0.12)
     torch.testing.assert_close(found.centres[1, 0], places[1], rtol=0, atol=0.12)
 
@@ -277,7 +277,7 @@ def test_the_place_lowers_the_objective_most_of_all_places() -> None:
     slope = torch.randn(1, 2, 31 * 31, generator=generator, dtype=torch.float64) * (weak + 30 * strong)
     residual = slope.sum(1, keepdim=True) * (weak + 0.02 * strong)
     weight = torch.full_like(residual, 1 / 31**2)
-    found = propose(grid, residual, slope, weight, count=1, sigmas=(0.15,), regularisation=1e-4)
+    found = propose(grid, residual, slope[:, None], weight, count=1, sigmas=(0.15,), regularisation=1e-4)
     bumps = torch.exp(-0.5 * (lattice[:, :, None] - lattice[:, None]).square().sum(0) / 0.15**2)
     force = torch.einsum("cp,ip->ci", bumps, (slope * residual * weight)[0])
     stiffness = torch.einsum("cp,ip,jp->cij", bumps.square(), slope[0], slope[0] * weight[0])

@@ -14,8 +14,10 @@ from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, register_pair
-from r2n2.registration.fit.method import Level, plan_rounds
+from r2n2.registration.fit.level import Level
+from r2n2.registration.fit.method import plan_rounds
 from r2n2.registration.fit.whitened import WhitenedGaussians
+from r2n2.registration.measures import SquaredDifference
 from r2n2.transform import DisplacementField, GaussianSequence, Transform
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -107,12 +109,13 @@ def test_forces_are_summed_where_displacements_are() -> None:
     """The sum of force times displacement over a large square is the same on the smaller lattice it is interpolated from."""
     pairs = make.pairs_of(make.moved_pair()[:2])
     config = FAST.model_copy(update={"field_size": 21})
-    level = Level.build(replace(pairs, moving=pairs.moving.double(), fixed=pairs.fixed.double()), 48, config)
-    assert level.enlarging is not None
-    model = WhitenedGaussians.from_sequences((_sequence(_fit(pairs)[-1]),), level.positions)
+    doubled = replace(pairs, moving=pairs.moving.double(), fixed=pairs.fixed.double())
+    model = WhitenedGaussians.from_sequences((_sequence(_fit(pairs)[-1]),), doubled.moving)
+    level = Level.build(doubled, 48, config, SquaredDifference(), model)
+    assert level.lattice.enlarging is not None
     force = torch.randn(1, 2, 48 * 48, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    expected = (level._displacement(model).flatten(2) * force).sum()
-    found = (model.displacement(level.lattice) * level._on_lattice(force)).sum()
+    expected = (level.lattice.displacement(model).flatten(2) * force).sum()
+    found = (model.displacement(level.lattice.positions) * level.lattice.gathered(force)).sum()
     torch.testing.assert_close(found, expected)
 
 

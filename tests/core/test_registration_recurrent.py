@@ -13,6 +13,7 @@ from r2n2.config import NetworkConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.network import R2N2, GaussianParameters, State, Step, Unchanging
+from r2n2.network.joint import Placed
 from r2n2.network.least_squares import LeastSquares
 from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Method, Pairs, RegistrationStep
@@ -74,6 +75,7 @@ class _Scripted(R2N2):
         state: State,
         *,
         least_squares: LeastSquares | None = None,
+        placed: Placed | None = None,
         generator: torch.Generator | None = None,
         unchanging: Unchanging | None = None,
     ) -> Step:
@@ -163,7 +165,7 @@ def test_it_is_the_networks_steps_with_the_state_handed_on() -> None:
     grid = squares[0].grid
     state, displacement, warped = network.initial_state(2, 32), torch.zeros(2, 2, 32, 32), moving
     for step in range(3):
-        parameters, state, _ = network.step(fixed, warped, state)
+        parameters, state, *_ = network.step(fixed, warped, state)
         displacement = displacement + parameters.displacement(normalised_lattice(grid, fixed))
         warped = warp(moving, displacement, grid).image
         for name in NAMES:

@@ -20,15 +20,17 @@ from r2n2.registration import Pairs, RegistrationStep, build_method
 from r2n2.registration.cuda_graph import Recorded, TensorFunction, Tensors
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.registration.recurrent_steps import advance, begin, compare, prepare
+from r2n2.similarity import mean_squared_error
 from r2n2.simulation import SimulatedSeries, ThoraxConfig, thorax_series
-from r2n2.transform import GaussianSequence, precision_matrix
-from r2n2.transform.gaussians import gaussian_on_lattice, gaussian_weights
+from r2n2.transform import GaussianSequence, precision_matrix, resample
+from r2n2.transform.gaussians import gaussian_on_lattice, gaussian_weights, squared_steepness
 from r2n2.transform.warp import normalised_lattice
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 ODD = Grid((37, 53), (1.7, 0.9), (3.0, -8.0))
 PURSUIT = NetworkConfig(channels=(3, 5, 6, 8), working_size=32, least_squares_sizes=(32, 48))
+ORTHOGONAL = PURSUIT.model_copy(update={"orthogonal": True})
 PAPER = NetworkConfig(channels=(3, 5, 6, 8), working_size=32)
 
 
@@ -70,6 +72,8 @@ def _plainly(network: RecurrentNetwork, pairs: Pairs, steps: int) -> Tensor:
             progress = progress.detached()
             parts.append([values.detach()[0] for values in step.parameters])
         numbers = [torch.stack(column) for column in zip(*parts, strict=True)]
+        if progress.placed is not None:
+            numbers[-1] = progress.placed.parameters.amplitudes[0]
         found.append(GaussianSequence(*numbers, pairs.grid).displacement_field().vectors)
     return torch.stack(found)
 
@@ -118,7 +122,7 @@ def test_a_gaussian_on_a_lattice_is_the_gaussian_at_its_positions(ndim: int) -> 
     assert torch.autograd.gradcheck(lambda c, s, o: gaussian_on_lattice(lattice, c, precision_matrix(s, o)), inputs)
 
 
-@pytest.mark.parametrize("config", [PURSUIT, PAPER])
+@pytest.mark.parametrize("config", [PURSUIT, ORTHOGONAL, PAPER])
 @pytest.mark.parametrize("shared", [True, False])
 def test_a_batch_quickly_is_every_pair_plainly(config: NetworkConfig, shared: bool) -> None:
     network, pairs = _network(config), _pairs(shared=shared)
@@ -238,7 +242,7 @@ def _recorder(reads: _HostReads) -> Callable[[TensorFunction, Tensors], tuple[Ca
     return record
 
 
-@pytest.mark.parametrize("config", [PURSUIT, PAPER])
+@pytest.mark.parametrize("config", [PURSUIT, ORTHOGONAL, PAPER])
 @pytest.mark.parametrize("stopping", [None, StoppingConfig(displacement=0.05, improvement=0.2, patience=2)])
 def test_recorded_steps_are_the_same_steps(config: NetworkConfig, stopping: StoppingConfig | None) -> None:
     network, pairs, reads = _network(config), _pairs(3), _HostReads()
@@ -301,3 +305,62 @@ def test_a_pair_that_is_no_number_any_more_stays_alone_in_a_recording() -> None:
     assert [len(sequence) for sequence in last.transforms()] == [5, 0]  # type: ignore[arg-type]
     assert last.loss.isnan().tolist() == [False, True]
     torch.testing.assert_close(_fields(last)[0], _fields(alone)[0], rtol=0, atol=1e-4)
+
+
+def test_gaussians_that_are_solved_again_are_those_of_the_displacement_also_from_a_start() -> None:
+    """The amplitudes of all steps change with every step, those of the start do not."""
+    network, pairs = _network(ORTHOGONAL), _pairs(2)
+    start = [
+        GaussianSequence(
+            torch.tensor([[0.2, -0.3]]),
+            torch.tensor([[0.4, 0.2]]),
+            torch.tensor([[0.7]]),
+            torch.tensor([[0.01 * (k + 1), -0.02]]),
+            ODD,
+        )
+        for k in range(2)
+    ]
+    found = [step.transforms() for step in RecurrentMethod(network, steps=4).register(pairs, start=start)]
+    earlier, last = found[1][0], found[3][0]
+    assert isinstance(earlier, GaussianSequence)
+    assert isinstance(last, GaussianSequence)
+    torch.testing.assert_close(last.amplitudes[0], start[0].amplitudes[0])
+    torch.testing.assert_close(last.centres[:3], earlier.centres)
+    assert float((last.amplitudes[1:3] - earlier.amplitudes[1:]).abs().max()) > 1e-4
+    # The images that the network saw last are those of the sequence that it gives.
+    squares = prepare(network.config, pairs, network.entry.weight)
+    exact = torch.stack([one.displacement_field().vectors for one in found[3]])  # type: ignore[attr-defined]
+    seen = compare(squares, tuple(resample(exact, ODD, scale.grid).image for scale in squares.scales))
+    loss = mean_squared_error(seen.fixed, seen.warped, seen.valid)
+    *_, step = RecurrentMethod(network, steps=4).register(pairs, start=start)
+    torch.testing.assert_close(step.loss, loss, rtol=0.05, atol=2e-4)
+
+
+def test_a_step_that_grows_is_not_recorded() -> None:
+    pairs = _pairs(2)
+    *_, plain = RecurrentMethod(_network(ORTHOGONAL), steps=5).register(pairs)
+    *_, found = RecurrentMethod(_network(ORTHOGONAL), steps=5, recorder=_recorder(_HostReads())).register(pairs)
+    torch.testing.assert_close(_fields(found), _fields(plain), rtol=0, atol=1e-4)
+
+
+def test_gaussians_before_are_given_where_they_are_solved_again_and_nowhere_else() -> None:
+    pairs = _pairs(1)
+    for config, other, said in ((PURSUIT, ORTHOGONAL, "takes no placed"), (ORTHOGONAL, PURSUIT, "needs the Gaussians before")):
+        network = _network(config)
+        squares = prepare(config, pairs, network.entry.weight)
+        progress = begin(_network(other), squares)
+        with pytest.raises(ValueError, match=said):
+            advance(network, squares, progress, compare(squares, progress.displacements))
+
+
+def test_no_gaussian_that_is_solved_again_gets_too_steep() -> None:
+    """Of images that have nothing in common, whose differences ask for anything."""
+    generator = torch.Generator().manual_seed(4)
+    fixed, moving = torch.randn(2, 3, 1, *ODD.shape, generator=generator).cumsum(-1).cumsum(-2)
+    valid = torch.ones((), dtype=torch.bool).expand_as(moving)
+    *_, last = RecurrentMethod(_network(ORTHOGONAL), steps=8).register(Pairs(fixed, moving, valid, valid, ODD))
+    for sequence in last.transforms():
+        assert isinstance(sequence, GaussianSequence)
+        precision = precision_matrix(sequence.sigmas, sequence.orientation)
+        steepness = squared_steepness(sequence.amplitudes, precision).sqrt()
+        assert 0.6 < float(steepness.max()) < 1.4

@@ -115,7 +115,7 @@ def test_metrics_have_the_columns_of_the_contract(finished) -> None:
     rows = read_table(folder / "metrics.csv")
     assert ",".join(rows[0]) == (
         "frame,time_s,similarity_before,similarity_after,folding_percent,min_jacobian,"
-        "min_jacobian_proven,max_displacement_mm,gaussians,seconds,status"
+        "min_jacobian_proven,max_displacement_mm,gaussians,seconds,status,similarity_measure,uncertainty_mm,uncertainty_95_mm"
     )
     assert [row["status"] for row in rows] == ["reference", "ok", "ok", "worse"]
     assert [float(row["time_s"]) for row in rows] == [0, 0.5, 1, 1.5]

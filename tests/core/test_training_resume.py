@@ -70,10 +70,10 @@ def test_a_state_with_the_names_of_before_goes_on(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stopped_after", [1, 2, 5])
-@pytest.mark.parametrize("kind", ["paper", "rich"])
+@pytest.mark.parametrize("kind", ["paper", "rich", "orthogonal"])
 def test_stopped_and_resumed_is_the_same_bit_for_bit(kind: str, stopped_after: int, tmp_path: Path) -> None:
     noisy = make.network_config(keep_probability=0.6)
-    settings = make.rich_config(7) if kind == "rich" else make.config(7, network=noisy)
+    settings = make.config(7, network=noisy) if kind == "paper" else make.rich_config(7, orthogonal=kind == "orthogonal")
     whole = make.trainer(settings)
     expected = list(whole.run())
     first = make.trainer(settings)

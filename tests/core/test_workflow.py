@@ -187,3 +187,12 @@ def test_the_defaults_are_those_of_the_settings(series: ImageSeries, tmp_path: P
     assert seen[0].model_dump(exclude={"device", "precision", "batch_size"}) == RegistrationConfig().model_dump(
         exclude={"device", "precision", "batch_size"}
     )
+
+
+def test_weights_that_are_not_for_every_image_say_what_they_are_for(series: ImageSeries, tmp_path: Path) -> None:
+    for weights, said in (("paper", True), ("general", False)):
+        config = RegistrationConfig(weights=weights, device="cpu")
+        with contextlib.closing(register_to_folder(series, tmp_path / weights, config)) as running:
+            notes = next(running).notes
+        assert any(note.startswith(f"weights {weights}: for coronal thorax images") for note in notes) is said, notes
+        assert any("weights" in note for note in notes) is said

@@ -33,11 +33,11 @@ def config(updates: int = 4, *, steps: int = 2, network: NetworkConfig | None = 
     return TrainingConfig.parse(values)
 
 
-def rich_config(updates: int = 4) -> TrainingConfig:
+def rich_config(updates: int = 4, *, orthogonal: bool = False) -> TrainingConfig:
     """All that a resumed run has to restore: noise, least squares, chunks in groups, a mean of the weights, two stages."""
     return TrainingConfig(
         name="rich",
-        network=network_config(least_squares_sizes=(32,), keep_probability=0.8),
+        network=network_config(least_squares_sizes=(32,), keep_probability=0.8, orthogonal=orthogonal),
         objective=ObjectiveConfig(supervised=1.0, placement=0.05, folding=1.0, diffusion=0.01),
         optimiser=OptimiserConfig(learning_rate=1e-3, warmup=3, decay="cosine", averaging=0.9),
         stages=(Stage(updates=3, working_size=40, steps=4), Stage(updates=updates - 3, working_size=32, steps=4)),

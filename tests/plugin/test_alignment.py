@@ -33,7 +33,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, int | str, li
     """Calls of the registration: series, batch size, reference, frames; it gives every frame at once, as the real one does."""
     calls: list[tuple[str, Any, int | str, list[int]]] = []
 
-    def register(series: ImageSeries, config: Any, done: Any = None) -> Iterator[SeriesProgress]:
+    def register(series: ImageSeries, config: Any, done: Any = None, **_masks: Any) -> Iterator[SeriesProgress]:
         known = done or {}
         reference = r2n2.registration.resolve_reference(series, config.reference)
         left = [k for k in range(len(series)) if k not in known and k != reference]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import numpy as np
@@ -262,3 +263,25 @@ def test_colour_and_channels_are_shown(viewer: Any, series: Any) -> None:
             results.show(view)
             results.go_to(key=FrameKey(0, 1), step=1)
         viewer.layers.clear()
+
+
+def test_the_uncertainty_of_a_frame_is_a_layer_in_the_series_own_unit(viewer: Any, aligned: Any) -> None:
+    results, (key, other) = aligned.session.results, (FrameKey(0, 2), FrameKey(0, 3))
+    aligned.show(View.UNCERTAINTY)
+    layer = aligned.layer(View.UNCERTAINTY)
+    assert layer.name == "disc uncertainty (mm)"
+    assert layer.data.shape == (7, 4, 27, 35)
+    grid = aligned.session.series[0].grid
+    for step in (1, 6):
+        np.testing.assert_array_equal(layer.data[step, 2], results[key].uncertainty.on(grid))
+    assert layer.data[6, 0].max() == 0, "of the reference"
+    assert layer.colormap.name == "inferno"
+    assert layer.colorbar.visible
+    assert layer.contrast_limits[1] == pytest.approx(max(r.uncertainty.q95_mm for r in results.values()))
+    aligned.session.switch(key, 1, False)
+    assert np.isnan(layer.data[6, 2]).all(), "nobody knows how good a sequence is that a person changed"
+    assert np.isfinite(layer.data[6, 3]).all()
+    aligned.session.switch(key, 1, True)
+    assert np.isfinite(layer.data[6, 2]).all()
+    aligned.session.add(0, 0, dataclasses.replace(results[other], uncertainty=None))
+    assert np.isnan(layer.data[6, 3]).all()

@@ -108,6 +108,21 @@ def test_views_are_switched_by_buttons(viewer: Any, widget: Any, aligned: Any, p
     assert not widget._toggles[View.RESIDUAL].isChecked()
 
 
+def test_no_button_lies_on_another(widget: Any) -> None:
+    buttons = [*widget._toggles.values(), widget._squares]
+    places = {(button.x(), button.y()) for button in buttons}
+    assert len(places) == len(buttons)
+    assert widget._squares.y() == widget._toggles[View.CHECKERBOARD].y(), "the number stands beside what it is of"
+
+
+def test_it_says_how_far_the_frame_may_be_off(widget: Any, aligned: Any) -> None:
+    found = aligned.session.results[LAST].uncertainty
+    assert f"Half of what is seen is off by less than {found.median_mm:.2g}"[:-2] in widget._quality.text()
+    assert "not calibrated: the radius is calibrated for the usual steps" in widget._quality.text()
+    aligned.session.switch(LAST, 1, False)
+    assert "seen is off" not in widget._quality.text()
+
+
 def test_the_checkerboard_has_as_many_fields_as_asked(widget: Any, aligned: Any, press: Callable[[Any], None]) -> None:
     press(widget._toggles[View.CHECKERBOARD])
     layer = aligned.layer(View.CHECKERBOARD)

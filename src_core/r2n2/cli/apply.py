@@ -100,7 +100,7 @@ def _apply_to_images(
     from r2n2.results.placing import read_placed
 
     kind = check_output(output)
-    placed = read_placed(registered, to, axes=axes, frames=len(frames or registered.transforms), labels=labels)
+    placed = read_placed(registered.lattice, to, axes=axes, frames=len(frames or registered.transforms), labels=labels)
     series = placed.series
     if len(series) == 1 and frames is None and len(registered.transforms) > 1:
         raise ArgumentError(f"{to}: holds one image; say with --frame N which frame it belongs to, or --frame all")

@@ -17,6 +17,8 @@ from r2n2.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.mask import Masks
+    from r2n2.results.against import Against
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries, LandmarkSet
 
@@ -35,6 +37,8 @@ class _Job:
     facts: RunFacts
     selection: dict[str, Any]
     landmarks: Path | None
+    masks: tuple[Masks, ...]
+    """One item a slice position."""
     overwrite: bool
     quiet: bool
     stop: StopRequest
@@ -65,7 +69,38 @@ def register(
         bool | None,
         typer.Option("--refine/--no-refine", help="Refine the network's Gaussians by fit (the default).", rich_help_panel=_METHOD),
     ] = None,
+    similarity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|ssd|lncc|mind|ngf|curve",
+            help="What frames are compared by; auto: intensities (ssd), or edges (ngf) where the contrast changes.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     reference: Annotated[str | None, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=_METHOD)] = None,
+    to: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FIXED", help="Image to align to in place of a frame; it becomes frame 0 of the result.", rich_help_panel=_INPUT
+        ),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            metavar="reference|median|pca:L",
+            help="What frames are registered to in the reference's place: that frame, or an image made of the aligned series.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
+    initial: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|none|...",
+            help="Motion of the frame as a whole, found first: auto (a translation, where it lies far away), none, translation, "
+            "rigid or affine.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     weights: Annotated[
         str | None,
         typer.Option(
@@ -88,6 +123,14 @@ def register(
         str | None,
         typer.Option(metavar="auto|N", help="Frames registered at once; auto: as many as fit.", rich_help_panel=_METHOD),
     ] = None,
+    uncertainty: Annotated[
+        str | None,
+        typer.Option(
+            metavar="on|off|full",
+            help="Map of how far each position may be off; full: from both ways, twice the time.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_METHOD)] = None,
     config: Annotated[
         Path | None, typer.Option(metavar="TOML", help="Settings; options given here come first.", rich_help_panel=_METHOD)
@@ -104,6 +147,24 @@ def register(
     landmarks: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=_INPUT),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="What of the reference counts: labels (not 0) or weights from 0 to 1, in any format that is read; a volume, or a "
+            "folder with slice_00.* ..., for several slices.",
+            rich_help_panel=_INPUT,
+        ),
+    ] = None,
+    moving_mask: Annotated[
+        Path | None,
+        typer.Option(
+            "--moving-mask",
+            metavar="FILE",
+            help="What of the other frames counts: one for all, or one a frame.",
+            rich_help_panel=_INPUT,
+        ),
     ] = None,
     max_bytes: Annotated[int | None, typer.Option(help="Most bytes to hold in memory.", rich_help_panel=_INPUT)] = None,
     allow_missing: Annotated[
@@ -130,23 +191,32 @@ def register(
     given = {
         "method": method,
         "refine": refine,
+        "similarity": similarity,
         "reference": None if reference is None else parse_reference(reference),
+        "target": target,
+        "initial": initial,
         "weights": weights,
         "steps": None if steps is None else parse_steps(steps),
         "warm_start": warm_start,
         "no_folding": no_folding,
+        "uncertainty": uncertainty,
         "batch_size": None if batch_size is None else parse_batch_size(batch_size),
         "device": device,
     }
+    if to is not None:
+        if reference is not None:
+            raise ArgumentError(f"--reference {reference}: --to names the image to align to; leave one of them out")
+        given["reference"] = 0
     settings = _settings(config, {name: value for name, value in given.items() if value is not None})
     pixel_size = None if spacing is None else parse_spacing(spacing)
     from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
     from r2n2.results.manifest import RunFacts
+    from r2n2.results.mask_files import read_masks
     from r2n2.results.writer import check_folder
 
     facts = RunFacts.of(settings)
-    _check_paths(source, output, landmarks)
+    _check_paths(source, output, {"--landmarks": landmarks, "--mask": mask, "--moving-mask": moving_mask, "--to": to})
     check_folder(output)
     reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
     if contrast_series:
@@ -158,7 +228,15 @@ def register(
     reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}
     stop = context.ensure_object(StopRequest)
-    job = _Job(settings, facts, selection, landmarks, overwrite, quiet, stop)
+    before = None if to is None else _against(found, to)
+    if before is not None:
+        found, selection["to"] = [before.series], str(to)
+    masks, notes = read_masks(found, mask, moving_mask)
+    if before is not None:
+        masks = (before.masks(masks[0]),)
+    job = _Job(settings, facts, selection, landmarks, masks, overwrite, quiet, stop)
+    for note in notes:
+        _note(job, note)
     marks = _all_landmarks(found, job)
     failed = _register_one(found[0], output, job, marks[0]) if len(found) == 1 else _register_all(found, output, job, marks)
     if failed:
@@ -175,14 +253,28 @@ def _settings(path: Path | None, given: dict[str, Any]) -> RegistrationConfig:
     return RegistrationConfig.parse({**RegistrationConfig.from_toml(path).model_dump(exclude_unset=True), **given})
 
 
-def _check_paths(source: Path, output: Path, landmarks: Path | None) -> None:
+def _check_paths(source: Path, output: Path, others: dict[str, Path | None]) -> None:
     if not any(sign in str(source) for sign in "*?[") and not source.exists():
         raise ReadError(f"{source}: no such file or folder; check the path")
     inside = source.resolve() in (output.resolve(), *output.resolve().parents)
     if inside and (source.is_dir() or source.resolve() == output.resolve()):
         raise ArgumentError(f"--output {output}: lies inside the input {source}, which must stay as it is; choose another folder")
-    if landmarks is not None and not landmarks.exists():
-        raise ReadError(f"--landmarks {landmarks}: no such file; check the path")
+    for option, path in others.items():
+        if path is not None and not path.exists():
+            raise ReadError(f"{option} {path}: no such file; check the path")
+
+
+def _against(found: Sequence[ImageSeries], to: Path) -> Against:
+    """One slice position with the image that it is to be aligned to before it."""
+    from r2n2.io import read_series
+    from r2n2.results.against import against
+
+    if len(found) != 1:
+        raise ArgumentError(f"--to {to}: the input holds {len(found)} slice positions; pick one with --slice")
+    fixed = read_series(to)
+    if len(fixed) != 1:
+        raise ArgumentError(f"--to {to}: holds {len(fixed)} slice positions; give a file of one image")
+    return against(found[0], fixed[0], f"--to {to.name}")
 
 
 def _check_frames(source: Path, found: Sequence[ImageSeries]) -> None:
@@ -198,7 +290,7 @@ def _register_one(series: ImageSeries, output: Path, job: _Job, marks: LandmarkS
     from r2n2.cli.progress import RunDisplay
     from r2n2.workflow import register_to_folder
 
-    running = register_to_folder(series, output, job.config, landmarks=marks, **job.options())
+    running = register_to_folder(series, output, job.config, landmarks=marks, masks=job.masks[0], **job.options())
     with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
         flagged = False
         for progress in running:
@@ -213,7 +305,7 @@ def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, marks: 
 
     flagged, seen = False, -1
     failed: dict[str, str] = {}
-    running = register_slices_to_folder(found, output, job.config, landmarks=marks, **job.options())
+    running = register_slices_to_folder(found, output, job.config, landmarks=marks, masks=job.masks, **job.options())
     with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
         for step in running:
             series = found[step.index]

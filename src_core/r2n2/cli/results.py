@@ -31,7 +31,10 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="A second observer's landmarks, or a folder of them as for --landmarks.")
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Label map of the reference: landmarks where it is 0 count as outside.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Landmarks where this mask of the reference is 0 count as outside; default: as registered."
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="CSV", help="Table to write; default tre_summary.csv in DIR.")
@@ -112,7 +115,7 @@ def _computed(registered: RegisteredSeries, landmarks: Path, mask: Path | None, 
     for note in marks.notes:
         print(f"note: {note}", file=sys.stderr)
     check_usable(marks, registered.lattice, registered.reference)
-    inside = None if mask is None else _mask(registered, mask)
+    inside = _mask(registered, mask)
     place = (registered.transforms, marks, registered.reference, registered.grid)
     table = target_registration_error(*place, include_outside=include_outside, mask=inside)
     for warning in (*check_plausible(marks, registered.lattice, registered.reference), *doubts(*place, table)):
@@ -121,16 +124,14 @@ def _computed(registered: RegisteredSeries, landmarks: Path, mask: Path | None, 
     return table
 
 
-def _mask(registered: RegisteredSeries, path: Path) -> NDArray[np.bool_]:
-    """Where a label map of the reference is not 0, on the lattice of the series."""
-    import numpy as np
+def _mask(registered: RegisteredSeries, path: Path | None) -> NDArray[np.bool_] | None:
+    """Where the given mask of the reference counts, or that of the run; None without any."""
+    from r2n2.results.mask_files import kept_masks, read_mask
 
-    from r2n2.results.placing import read_placed
-
-    placed = read_placed(registered, path)
-    if placed.to_index is not None or len(placed.series) != 1:
-        raise ArgumentError(f"--mask {path}: expected one label map on the pixels of the registered series; resample it first")
-    return np.asarray((placed.series.frame(0) != 0).any(axis=0))
+    if path is not None:
+        return read_mask(registered.lattice, path, option="--mask").inside()
+    kept = kept_masks(registered).fixed
+    return None if kept is None else kept.inside()
 
 
 def _compare_observers(registered: RegisteredSeries, first: Path | None, second: Path, name: str = "") -> None:

@@ -58,7 +58,9 @@ def print_registration(registered: RegisteredSeries) -> None:
     """A row a frame, flagged frames with the reason, and where the result is."""
     with_errors = any(math.isfinite(row.tre_mm) for row in registered.metrics)
     unit = registered.length_unit
-    columns = ["frame", "similarity before", "after", "folding %", "min. Jacobian", f"displacement {unit.value}", "seconds"]
+    measure = registered.manifest.similarity_measure
+    similar = "similarity before" if measure == "ssd" else f"agreement ({measure}) before"
+    columns = ["frame", similar, "after", "folding %", "min. Jacobian", f"displacement {unit.value}", "seconds"]
     columns += [f"TRE before {unit.value}", f"TRE {unit.value}", "max"] if with_errors else []
     table = _table("", [*columns, "status"], text=["status"])
     for row in registered.metrics:

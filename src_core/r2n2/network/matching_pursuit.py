@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from r2n2.config import NetworkConfig
 from r2n2.network.blocks import CONVOLUTIONS, ParameterHead, RecurrentUnit
 from r2n2.network.gaussian import GaussianParameters
+from r2n2.network.joint import Placed, limit_each, solve_jointly
 from r2n2.network.least_squares import LeastSquares, limit_steepness, solve_amplitude
 from r2n2.network.placement import Place, Placement, features_at
 from r2n2.network.trunk import RecurrentNetwork, State, Step, Unchanging
@@ -65,16 +66,22 @@ class MatchingPursuit(RecurrentNetwork):
         state: State,
         *,
         least_squares: LeastSquares | None = None,
+        placed: Placed | None = None,
         generator: Generator | None = None,
         unchanging: Unchanging | None = None,
     ) -> Step:
-        """As ``RecurrentNetwork.step``; needs ``least_squares`` and gives the scores of all places."""
+        """As ``RecurrentNetwork.step``; needs ``least_squares``; gives scores of all places and, if orthogonal, all amplitudes."""
         self._check_images(fixed, warped, state)
         if least_squares is None:
             raise ValueError(
                 f"MatchingPursuit.step: needs least_squares of the sizes {self.config.least_squares_sizes}; "
                 f"see r2n2.registration.recurrent_steps"
             )
+        if self.config.orthogonal is (placed is None):
+            wanted = (
+                "needs the Gaussians before in placed" if placed is None else "takes no placed, as it solves no amplitude again"
+            )
+            raise ValueError(f"MatchingPursuit.step: a network that is {'' if placed is None else 'not '}orthogonal {wanted}")
         unchanging = unchanging or self.unchanging(fixed)
         features = self._entered(warped, unchanging) + self.least_squares_entry(least_squares.channels)
         encoded = self._encode(features, state, unchanging.lattice, generator)
@@ -83,16 +90,30 @@ class MatchingPursuit(RecurrentNetwork):
         located = [features_at(maps, place.centres, fixed.shape[-1]) for maps in here]
         values = self.parameter_head(encoded.features, torch.cat((*located, place.description), dim=1)).to(fixed.dtype)
         with torch.autocast(fixed.device.type, enabled=False):
-            parameters = self._shaped(values, place, least_squares, unchanging.lattice)
-        return Step(parameters, encoded.state, place.scores)
+            parameters, amplitudes = self._shaped(values, place, least_squares, placed, unchanging.lattice)
+        return Step(parameters, encoded.state, place.scores, amplitudes)
 
-    def _shaped(self, values: Tensor, place: Place, least_squares: LeastSquares, lattice: Tensor) -> GaussianParameters:
-        """The Gaussian at a place from the numbers of the parameter head: shape learnt, amplitude solved and then corrected."""
+    def _shaped(
+        self, values: Tensor, place: Place, least_squares: LeastSquares, placed: Placed | None, lattice: Tensor
+    ) -> tuple[GaussianParameters, Tensor | None]:
+        """The Gaussian at a place from the numbers of the parameter head: shape learnt, amplitude solved and then corrected.
+
+        With it the amplitudes of all, where the ones before are solved again.
+        """
         sigmas, correction, orientation, mixture, caution = values.split(self._widths, dim=1)
         sigmas = place.widths * torch.exp(_WIDER * torch.tanh(sigmas))
         angles = torch.sigmoid(orientation) * torch.pi
         weights = (mixture + _PREFERENCE * place.scales).softmax(dim=1)
         cautious = torch.exp(caution.clamp(-8, 8))
-        solved = solve_amplitude(least_squares.moments, lattice, place.centres, sigmas, angles, weights, cautious)
-        amplitudes = solved + _CORRECTION * place.widths * torch.tanh(correction)
-        return GaussianParameters(place.centres, sigmas, angles, limit_steepness(amplitudes, sigmas, angles))
+        correction = _CORRECTION * place.widths * torch.tanh(correction)
+        if placed is None:
+            solved = solve_amplitude(least_squares.moments, lattice, place.centres, sigmas, angles, weights, cautious)
+            amplitudes = limit_steepness(solved + correction, sigmas, angles)
+            return GaussianParameters(place.centres, sigmas, angles, amplitudes), None
+        new = GaussianParameters(place.centres, sigmas, angles, torch.zeros_like(correction))
+        every = placed.followed_by(Placed.on(GaussianParameters(*(value[:, None] for value in new)), (lattice,)))
+        mixed = (least_squares.moments * weights[:, :, *(None,) * (self.ndim + 1)]).sum(1)
+        solved = solve_jointly(every, mixed, cautious)
+        solved = torch.cat((solved[:, :-1], solved[:, -1:] + correction[:, None]), 1)
+        limited = limit_each(solved, every.parameters)
+        return new._replace(amplitudes=limited[:, -1]), limited

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from r2n2.config import NetworkConfig
 from r2n2.network.blocks import GatedRegistrationUnit, ParameterHead
 from r2n2.network.gaussian import GaussianParameters
+from r2n2.network.joint import Placed
 from r2n2.network.least_squares import LeastSquares
 from r2n2.network.trunk import Encoded, RecurrentNetwork, State, Step, Unchanging
 
@@ -55,13 +56,16 @@ class R2N2(RecurrentNetwork):
         state: State,
         *,
         least_squares: LeastSquares | None = None,
+        placed: Placed | None = None,
         generator: Generator | None = None,
         unchanging: Unchanging | None = None,
     ) -> Step:
-        """As ``RecurrentNetwork.step``; takes no ``least_squares`` and gives no scores."""
+        """As ``RecurrentNetwork.step``; takes no ``least_squares`` or ``placed`` and gives no scores."""
         self._check_images(fixed, warped, state)
-        if least_squares is not None:
-            raise ValueError("R2N2.step: takes no least_squares, as it sees the images alone; use MatchingPursuit for that")
+        if least_squares is not None or placed is not None:
+            raise ValueError(
+                "R2N2.step: takes no least_squares or placed, as it sees the images alone; use MatchingPursuit for that"
+            )
         unchanging = unchanging or self.unchanging(fixed)
         encoded = self._encode(self._entered(warped, unchanging), state, unchanging.lattice, generator)
         values = self.parameter_head(encoded.features).to(fixed.dtype)

@@ -16,6 +16,7 @@ from torch import Generator, Tensor, nn
 from r2n2.config import NetworkConfig
 from r2n2.network.blocks import CONVOLUTIONS, RecurrentUnit, UnitOutput, bounded, convolve
 from r2n2.network.gaussian import GaussianParameters, coordinate_lattice
+from r2n2.network.joint import Placed
 from r2n2.network.least_squares import LeastSquares
 
 __all__ = ["LEVELS", "Encoded", "RecurrentNetwork", "State", "Step", "Unchanging"]
@@ -43,6 +44,8 @@ class Step(NamedTuple):
     state: State
     scores: Tensor | None
     """(B, L, K, *half the shape) of every place and width, where the network scores them; else None."""
+    amplitudes: Tensor | None = None
+    """(B, K + 1, ndim) of the K Gaussians before and this one, where all are solved again; else None."""
 
 
 class Encoded(NamedTuple):
@@ -100,6 +103,7 @@ class RecurrentNetwork(nn.Module, ABC):
         state: State,
         *,
         least_squares: LeastSquares | None = None,
+        placed: Placed | None = None,
         generator: Generator | None = None,
         unchanging: Unchanging | None = None,
     ) -> Step:
@@ -114,6 +118,8 @@ class RecurrentNetwork(nn.Module, ABC):
             From ``initial_state`` or the step before.
         least_squares
             Of fixed and warped image, for a network whose settings name ``least_squares_sizes``; None for any other.
+        placed
+            The Gaussians before on the working lattice, for a network that is ``orthogonal``; None for any other.
         generator
             Source of the noise in training mode, on the device of the images; torch's default if None.
         unchanging
@@ -122,7 +128,7 @@ class RecurrentNetwork(nn.Module, ABC):
         Raises
         ------
         ValueError
-            If the shapes of images or state do not fit, or ``least_squares`` lacks or is not asked for.
+            If the shapes of images or state do not fit, or ``least_squares`` or ``placed`` lack or are not asked for.
         """
 
     def initial_state(

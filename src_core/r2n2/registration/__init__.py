@@ -8,7 +8,7 @@ from r2n2.registration.fit import FitMethod
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import automatic_reference, resolve_reference
 from r2n2.registration.resampling import warp_frame, warp_pixels
-from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
+from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress, Uncertainty
 from r2n2.registration.series import edited_result, register_pair, register_series
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Pairs",
     "RegistrationStep",
     "SeriesProgress",
+    "Uncertainty",
     "automatic_reference",
     "build_method",
     "edited_result",

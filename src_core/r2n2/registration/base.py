@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
@@ -26,6 +27,8 @@ class Pairs:
         (B, 1, *grid.shape) bool: False where a pixel holds no measurement (NaN in the file) and must not count.
     grid
         Lattice of both.
+    fixed_weight, moving_weight
+        (B, 1, *grid.shape) float32 in [0, 1]: how much a pixel counts, by masks; None where all valid ones count alike.
     """
 
     fixed: Tensor
@@ -33,28 +36,45 @@ class Pairs:
     fixed_valid: Tensor
     moving_valid: Tensor
     grid: Grid
+    fixed_weight: Tensor | None = None
+    moving_weight: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.moving)
 
+    @property
+    def masked(self) -> bool:
+        """Whether there is a mask."""
+        return self.fixed_weight is not None or self.moving_weight is not None
+
     def part(self, chosen: slice) -> Pairs:
         """Some of the pairs."""
-        return Pairs(self.fixed[chosen], self.moving[chosen], self.fixed_valid[chosen], self.moving_valid[chosen], self.grid)
+        return Pairs(
+            self.fixed[chosen],
+            self.moving[chosen],
+            self.fixed_valid[chosen],
+            self.moving_valid[chosen],
+            self.grid,
+            None if self.fixed_weight is None else self.fixed_weight[chosen],
+            None if self.moving_weight is None else self.moving_weight[chosen],
+        )
 
-    def chosen(self, rows: Tensor) -> Pairs:
-        """The pairs of these numbers (A,); a fixed image that all share stays one image."""
-        count = (len(rows), *self.moving.shape[1:])
-        fixed, valid = self.distinct_fixed()
-        if len(fixed) == 1:
-            fixed, valid = fixed.expand(count), valid.expand(count)
-        else:
-            fixed, valid = fixed[rows], valid[rows]
-        return Pairs(fixed, self.moving[rows], valid, self.moving_valid[rows], self.grid)
+    def chosen(self, rows: Sequence[int] | Tensor) -> Pairs:
+        """Pairs of these numbers; what all pairs share stays shared."""
+        at = torch.as_tensor(rows, dtype=torch.long, device=self.moving.device)
 
-    def distinct_fixed(self) -> tuple[Tensor, Tensor]:
-        """``fixed`` and ``fixed_valid`` without repetition: of one image where all pairs share it by ``expand``."""
-        shared = self.fixed.stride(0) == 0 and self.fixed_valid.stride(0) == 0
-        return (self.fixed[:1], self.fixed_valid[:1]) if shared else (self.fixed, self.fixed_valid)
+        def of(values: Tensor) -> Tensor:
+            return values[:1].expand(len(at), *values.shape[1:]) if values.stride(0) == 0 else values[at]
+
+        images = (of(self.fixed), of(self.moving), of(self.fixed_valid), of(self.moving_valid))
+        return Pairs(*images, self.grid, *(None if w is None else of(w) for w in (self.fixed_weight, self.moving_weight)))
+
+    def distinct_fixed(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Fixed images, their validity and weight without repetition: of one image where all pairs share it by ``expand``."""
+        held = (self.fixed, self.fixed_valid, self.fixed_weight)
+        if any(tensor is not None and tensor.stride(0) != 0 for tensor in held):
+            return held
+        return self.fixed[:1], self.fixed_valid[:1], None if self.fixed_weight is None else self.fixed_weight[:1]
 
 
 @dataclass(frozen=True, eq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,9 @@ from torch import Tensor
 from r2n2.geometry import Grid, Space
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.doubt import reasons_for_doubt
+from r2n2.registration.measures import Measure, SquaredDifference, agreement
 from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.registration.uncertainty import FrameUncertainty, UncertaintyEstimator, backward_pairs
 from r2n2.similarity import correlation
 from r2n2.transform import (
     DisplacementField,
@@ -36,11 +38,17 @@ _SMALLEST_OVERLAP = 0.25
 
 @dataclass(frozen=True, eq=False)
 class LoadedFrame:
-    """A frame ready to be registered: (1, *shape) float32 and bool."""
+    """A frame ready to be registered: (1, *shape) float32 and bool; with a mask the weight of every pixel, float32 in [0, 1]."""
 
     index: int
     image: Tensor
     valid: Tensor
+    weight: Tensor | None = None
+
+    @property
+    def counted(self) -> Tensor:
+        """(1, *shape) bool, pixels that are valid and not masked out."""
+        return self.valid if self.weight is None else self.valid & (self.weight > 0)
 
 
 @dataclass(eq=False)
@@ -50,36 +58,58 @@ class BatchResult:
     transforms: tuple[Transform, ...] = ()
     loss: list[float] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    uncertainties: tuple[FrameUncertainty | None, ...] = ()
     seconds: float = 0.0
 
 
 def register_batch(
     method: Method,
-    reference: LoadedFrame,
+    targets: Sequence[LoadedFrame],
     frames: Sequence[LoadedFrame],
     grid: Grid,
     device: torch.device,
     start: Sequence[Transform] | None,
     result: BatchResult,
+    estimator: UncertaintyEstimator | None = None,
 ) -> Iterator[float]:
-    """Register frames to the reference, yielding the share done after every step; the outcome goes into ``result``."""
+    """Register each frame to its target, yielding the share done after every step; the outcome goes into ``result``."""
     began = time.perf_counter()
-    moving = torch.stack([f.image for f in frames]).to(device)
-    pairs = Pairs(
-        reference.image.to(device).expand_as(moving),
-        moving,
-        reference.valid.to(device).expand_as(moving),
-        torch.stack([f.valid for f in frames]).to(device),
-        grid,
-    )
+    fixed, fixed_valid, fixed_weight = _together(targets, device)
+    moving, moving_valid, moving_weight = _together(frames, device)
+    pairs = Pairs(fixed, moving, fixed_valid, moving_valid, grid, fixed_weight, moving_weight)
+    both_ways = estimator is not None and estimator.both_ways
     last = None
     for last in method.register(pairs, start=start):
-        yield last.index / last.total
+        yield last.index / last.total * (0.5 if both_ways else 1.0)
     if last is not None:
         result.transforms = last.transforms()
         result.loss = last.loss.tolist()
         result.notes = list(last.notes) or [""] * len(frames)
+        result.uncertainties = (None,) * len(pairs)
+        if estimator is not None:
+            backward = None
+            for backward in method.register(backward_pairs(pairs)) if both_ways else ():
+                yield 0.5 + 0.5 * backward.index / backward.total
+            ways_back = () if backward is None else backward.transforms()
+            result.uncertainties = estimator.estimate(pairs, result.transforms, ways_back)
     result.seconds = time.perf_counter() - began
+
+
+def _together(frames: Sequence[LoadedFrame], device: torch.device) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Images, validity and weights (B, 1, *shape); of one frame for all without a copy, which methods see and prepare once."""
+    first = frames[0]
+    some = frames[:1] if all(frame is first for frame in frames) else frames
+
+    def stacked(parts: list[Tensor]) -> Tensor:
+        whole = torch.stack(parts).to(device)
+        return whole.expand(len(frames), *whole.shape[1:]) if len(parts) < len(frames) else whole
+
+    weights = [frame.weight for frame in some if frame.weight is not None]
+    return (
+        stacked([frame.image for frame in some]),
+        stacked([frame.valid for frame in some]),
+        stacked(weights) if weights else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -95,36 +125,85 @@ class _Measures:
     min_jacobian_proven: float
 
 
-def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> _Measures:
+def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure) -> _Measures:
     grid = transform.grid
     displacement = transform.displacement_field().to_space(Space.NORMALISED)
     vectors = displacement.vectors[None]
-    warped, measured = warp(frame.image[None], vectors, grid, mask=frame.valid[None])
-    valid = measured & reference.valid
-    determinants = jacobian_determinant(vectors, grid)
+    held = frame.image if frame.weight is None else torch.cat((frame.image, frame.weight))
+    warped, measured = warp(held[None], vectors, grid, mask=frame.counted[None])
+    valid = measured & reference.counted
+    both = (frame.counted & reference.counted)[None]
+    determinants = _inside(jacobian_determinant(vectors, grid), reference)
+    if measure.name == "ssd":
+        before = float(correlation(reference.image[None], frame.image[None], _weighted(both, reference.weight, frame.weight)))
+        weight = _weighted(valid, reference.weight, *warped[0, 1:].split(1))
+        after = float(correlation(reference.image[None], warped[:, :1], weight))
+    else:
+        before, after = agreement(measure, reference.image, frame.image, reference.counted, frame.counted, vectors, grid)
     return _Measures(
-        before=float(correlation(reference.image[None], frame.image[None], (frame.valid & reference.valid)[None])),
-        after=float(correlation(reference.image[None], warped, valid)),
-        overlap=float(valid.sum() / (frame.valid & reference.valid).sum().clamp_min(1)),
+        before=before,
+        after=after,
+        overlap=float(valid.sum() / both.sum().clamp_min(1)),
         folding=float(folding_percent(determinants)),
         min_jacobian=float(determinants.min()),
-        longest_mm=float(displacement.magnitude_mm().max()),
+        longest_mm=float(displacement.magnitude_mm()[_counting(reference)].max()),
         min_jacobian_proven=jacobian_bound(transform).proven,
     )
 
 
+def _weighted(valid: Tensor, *weights: Tensor | None) -> Tensor:
+    """(1, 1, *shape) validity times weights (1, *shape), of those that are there."""
+    for weight in weights:
+        if weight is not None and len(weight):
+            valid = valid * weight
+    return valid
+
+
+def _counting(reference: LoadedFrame) -> Tensor:
+    """(*shape) bool, where the reference's mask says that a displacement matters; everywhere without one."""
+    return torch.ones_like(reference.valid[0]) if reference.weight is None else reference.weight[0] > 0
+
+
+def _inside(determinants: Tensor, reference: LoadedFrame) -> Tensor:
+    """Determinants (1, N, *cells) of the cells alone that touch the reference's mask, (1, N, cells); all of them without one."""
+    if reference.weight is None:
+        return determinants
+    touched = _counting(reference)
+    for axis in range(touched.ndim):
+        low, high = (touched.narrow(axis, start, touched.shape[axis] - 1) for start in (0, 1))
+        touched = low | high
+    return determinants[:, :, touched]
+
+
 def assess(
-    reference: LoadedFrame, frame: LoadedFrame, transform: Transform, loss: float, seconds: float, note: str = ""
+    reference: LoadedFrame,
+    frame: LoadedFrame,
+    transform: Transform,
+    loss: float,
+    seconds: float,
+    note: str = "",
+    uncertainty: FrameUncertainty | None = None,
+    *,
+    measure: Measure | None = None,
 ) -> FrameResult:
     """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it.
 
-    ``note`` says what was done to the transform after it was found, if anything.
+    Parameters
+    ----------
+    note
+        What was done to the transform after it was found, if anything.
+    uncertainty
+        How far its positions may be off, if that is known.
+    measure
+        What the frames were compared by; squared differences if None.
     """
-    found = _measure(reference, frame, transform)
+    measure = measure or SquaredDifference()
+    found = _measure(reference, frame, transform, measure)
 
     def kept_back(status: FrameStatus, why: str) -> FrameResult:
         message = f"frame {frame.index}: {why}; it is left as it is"
-        return unregistered(frame.index, transform.grid, status, message, similarity=found.before, seconds=seconds)
+        own = unregistered(frame.index, transform.grid, status, message, similarity=found.before, seconds=seconds)
+        return replace(own, similarity_measure=measure.name)
 
     if not math.isfinite(loss) or not math.isfinite(found.after):
         return kept_back(FrameStatus.FAILED, "the registration gave no finite result")
@@ -132,7 +211,10 @@ def assess(
         return kept_back(FrameStatus.FAILED, f"only {100 * found.overlap:.0f} % of it would stay in view")
     if found.after < found.before - _SIMILARITY_TOLERANCE:
         return kept_back(FrameStatus.WORSE, f"the similarity fell from {found.before:.4f} to {found.after:.4f}")
-    reasons = list(_doubts(reference, frame, transform))
+    reasons = [
+        *_doubts(reference, frame, transform, measure, found.after),
+        *(() if uncertainty is None else uncertainty.reasons),
+    ]
     status, message = FrameStatus.DOUBTFUL if reasons else FrameStatus.OK, masked_note(frame)
     if note:
         status = FrameStatus.DOUBTFUL if reasons else FrameStatus.LIMITED
@@ -142,7 +224,7 @@ def assess(
         reasons.insert(0, f"the displacement folds in {found.folding:.2f} % of the cells")
     if reasons:
         message = f"frame {frame.index}: {'; '.join([*reasons, *filter(None, [note])])}; look at it before using it"
-    return _result(frame.index, transform, status, message, found, seconds)
+    return replace(_result(frame.index, transform, status, message, found, seconds, measure), uncertainty=uncertainty)
 
 
 def masked_note(frame: LoadedFrame) -> str:
@@ -159,19 +241,38 @@ def masked_note(frame: LoadedFrame) -> str:
     return f"frame {frame.index}: " + what.format(f"{share:.2g}", count)
 
 
-def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> tuple[str, ...]:
+def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure, after: float) -> tuple[str, ...]:
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
-    return reasons_for_doubt(reference.image, frame.image, reference.valid, frame.valid, vectors, transform.grid)
+    initial = None
+    if isinstance(transform, GaussianSequence) and transform.linear is not None:
+        initial = transform.linear_field().vectors[None]
+    images = (reference.image, frame.image, reference.counted, frame.counted)
+    return reasons_for_doubt(*images, vectors, transform.grid, initial, measure=measure.name, agreement=after)
 
 
 def assess_edited(
-    reference: LoadedFrame, frame: LoadedFrame, transform: Transform, message: str, seconds: float = 0.0
+    reference: LoadedFrame,
+    frame: LoadedFrame,
+    transform: Transform,
+    message: str,
+    seconds: float = 0.0,
+    measure: Measure | None = None,
 ) -> FrameResult:
     """The same numbers of a transform that a person chose: it is taken as it is, with status EDITED."""
-    return _result(frame.index, transform, FrameStatus.EDITED, message, _measure(reference, frame, transform), seconds)
+    measure = measure or SquaredDifference()
+    found = _measure(reference, frame, transform, measure)
+    return _result(frame.index, transform, FrameStatus.EDITED, message, found, seconds, measure)
 
 
-def _result(frame: int, transform: Transform, status: FrameStatus, message: str, found: _Measures, seconds: float) -> FrameResult:
+def _result(
+    frame: int,
+    transform: Transform,
+    status: FrameStatus,
+    message: str,
+    found: _Measures,
+    seconds: float,
+    measure: Measure,
+) -> FrameResult:
     return FrameResult(
         frame,
         transform,
@@ -185,6 +286,7 @@ def _result(frame: int, transform: Transform, status: FrameStatus, message: str,
         seconds,
         found.min_jacobian_proven,
         len(transform) if isinstance(transform, GaussianSequence) else None,
+        similarity_measure=measure.name,
     )
 
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from r2n2.config import StoppingConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
 from r2n2.network import LEVELS, GaussianParameters, RecurrentNetwork, Unchanging
+from r2n2.network.joint import Placed
 from r2n2.network.least_squares import LeastSquares
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.cuda_graph import Recorded, Recorder, TensorFunction, Tensors
@@ -67,8 +69,8 @@ class _Sequence:
     """Where a batch stands after some steps; replaced, never changed, so that earlier steps stay available."""
 
     running: _Running
-    steps: tuple[GaussianParameters, ...]
-    """Each of the whole batch; numbers of pairs that take no more steps are 0."""
+    gaussians: GaussianParameters
+    """(B, K, ...) of the whole batch; of pairs that took fewer steps the last are 0."""
     taken: Tensor
     """(B,) steps that count for each pair."""
     loss: Tensor
@@ -149,64 +151,82 @@ class RecurrentMethod:
         for index in range(1, self._steps + 1):
             with torch.inference_mode():
                 sequence = self._advance(sequence)
-            transforms = _Result(sequence.steps, tuple(sequence.taken.tolist()), pairs, beginnings)
+            transforms = _Result(sequence.gaussians, tuple(sequence.taken.tolist()), pairs, beginnings)
             loss = sequence.loss.to(pairs.fixed.device, copy=True)
             yield RegistrationStep(index, self._steps, loss, transforms)
             if not bool(sequence.running.going.any()):
                 return
 
     def _begin(self, pairs: Pairs, beginnings: tuple[GaussianSequence, ...]) -> _Sequence:
-        squares = prepare(self._network.config, pairs, self._network.entry.weight)
-        start = None
-        if any(len(sequence.centres) for sequence in beginnings):
-            start = tuple(
-                torch.stack([_on_square(sequence, scale.grid, scale.moving) for sequence in beginnings]) for scale in squares.scales
-            )
+        begun = any(len(sequence) or sequence.linear is not None for sequence in beginnings)
+
+        def displaced(grid: Grid, like: Tensor) -> Tensor:
+            return torch.stack([_on_square(sequence, grid, like) for sequence in beginnings])
+
+        squares = prepare(self._network.config, pairs, self._network.entry.weight, displaced if begun else None)
+        start = tuple(displaced(scale.grid, scale.moving) for scale in squares.scales) if begun else None
         progress = begin(self._network, squares, start)
         seen = compare(squares, progress.displacements)
         unchanging = self._network.unchanging(squares.fixed)
         rows = torch.arange(len(squares), device=seen.fixed.device)
         step = _step(self._network, squares, unchanging, self._dtype)
-        if self._recorder is not None:
+        # A recording has one shape, and the Gaussians that are solved again grow in number.
+        if self._recorder is not None and progress.placed is None:
             step = Recorded(step, self._recorder)
         none = torch.zeros_like(rows)
         running = _Running(rows, torch.ones_like(rows, dtype=torch.bool), none, squares, unchanging, progress, seen, step)
-        return _Sequence(running, (), none, _loss(seen))
+        ndim, like = pairs.grid.ndim, seen.fixed
+        gaussians = GaussianParameters(*(like.new_zeros(len(rows), 0, n) for n in (ndim, ndim, 1 if ndim == 2 else 3, ndim)))
+        return _Sequence(running, gaussians, none, _loss(seen))
 
     def _advance(self, before: _Sequence) -> _Sequence:
         running, rows = before.running, before.running.rows
         centres, sigmas, orientation, amplitudes, now, *packed = running.step(_packed(running.progress, running.seen))
         found = GaussianParameters(centres, sigmas, orientation, amplitudes)
-        progress, seen = _unpacked(tuple(packed), len(running.progress.displacements))
+        progress, seen = _unpacked(tuple(packed), len(running.squares.scales), orthogonal=self._network.config.orthogonal)
         # A sigma that underflows to 0 is as useless as a number that is not finite.
         usable = torch.cat(found, dim=1).isfinite().all(dim=1) & (found.sigmas > 0).all(dim=1)
         usable &= progress.displacements[0].flatten(1).sum(1).isfinite()
         counted = running.going & usable
         then = before.loss[rows]
         loss = torch.where(counted, now, torch.where(running.going, torch.nan, then))
-        new = GaussianParameters(
-            *(v.new_zeros(len(before.loss), v.shape[1]).index_copy(0, rows, torch.where(counted[:, None], v, 0)) for v in found)
-        )
         going, still = counted, running.still
         if self._stopping is not None:
-            still = torch.where(_changed_nothing(self._stopping, found, now, then), still + 1, 0)
+            moved = _longest_change(running.progress, progress, found)
+            still = torch.where(_changed_nothing(self._stopping, moved, now, then), still + 1, 0)
             going = counted & (still < self._stopping.patience)
         after = replace(running, progress=progress, seen=seen, going=going, still=still)
         if self._recorder is None:
             after = after.part(going, self._network, self._dtype)
         return _Sequence(
             after,
-            (*before.steps, new),
+            _joined(before.gaussians, found, progress.placed, rows, counted),
             before.taken.index_add(0, rows, counted.to(before.taken.dtype)),
             before.loss.index_copy(0, rows, loss),
         )
+
+
+def _joined(
+    before: GaussianParameters, found: GaussianParameters, placed: Placed | None, rows: Tensor, counted: Tensor
+) -> GaussianParameters:
+    """The whole batch's Gaussians (B, K, ...) and one more, found (A, ...) for the pairs ``rows`` where ``counted`` (A,)."""
+    parts = []
+    for earlier, new in zip(before, found, strict=True):
+        row = new.new_zeros(len(earlier), new.shape[1]).index_copy(0, rows, torch.where(counted[:, None], new, 0))
+        parts.append(torch.cat((earlier, row[:, None]), 1))
+    joined = GaussianParameters(*parts)
+    if placed is None:
+        return joined
+    # All amplitudes are new where the step counts.
+    solved = torch.where(counted[:, None, None], placed.parameters.amplitudes, joined.amplitudes[rows])
+    return joined._replace(amplitudes=joined.amplitudes.index_copy(0, rows, solved))
 
 
 def _step(network: RecurrentNetwork, squares: Squares, unchanging: Unchanging, dtype: torch.dtype) -> TensorFunction:
     """The next Gaussian and what the images then say; reads nothing back, so that it can be recorded."""
 
     def next_step(arguments: Tensors) -> Tensors:
-        progress, seen = _unpacked(arguments, len(squares.scales))
+        progress, seen = _unpacked(arguments, len(squares.scales), orthogonal=network.config.orthogonal)
         kind = seen.fixed.device.type
         # Entered for one step, so a cache of cast weights would be of no use, and none may outlive a recording.
         with torch.autocast(kind, torch.bfloat16, enabled=dtype is torch.bfloat16, cache_enabled=False):
@@ -218,43 +238,58 @@ def _step(network: RecurrentNetwork, squares: Squares, unchanging: Unchanging, d
 
 
 def _packed(progress: Progress, seen: Comparison) -> Tensors:
-    return (*progress.displacements, *progress.state, seen.fixed, seen.warped, seen.valid, *(seen.least_squares or ()))
+    placed = () if progress.placed is None else (*progress.placed.parameters, *progress.placed.heights)
+    return (*progress.displacements, *progress.state, *placed, seen.fixed, seen.warped, seen.valid, *(seen.least_squares or ()))
 
 
-def _unpacked(packed: Tensors, scales: int) -> tuple[Progress, Comparison]:
+def _unpacked(packed: Tensors, scales: int, *, orthogonal: bool) -> tuple[Progress, Comparison]:
     displacements, rest = packed[:scales], packed[scales:]
-    state, (fixed, warped, valid), solved = rest[:LEVELS], rest[LEVELS : LEVELS + 3], rest[LEVELS + 3 :]
-    return Progress(displacements, state), Comparison(fixed, warped, valid, LeastSquares(*solved) if solved else None)
+    state, rest = rest[:LEVELS], rest[LEVELS:]
+    placed, numbers = None, len(GaussianParameters._fields)
+    if orthogonal:
+        placed = Placed(GaussianParameters(*rest[:numbers]), rest[numbers : numbers + scales])
+        rest = rest[numbers + scales :]
+    (fixed, warped, valid), solved = rest[:3], rest[3:]
+    return Progress(displacements, state, placed), Comparison(fixed, warped, valid, LeastSquares(*solved) if solved else None)
 
 
 @dataclass(frozen=True, eq=False)
 class _Result:
     """Makes the transforms of one step when asked; holds the parameters only, so that keeping every step costs little."""
 
-    steps: tuple[GaussianParameters, ...]
+    gaussians: GaussianParameters
     taken: tuple[int, ...]
     pairs: Pairs
     beginnings: tuple[GaussianSequence, ...]
 
     def __call__(self) -> tuple[Transform, ...]:
         # Off the device once a step, not once a step and pair; frames are assessed and written on the processor.
-        steps = tuple(GaussianParameters(*(values.cpu() for values in step)) for step in self.steps)
-        return tuple(self._transform(pair, steps[: self.taken[pair]]) for pair in range(len(self.pairs)))
+        gaussians = GaussianParameters(*(values.cpu() for values in self.gaussians))
+        return tuple(self._transform(pair, gaussians) for pair in range(len(self.pairs)))
 
-    def _transform(self, pair: int, steps: tuple[GaussianParameters, ...]) -> GaussianSequence:
+    def _transform(self, pair: int, gaussians: GaussianParameters) -> GaussianSequence:
         dtype = self.pairs.fixed.dtype
         start = self.beginnings[pair]
 
         def joined(name: str) -> Tensor:
-            parts = [getattr(start, name).to("cpu", dtype), *(getattr(step, name)[pair, None].to(dtype) for step in steps)]
-            return torch.cat(parts)
+            own = getattr(gaussians, name)[pair, : self.taken[pair]]
+            return torch.cat((getattr(start, name).to("cpu", dtype), own.to(dtype)))
 
-        return GaussianSequence(joined("centres"), joined("sigmas"), joined("orientation"), joined("amplitudes"), self.pairs.grid)
+        return GaussianSequence(
+            joined("centres"), joined("sigmas"), joined("orientation"), joined("amplitudes"), self.pairs.grid, start.linear
+        )
 
 
-def _changed_nothing(config: StoppingConfig, step: GaussianParameters, now: Tensor, then: Tensor) -> Tensor:
+def _longest_change(before: Progress, after: Progress, step: GaussianParameters) -> Tensor:
+    """(A,) length of the largest change of an amplitude, NORMALISED; of a new Gaussian it is the whole."""
+    if before.placed is None or after.placed is None:
+        return step.amplitudes.norm(dim=1)
+    earlier = functional.pad(before.placed.parameters.amplitudes, (0, 0, 0, 1))
+    return (after.placed.parameters.amplitudes - earlier).norm(dim=2).amax(1)
+
+
+def _changed_nothing(config: StoppingConfig, moved: Tensor, now: Tensor, then: Tensor) -> Tensor:
     """(A,) where a step changed neither the displacement nor the similarity."""
-    moved = step.amplitudes.norm(dim=1)
     return (moved <= config.displacement) & (then - now <= config.improvement * then.clamp_min(_ALIGNED))
 
 

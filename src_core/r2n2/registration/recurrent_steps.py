@@ -6,20 +6,23 @@ Nothing is kept between calls: ``prepare`` makes the squares of a batch, ``compa
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional
 
 from r2n2.config import NetworkConfig
 from r2n2.geometry import Grid
-from r2n2.network import RecurrentNetwork, State, Step, Unchanging
+from r2n2.network import GaussianParameters, RecurrentNetwork, State, Step, Unchanging
+from r2n2.network.joint import Placed
 from r2n2.network.least_squares import LeastSquares, Pooling, gather_moments, solve_everywhere
-from r2n2.preprocessing import normalise, to_square
+from r2n2.preprocessing import Square, normalise, score_together, to_square
 from r2n2.registration.base import Pairs
 from r2n2.transform import mask_of, normalised_lattice, sample_masked
 
-__all__ = ["Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "prepare"]
+__all__ = ["Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "placed_on", "prepare"]
 
 _NETWORK_CLAMP = 2.0
 _LEAST_SQUARES_CLAMP = 3.0
@@ -40,22 +43,40 @@ class Scale:
     """(B, 1, m, m) of 0 and 1, or None where every pixel is measured."""
     lattice: Tensor
     """(2, m, m)."""
+    fixed_weight: Tensor | None = None
+    """(B or 1, 1, m, m) in [0, 1] of a mask."""
+    moving_weight: Tensor | None = None
+    """(B, 1, m, m) in [0, 1] of a mask."""
 
     def part(self, rows: Tensor) -> Scale:
         """Some of the pairs, by their indices."""
-        shared = len(self.fixed) != len(self.moving)
+        batch = len(self.moving)
+
+        def chosen(values: Tensor) -> Tensor:
+            return values[rows] if len(values) == batch else values  # what all pairs share is of one
+
         return replace(
             self,
-            fixed=self.fixed if shared else self.fixed[rows],
+            fixed=chosen(self.fixed),
             moving=self.moving[rows],
-            fixed_valid=self.fixed_valid if shared else self.fixed_valid[rows],
+            fixed_valid=chosen(self.fixed_valid),
             moving_valid=None if self.moving_valid is None else self.moving_valid[rows],
+            fixed_weight=None if self.fixed_weight is None else chosen(self.fixed_weight),
+            moving_weight=None if self.moving_weight is None else self.moving_weight[rows],
         )
 
     def sample(self, displacement: Tensor) -> tuple[Tensor, Tensor]:
-        """Channels of the moving image (B, C, m, m) at the displaced positions, and where both images are measured."""
-        warped, measured = sample_masked(self.moving, self.moving_valid, self.lattice + displacement, self.grid)
-        return warped, measured & self.fixed_valid
+        """Channels of the moving image (B, C, m, m) at the displaced positions, and where both images are measured.
+
+        With masks, how much those pixels count.
+        """
+        held = self.moving if self.moving_weight is None else torch.cat((self.moving, self.moving_weight), 1)
+        sampled, measured = sample_masked(held, self.moving_valid, self.lattice + displacement, self.grid)
+        counted: Tensor = measured & self.fixed_valid
+        warped, moving_weight = sampled.split((self.moving.shape[1], held.shape[1] - self.moving.shape[1]), 1)
+        for weight in (self.fixed_weight, moving_weight if moving_weight.shape[1] else None):
+            counted = counted if weight is None else counted * weight
+        return warped, counted
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +118,7 @@ class Comparison:
     warped: Tensor
     """(B, 1, n, n)."""
     valid: Tensor
-    """(B, 1, n, n) bool, where both are measured."""
+    """(B, 1, n, n) bool, where both are measured; with masks, how much they count."""
     least_squares: LeastSquares | None
 
     def part(self, rows: Tensor) -> Comparison:
@@ -113,38 +134,72 @@ class Progress:
     displacements: tuple[Tensor, ...]
     """(B, 2, m, m) on every scale, NORMALISED."""
     state: State
+    placed: Placed | None = None
+    """The Gaussians so far on every scale, where the network solves their amplitudes again."""
 
     def detached(self) -> Progress:
         """Cut off from the steps before, so that no gradient flows back into them."""
-        return Progress(tuple(d.detach() for d in self.displacements), tuple(s.detach() for s in self.state))
+        placed = None if self.placed is None else self.placed.detached()
+        return Progress(tuple(d.detach() for d in self.displacements), tuple(s.detach() for s in self.state), placed)
 
     def part(self, rows: Tensor) -> Progress:
         """Some of the pairs, by their indices."""
-        return Progress(tuple(d[rows] for d in self.displacements), tuple(s[rows] for s in self.state))
+        placed = None if self.placed is None else self.placed.part(rows)
+        return Progress(tuple(d[rows] for d in self.displacements), tuple(s[rows] for s in self.state), placed)
 
 
-def prepare(config: NetworkConfig, pairs: Pairs, like: Tensor) -> Squares:
-    """The squares of a batch, on the device and in the dtype of ``like``."""
+Start = Callable[[Grid, Tensor], Tensor]
+"""Gives the displacement (B, 2, *shape) on a lattice, like a tensor, from which steps go on."""
+
+
+def prepare(config: NetworkConfig, pairs: Pairs, like: Tensor, start: Start | None = None) -> Squares:
+    """The squares of a batch, on the device and in the dtype of ``like``.
+
+    Parameters
+    ----------
+    start
+        Of a displacement that is not 0, for masked pairs: where what counts lies in the moving frames.
+    """
     sizes = tuple(sorted({config.working_size, *config.least_squares_sizes}))
-    scales = tuple(_scale(pairs, size, size in config.least_squares_sizes, like) for size in sizes)
+    scales = tuple(_scale(pairs, size, size in config.least_squares_sizes, like, start) for size in sizes)
     pooling = Pooling.build(config.least_squares_sizes, config.working_size, like) if config.least_squares_sizes else None
     return Squares(scales, sizes.index(config.working_size), tuple(sizes.index(s) for s in config.least_squares_sizes), pooling)
 
 
-def _scale(pairs: Pairs, size: int, with_gradient: bool, like: Tensor) -> Scale:
+def _scale(pairs: Pairs, size: int, with_gradient: bool, like: Tensor, start: Start | None) -> Scale:
     clamp = _LEAST_SQUARES_CLAMP if with_gradient else _NETWORK_CLAMP
 
-    def square(images: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Grid]:
-        whole = to_square(images.to(like.device, like.dtype), valid.to(like.device), pairs.grid, size)
-        image = normalise(whole.images, whole.valid, clamp=clamp)
-        if with_gradient:
-            spacings = tuple(s / whole.grid.unit_mm for s in whole.grid.spacing)
-            image = torch.cat((image, *torch.gradient(image, spacing=spacings, dim=tuple(range(2, image.ndim)))), 1)
-        return image, whole.valid, whole.grid
+    def square(images: Tensor, valid: Tensor) -> Square:
+        return to_square(images.to(like.device, like.dtype), valid.to(like.device), pairs.grid, size)
 
-    fixed, fixed_valid, grid = square(*pairs.distinct_fixed())
-    moving, moving_valid, _ = square(pairs.moving, pairs.moving_valid)
-    return Scale(grid, fixed, moving, fixed_valid, mask_of(moving_valid, moving), normalised_lattice(grid, fixed))
+    images, valid, weight = pairs.distinct_fixed()
+    fixed, moving = square(images, valid), square(pairs.moving, pairs.moving_valid)
+    if pairs.masked:
+        # The network sees the images as they are: a mask is in the mean and deviation, and in what least squares count.
+        fixed, moving = _weighted(fixed, weight, pairs.grid), _weighted(moving, pairs.moving_weight, pairs.grid)
+        none = like.new_zeros(len(pairs), fixed.grid.ndim, *fixed.grid.shape)
+        scored = score_together(fixed, moving, none if start is None else start(fixed.grid, none), clamp=clamp, aligned=False)
+    else:
+        scored = normalise(fixed.images, fixed.valid, clamp=clamp), normalise(moving.images, moving.valid, clamp=clamp)
+    if with_gradient:
+        spacings = tuple(s / fixed.grid.unit_mm for s in fixed.grid.spacing)
+        axes = tuple(range(2, fixed.images.ndim))
+        channels = [torch.cat((image, *torch.gradient(image, spacing=spacings, dim=axes)), 1) for image in scored]
+    else:
+        channels = list(scored)
+    mask, lattice = mask_of(moving.valid, channels[1]), normalised_lattice(fixed.grid, channels[0])
+    return Scale(fixed.grid, channels[0], channels[1], fixed.valid, mask, lattice, fixed.weight, moving.weight)
+
+
+def _weighted(square: Square, weight: Tensor | None, grid: Grid) -> Square:
+    """With how much every pixel counts by a mask on the grid of the pairs."""
+    if weight is None:
+        return square
+    like = square.images
+    weight = weight.to(like)
+    counted = to_square(weight, torch.ones_like(weight, dtype=torch.bool), grid, square.grid.shape[0], weight=weight)
+    assert counted.weight is not None
+    return square._replace(weight=counted.weight * square.valid)
 
 
 def begin(network: RecurrentNetwork, squares: Squares, start: tuple[Tensor, ...] | None = None) -> Progress:
@@ -152,7 +207,17 @@ def begin(network: RecurrentNetwork, squares: Squares, start: tuple[Tensor, ...]
     batch = len(squares)
     if start is None:
         start = tuple(scale.moving.new_zeros(batch, scale.grid.ndim, *scale.grid.shape) for scale in squares.scales)
-    return Progress(start, network.initial_state(batch, squares.seen.grid.shape[0]))
+    placed = None
+    if network.config.orthogonal:
+        like, ndim = squares.seen.moving, squares.seen.grid.ndim
+        none = GaussianParameters(*(like.new_zeros(batch, 0, count) for count in (ndim, ndim, 1, ndim)))
+        placed = placed_on(squares, none)
+    return Progress(start, network.initial_state(batch, squares.seen.grid.shape[0]), placed)
+
+
+def placed_on(squares: Squares, parameters: GaussianParameters) -> Placed:
+    """Gaussians (B, K, ...) on the lattices of all scales."""
+    return Placed.on(parameters, tuple(scale.lattice for scale in squares.scales))
 
 
 def compare(squares: Squares, displacements: tuple[Tensor, ...]) -> Comparison:
@@ -187,11 +252,30 @@ def advance(
     unchanging: Unchanging | None = None,
 ) -> tuple[Step, Progress]:
     """The network's next step, and where the batch stands with it."""
+    placed = before.placed
     step = network.step(
-        seen.fixed, seen.warped, before.state, least_squares=seen.least_squares, generator=generator, unchanging=unchanging
+        seen.fixed,
+        seen.warped,
+        before.state,
+        least_squares=seen.least_squares,
+        placed=None if placed is None else placed.at(squares.working),
+        generator=generator,
+        unchanging=unchanging,
     )
-    displacements = tuple(
-        step.parameters.added_to(displacement, scale.lattice)
-        for displacement, scale in zip(before.displacements, squares.scales, strict=True)
-    )
-    return step, Progress(displacements, step.state)
+    if placed is None:
+        displacements = tuple(
+            step.parameters.added_to(displacement, scale.lattice)
+            for displacement, scale in zip(before.displacements, squares.scales, strict=True)
+        )
+        return step, Progress(displacements, step.state)
+    assert step.amplitudes is not None
+    with torch.autocast(step.amplitudes.device.type, enabled=False):
+        new = placed_on(squares, GaussianParameters(*(value[:, None] for value in step.parameters)))
+        # The sum anew would lose what a start moved already.
+        change = step.amplitudes - functional.pad(placed.parameters.amplitudes, (0, 0, 0, 1))
+        placed = placed.followed_by(new).with_amplitudes(step.amplitudes)
+        displacements = tuple(
+            displacement + (change.mT @ heights.flatten(2)).view_as(displacement)
+            for displacement, heights in zip(before.displacements, placed.heights, strict=True)
+        )
+    return step, Progress(displacements, step.state, placed)

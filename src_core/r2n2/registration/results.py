@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol
 
+from torch import Tensor
+
+from r2n2.geometry import Grid
 from r2n2.transform import Transform
 
-__all__ = ["FrameResult", "FrameStatus", "SeriesProgress"]
+__all__ = ["FrameResult", "FrameStatus", "SeriesProgress", "Uncertainty"]
 
 
 class FrameStatus(StrEnum):
@@ -38,6 +42,29 @@ class FrameStatus(StrEnum):
         return self in (FrameStatus.OK, FrameStatus.LIMITED)
 
 
+class Uncertainty(Protocol):
+    """How far the positions that a transform gives may be off, estimated or read back."""
+
+    @property
+    def median_mm(self) -> float:
+        """The radius of 90 % probability that half of what the reference shows does not exceed."""
+        ...
+
+    @property
+    def q95_mm(self) -> float:
+        """The radius of 90 % probability that 95 % of what the reference shows do not exceed."""
+        ...
+
+    @property
+    def uncalibrated(self) -> str:
+        """Why the probability is not known to hold; "" where it is."""
+        ...
+
+    def on(self, grid: Grid) -> Tensor:
+        """The radius in mm at every pixel, (*grid.shape)."""
+        ...
+
+
 @dataclass(frozen=True, eq=False)
 class FrameResult:
     """The registration of one frame to the reference.
@@ -51,7 +78,8 @@ class FrameResult:
     status, message
         Whether to trust it, and a sentence why not ("" if ok).
     similarity_before, similarity_after
-        Correlation coefficient of the frame with the reference over the valid pixels, in [-1, 1]; NaN where undefined.
+        How alike the frame and the reference are, at most 1: under ssd their correlation coefficient over the valid pixels, else
+        the agreement of the measure; NaN where undefined.
     folding_percent, min_jacobian
         Share of cells that fold in percent, and the smallest Jacobian determinant, both of the pixel lattice.
     max_displacement_mm
@@ -62,6 +90,10 @@ class FrameResult:
         The Jacobian determinant is smaller nowhere in the frame, between pixels too; NaN where it was not computed.
     gaussians
         How many Gaussians describe the displacement; None where it is none of them.
+    uncertainty
+        How far its positions may be off; None where that is not known.
+    similarity_measure
+        What it was compared by.
     """
 
     frame: int
@@ -76,6 +108,8 @@ class FrameResult:
     seconds: float
     min_jacobian_proven: float = math.nan
     gaussians: int | None = None
+    uncertainty: Uncertainty | None = None
+    similarity_measure: str = "ssd"
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +126,8 @@ class SeriesProgress:
         Share of the whole work done, in [0, 1].
     finished
         Results new with this step, in order of frames.
+    notes
+        Sentences a person should read, with the first step: what frames are compared by where that was chosen, and why.
     """
 
     reference: int
@@ -99,3 +135,4 @@ class SeriesProgress:
     frames_total: int
     fraction: float
     finished: tuple[FrameResult, ...]
+    notes: tuple[str, ...] = ()

@@ -131,11 +131,14 @@ def _smaller_at(sequence: GaussianSequence, place: Tensor) -> GaussianSequence:
     fall = (precision @ offset.unsqueeze(-1)).squeeze(-1)
     slopes = -fall * torch.exp(-0.5 * (fall * offset).sum(1, keepdim=True))
     amplitudes = sequence.amplitudes.double()
+    whole = torch.eye(ndim, dtype=torch.float64)
+    if sequence.linear is not None:
+        whole = whole + sequence.linear[:, :-1].double()
     part = amplitudes.norm(dim=1) * slopes.norm(dim=1)
     part = part / part.max().clamp_min(torch.finfo(torch.float64).tiny)
 
     def determinant(less: float) -> float:
-        jacobian = torch.eye(ndim, dtype=torch.float64) + (amplitudes * (1 - less * part)[:, None]).mT @ slopes
+        jacobian = whole + (amplitudes * (1 - less * part)[:, None]).mT @ slopes
         return float(torch.linalg.det(jacobian))
 
     low, high = 0.0, 1.0

@@ -29,12 +29,16 @@ _MOTION_FRAMES = 16
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One frame before and after, and its displacement; images (H, W), displacement (2, H, W) in mm along rows and columns."""
+    """One frame before and after, its displacement, and how far that may be off.
+
+    Images (H, W), displacement (2, H, W) in mm along rows and columns, radius (H, W) in mm or None where it is not known.
+    """
 
     frame: int
     moving: Image
     warped: Image
     displacement_mm: Image
+    radius_mm: Image | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,7 +134,8 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
         if row.frame in movie_frames:
             movie.append((row.frame, _shrunk(moving), _shrunk(warped)))
         if row.frame in chosen:
-            examples[row.frame] = Example(row.frame, moving, warped, in_plane_mm(result.transform))
+            radius = _radius(registered, row.frame)
+            examples[row.frame] = Example(row.frame, moving, warped, in_plane_mm(result.transform), radius)
     spacing = registered.grid.spacing[-2:]
     return ReportData(
         spacing_mm=(spacing[0], spacing[1]),
@@ -147,6 +152,12 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
         examples=tuple(examples[frame] for frame in chosen if frame in examples),
         movie=tuple(movie),
     )
+
+
+def _radius(registered: RegisteredSeries, frame: int) -> Image | None:
+    """(H, W) in mm, of the middle slice in 3D; None where it is not known."""
+    found = registered.uncertainty(frame)
+    return None if found is None else _plane(found.on(registered.grid).numpy()[None])
 
 
 def in_plane_mm(transform: Transform, upto: int | None = None) -> Image:

@@ -14,16 +14,18 @@ from r2n2.geometry import Space
 from r2n2.quantities import LengthUnit
 from r2n2.registration.results import FrameStatus
 from r2n2.report.data import Example, Image, ReportData, in_plane_mm
-from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, STYLE, WIDTH_IN, data_uri, figure_uri, new_figure
+from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, FLAG_COLOUR, STYLE, WIDTH_IN, data_uri, figure_uri, new_figure
 from r2n2.results.reader import FrameMetrics
 from r2n2.transform import GaussianSequence, Transform
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["difference_figure", "error_figure", "frames_figure", "movie", "sequence_figure", "time_figure"]
+__all__ = ["difference_figure", "error_figure", "frames_figure", "movie", "sequence_figure", "time_figure", "uncertainty_figure"]
 
 _STEPS_SHOWN = (2, 4, 8, 25)
+# Of the radius: what lies above is as dark, or one pixel would leave all others black.
+_RADIUS_SHOWN = 0.98
 
 
 def _show(axes: Axes, image: Image, spacing: tuple[float, float], title: str = "", **options: Any) -> Any:
@@ -126,7 +128,7 @@ def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | No
         if flagged:
             values = np.array([metrics[k].similarity_after for k in flagged], dtype=float)
             values = np.where(np.isfinite(values), values, upper.get_ylim()[0])
-            upper.plot(where[flagged], values, "x", color="#a4161a", markersize=6, markeredgewidth=1.6, label="flagged")
+            upper.plot(where[flagged], values, "x", color=FLAG_COLOUR, markersize=6, markeredgewidth=1.6, label="flagged")
         reference = [k for k, row in enumerate(metrics) if row.status is FrameStatus.REFERENCE]
         for cell in (upper, lower):
             for k in reference:
@@ -142,6 +144,49 @@ def frames_figure(metrics: Sequence[FrameMetrics], times_s: Sequence[float] | No
         lower.margins(x=0.01)
         lower.set_ylabel(f"largest\ndisplacement ({unit.value})")
         lower.set_xlabel("frame" if times_s is None else "time (s)")
+        return figure_uri(figure)
+
+
+def uncertainty_figure(data: ReportData, example: Example, metrics: Sequence[FrameMetrics], times_s: Sequence[float] | None) -> str:
+    """The radius of 90 % probability over one frame, and of every frame."""
+    from matplotlib import rc_context
+
+    assert example.radius_mm is not None
+    radius, per_mm = example.radius_mm * data.unit.per_mm, data.unit.per_mm
+    where = np.array([row.frame for row in metrics] if times_s is None else times_s, dtype=float)
+    with rc_context(STYLE):
+        figure = new_figure(max(_height(data, 4, 1), 2.4))
+        reference, chart, curve = figure.subplots(1, 3, width_ratios=(1, 1.18, 1.9))
+        _show(reference, data.reference, data.spacing_mm, "a  reference", **_grey(data))
+        most = float(np.quantile(radius, _RADIUS_SHOWN)) or 1.0
+        drawn = _show(chart, radius, data.spacing_mm, f"b  frame {example.frame}", cmap="inferno", vmin=0, vmax=most)
+        bar = figure.colorbar(drawn, ax=chart, fraction=0.05, pad=0.03, extend="max")
+        bar.set_label(f"radius ({data.unit.value})")
+        bar.outline.set_visible(False)
+        # At the reference it is 0 by definition, which is no news: a gap.
+        moved = np.array([row.status is not FrameStatus.REFERENCE for row in metrics])
+        half, most_of_it = (
+            np.where(moved, [getattr(row, name) for row in metrics], np.nan) * per_mm
+            for name in ("uncertainty_mm", "uncertainty_95_mm")
+        )
+        curve.fill_between(where, half, most_of_it, color=AFTER_COLOUR, alpha=0.18, linewidth=0, label="to that of 95 %")
+        curve.plot(
+            where, half, color=AFTER_COLOUR, linewidth=1.3, marker="o", markersize=2.4, label="radius of half of what is seen"
+        )
+        flagged = [k for k, row in enumerate(metrics) if row.status is FrameStatus.DOUBTFUL and np.isfinite(half[k])]
+        if flagged:
+            curve.plot(where[flagged], half[flagged], "x", color=FLAG_COLOUR, markersize=6, markeredgewidth=1.6, label="doubtful")
+        curve.set_title("c  every frame", loc="left")
+        for place in where[~moved]:
+            curve.axvline(place, color="#8a929c", linewidth=0.8, linestyle=(0, (2, 3)))
+        # Room for the legend.
+        curve.set_ylim(0, 1.3 * max(float(np.nanmax(most_of_it)), 1e-9))
+        curve.margins(x=0.02)
+        curve.grid(axis="y", color="#e4e7eb", linewidth=0.7)
+        curve.set_axisbelow(True)
+        curve.set_ylabel(f"radius ({data.unit.value})")
+        curve.set_xlabel("frame" if times_s is None else "time (s)")
+        curve.legend(frameon=False, fontsize=8, loc="upper right", borderpad=0)
         return figure_uri(figure)
 
 

@@ -11,15 +11,23 @@ from typing import Any
 import numpy as np
 
 from r2n2.evaluation import TRETable
-from r2n2.quantities import length_number, length_text, spacing_text
+from r2n2.quantities import length_number, length_text, length_unit, spacing_text
 from r2n2.registration.results import FrameStatus
 from r2n2.report.data import ReportData, gather
-from r2n2.report.figures import difference_figure, error_figure, frames_figure, movie, sequence_figure, time_figure
+from r2n2.report.figures import (
+    difference_figure,
+    error_figure,
+    frames_figure,
+    movie,
+    sequence_figure,
+    time_figure,
+    uncertainty_figure,
+)
 from r2n2.results.reader import FrameMetrics, RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 
-__all__ = ["Verdict", "render_report", "verdict"]
+__all__ = ["Verdict", "describe_uncertainty", "render_report", "verdict"]
 
 _ARROWS = "Arrows point from the reference into the frame."
 _GOOD = (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.REFERENCE)
@@ -100,6 +108,8 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "sequence_text": _describe(registered, data),
         "time": time_figure(data, series.times_s),
         "frames": frames_figure(metrics, series.times_s, registered.length_unit),
+        "uncertainty": _uncertainty(series, registered, data),
+        "uncertainty_text": describe_uncertainty(registered),
         "errors": errors,
         "error_figure": "" if errors is None else error_figure(errors, registered.length_unit),
         "unit": registered.length_unit.value,
@@ -107,6 +117,7 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "flagged": flagged,
         "manifest": manifest,
         "settings": _settings(registered),
+        "masked": _masked_text(registered),
     }
 
 
@@ -117,24 +128,55 @@ def _sequence(registered: RegisteredSeries, data: ReportData) -> str:
     return sequence_figure(data, example, registered.transforms[example.frame])
 
 
+def _uncertainty(series: ImageSeries, registered: RegisteredSeries, data: ReportData) -> str:
+    known = [example for example in data.examples if example.radius_mm is not None]
+    return uncertainty_figure(data, known[0], registered.metrics, series.times_s) if known else ""
+
+
+def describe_uncertainty(registered: RegisteredSeries) -> str:
+    """What the radius means, and for which frames that is not known to hold; "" where there is none."""
+    record = registered.manifest.uncertainty
+    if record is None:
+        return ""
+    text = f"With {100 * record.probability:.0f} % probability the true position is not farther off than the radius."
+    frames = sorted(record.uncalibrated)
+    if not frames:
+        return text
+    moved = [row for row in registered.metrics if row.status is not FrameStatus.REFERENCE]
+    which = "all frames" if len(frames) == len(moved) else f"{len(frames)} of {len(moved)} frames"
+    reasons = "; ".join(dict.fromkeys(record.uncalibrated[frame] for frame in frames))
+    return f"{text} Uncalibrated for {which}, where it is a hint and no probability: {reasons}."
+
+
 def _describe(registered: RegisteredSeries, data: ReportData) -> str:
     if not data.examples:
         return ""
     transform = registered.transforms[data.examples[0].frame]
     if isinstance(transform, GaussianSequence) and len(transform):
         return (
-            f"Its displacement is the sum of {len(transform)} Gaussians, {_numbers(transform)} numbers in all. Ellipses show one "
-            f"standard deviation of those placed so far; the newest is bold. {_ARROWS}"
+            f"Its displacement is {_whole_text(transform)}the sum of {len(transform)} Gaussians, {_numbers(transform)} numbers in "
+            f"all. Ellipses show one standard deviation of those placed so far; the newest is bold. {_ARROWS}"
         )
     if isinstance(transform, BSplineField):
         return f"Its displacement is a cubic B-spline of {_numbers(transform)} numbers. {_ARROWS}"
     return _ARROWS
 
 
+def _whole_text(sequence: GaussianSequence) -> str:
+    """What moves the frame as a whole, before its Gaussians; "" where nothing does."""
+    if sequence.linear is None:
+        return ""
+    turned = bool(sequence.linear[:, :-1].any())
+    length = float(sequence.linear[:, -1].norm()) * sequence.grid.unit_mm
+    what = "a linear map of the whole frame" if turned else "a shift of the whole frame"
+    return f"{what} (by {length_text(length, length_unit(sequence.grid.spacing))} at its centre) and "
+
+
 def _numbers(transform: Transform) -> int:
     if isinstance(transform, GaussianSequence):
-        width = transform.orientation.shape[1] + 3 * transform.grid.ndim
-        return len(transform) * width
+        width, linear = transform.orientation.shape[1] + 3 * transform.grid.ndim, transform.linear
+        whole = 0 if linear is None else linear.numel() if bool(linear[:, :-1].any()) else len(linear)
+        return len(transform) * width + whole
     if isinstance(transform, BSplineField):
         return transform.control.numel()
     return transform.grid.ndim * math.prod(transform.grid.shape)
@@ -149,7 +191,7 @@ def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | No
         was = f"before {length_text(before.mean_mm, unit)}, n = {after.count}"
         tiles.append(("Landmark error (TRE)", length_text(after.mean_mm, unit), was))
     similar = [_mean([getattr(row, name) for row in moved]) for name in ("similarity_after", "similarity_before")]
-    tiles.append(("Correlation with the reference", _number(similar[0], 4), f"before {_number(similar[1], 4)}"))
+    tiles.append((_similarity_name(registered), _number(similar[0], 4), f"before {_number(similar[1], 4)}"))
     left = float(data.deviation_after.mean()) / (float(data.deviation_before.mean()) or 1.0)
     tiles.append(("Variation over time left", f"{100 * left:.0f} %", "of the mean standard deviation before"))
     most = max((row.max_displacement_mm for row in moved), default=0.0)
@@ -159,9 +201,19 @@ def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | No
     proven = min((row.min_jacobian_proven for row in moved), default=1.0)
     how = f"smallest Jacobian determinant {smallest:.2f}" + (f", between pixels {proven:.2f}" if math.isfinite(proven) else "")
     tiles.append(("Folding", f"{folds:.2g} %", how))
+    radii = [row.uncertainty_mm for row in moved if math.isfinite(row.uncertainty_mm)]
+    if radii:
+        largest = max(row.uncertainty_95_mm for row in moved if math.isfinite(row.uncertainty_95_mm))
+        value = length_text(float(np.median(radii)), unit)
+        tiles.append(("Uncertainty (90 % radius)", value, f"95 % of every frame below {length_text(largest, unit)}"))
     seconds = _mean([row.seconds for row in moved])
     tiles.append(("Time a frame", f"{seconds:.2f} s", f"on {registered.manifest.device}"))
     return tiles
+
+
+def _similarity_name(registered: RegisteredSeries) -> str:
+    measure = registered.manifest.similarity_measure
+    return "Correlation with the reference" if measure == "ssd" else f"Agreement with the reference ({measure})"
 
 
 def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
@@ -171,11 +223,11 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
     rows = [
         (
             "Method",
-            manifest.settings.method + (" + refine" if manifest.settings.method == "r2n2" and manifest.settings.refine else ""),
+            _method(registered),
         ),
         (
             "Reference frame",
-            f"{manifest.reference} ({'chosen automatically' if manifest.settings.reference == 'auto' else 'as asked for'})",
+            f"{manifest.reference} ({_chosen(manifest.settings.reference == 'auto')})",
         ),
         ("Frames", f"{manifest.input.frames} of {' x '.join(map(str, grid.shape))} pixels, {manifest.input.dtype}"),
         ("Spacing", spacing),
@@ -183,7 +235,9 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
             "Time axis",
             str(manifest.input.source.get("time_tag", "as in the file" if manifest.input.times_s else "none in the file")),
         ),
+        ("Compared by", f"{manifest.similarity_measure} ({_chosen(manifest.settings.similarity == 'auto')})"),
         ("Similarity", manifest.similarity),
+        *_masks(registered),
         ("Outside the image", manifest.convention["outside"]),
         ("Displacement", manifest.convention["displacement"]),
         ("Device", manifest.device),
@@ -195,6 +249,44 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
         ("Date", manifest.created),
     ]
     return rows
+
+
+def _masked_text(registered: RegisteredSeries) -> str:
+    """Said where the numbers are, or "" without a mask."""
+    if not registered.manifest.masks:
+        return ""
+    return "Every number is that inside the mask" + ("s" if len(registered.manifest.masks) > 1 else "") + "."
+
+
+def _masks(registered: RegisteredSeries) -> list[tuple[str, str]]:
+    """What counted, and that the figures are of it."""
+    records, rows = registered.manifest.masks, []
+    for kind, name, figures in (
+        (
+            "fixed",
+            "Mask of the reference",
+            "; similarity, folding, displacement, doubt and landmark errors are those inside the mask",
+        ),
+        ("moving", "Mask of the other frames", ""),
+    ):
+        record = records.get(kind)  # type: ignore[call-overload]
+        if record is not None:
+            rows.append((name, f"{PurePath(record.path).name or 'drawn'}: {'; '.join(record.notes)}{figures}"))
+            rows.append((f"{name}, SHA-256", record.sha256))
+    return rows
+
+
+def _method(registered: RegisteredSeries) -> str:
+    settings = registered.manifest.settings
+    if settings.method != "r2n2":
+        return settings.method
+    if registered.manifest.similarity_measure != "ssd":
+        return "r2n2, without its network, which compares intensities: fit"
+    return "r2n2 + refine" if settings.refine else "r2n2"
+
+
+def _chosen(automatically: bool) -> str:
+    return "chosen automatically" if automatically else "as asked for"
 
 
 def _mean(values: list[float]) -> float:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["AFTER_COLOUR", "BEFORE_COLOUR", "INK", "STYLE", "WIDTH_IN", "data_uri", "figure_uri", "new_figure"]
+__all__ = ["AFTER_COLOUR", "BEFORE_COLOUR", "FLAG_COLOUR", "INK", "STYLE", "WIDTH_IN", "data_uri", "figure_uri", "new_figure"]
 
 BEFORE_COLOUR, AFTER_COLOUR, INK = "#b8621b", "#1f5f8b", "#22272e"
+FLAG_COLOUR = "#a4161a"
 STYLE = {
     "font.family": "sans-serif",
     "font.size": 9,

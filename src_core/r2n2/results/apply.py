@@ -93,7 +93,7 @@ def apply_to_series(
         If place, number of frames or pixel values do not fit.
     """
     name = series.name or "the image"
-    placed = place(registered, [series], name, labels=labels)
+    placed = place(registered.lattice, [series], name, labels=labels)
     if len(series) not in (1, len(frames)):
         raise ArgumentError(
             f"{name}: holds {len(series)} frames, {len(frames)} are wanted; give a single image with --frame, or as many frames"

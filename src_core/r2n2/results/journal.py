@@ -8,6 +8,7 @@ next batch begins. A line that is torn or damaged counts as not written, and so 
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ from r2n2.errors import ReadError
 from r2n2.geometry import Grid
 from r2n2.io.atomic import atomic_write, resource_errors
 from r2n2.registration.results import FrameStatus
-from r2n2.results.reader import FrameMetrics, field_path
+from r2n2.results.reader import FrameMetrics, field_path, uncertainty_path
 from r2n2.results.sequence_file import control_points_archive, read_control_points, read_sequences, sequence_archive
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 
@@ -60,7 +61,7 @@ class BatchRecord:
     compact
         Frame -> transform, where that is more than its field.
     fields
-        Frame -> SHA-256 of the file of its field.
+        Frame -> SHA-256 over the files of its field and of its map of uncertainty.
     elapsed_s
         Wall time of the run up to here, all its parts together.
     peak_memory_mib
@@ -83,13 +84,13 @@ class BatchRecord:
         peak_memory_mib: float | None,
     ) -> Self:
         """Of frames whose fields are written in ``folder``."""
-        fields = {row.frame: _file_sha256(field_path(folder, row.frame)) for row in metrics}
+        fields = {row.frame: _frame_sha256(folder, row.frame) for row in metrics}
         return cls(tuple(metrics), compact, fields, elapsed_s, peak_memory_mib)
 
     def is_intact(self, folder: Path) -> bool:
         """Whether every field is there as it was written."""
         try:
-            return all(_file_sha256(field_path(folder, frame)) == known for frame, known in self.fields.items())
+            return all(_frame_sha256(folder, frame) == known for frame, known in self.fields.items())
         except OSError:
             return False
 
@@ -260,6 +261,10 @@ def _packed(data: bytes) -> str:
     return base64.b64encode(data).decode("ascii")
 
 
-def _file_sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _frame_sha256(folder: Path, frame: int) -> str:
+    """Hash of the frame's field and, where there is one, its map of uncertainty."""
+    with field_path(folder, frame).open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256")
+    with contextlib.suppress(FileNotFoundError):
+        digest.update(uncertainty_path(folder, frame).read_bytes())
+    return digest.hexdigest()

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from r2n2.config import Config, Precision, RegistrationConfig
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid
+from r2n2.mask import NO_MASKS, Mask, Masks
 from r2n2.series import ImageSeries, LandmarkSet
 
 __all__ = [
@@ -24,8 +25,10 @@ __all__ = [
     "AcquisitionManifest",
     "GridRecord",
     "InputRecord",
+    "MaskRecord",
     "RunFacts",
     "RunManifest",
+    "UncertaintyRecord",
     "input_sha256",
     "landmarks_sha256",
     "load_manifest",
@@ -52,6 +55,7 @@ def _entry_name(name: str) -> str:
     return name
 
 
+MaskKind = Literal["fixed", "moving"]
 EntryName = Annotated[str, AfterValidator(_entry_name)]
 
 
@@ -119,6 +123,56 @@ class InputRecord(Config):
         )
 
 
+class MaskRecord(Config):
+    """A mask that was used; it lies in the folder, too."""
+
+    path: str
+    """As given by the person who ran it, "" where it came from no file."""
+    sha256: str
+    """Over the weights on the pixels of the series."""
+    masks: int
+    """1, or one a frame."""
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, masks: Masks) -> dict[MaskKind, MaskRecord]:
+        """The records of those that are there."""
+        given: dict[MaskKind, Mask | None] = {"fixed": masks.fixed, "moving": masks.moving}
+        return {
+            kind: cls(path=mask.path, sha256=mask.sha256, masks=len(mask), notes=mask.notes)
+            for kind, mask in given.items()
+            if mask is not None
+        }
+
+
+class UncertaintyRecord(Config):
+    """How the maps of uncertainty were made."""
+
+    probability: float = 0.9
+    """With which a position is not farther from the true one than the radius says."""
+    both_ways: bool
+    """Whether every frame was registered back as well."""
+    calibrated_on: str
+    """Kinds of series and seeds from which the probability is known."""
+    tables_sha256: str
+    uncalibrated: dict[int, str]
+    """Frame -> why the probability is not known to hold for it."""
+
+    @classmethod
+    def of(cls, config: RegistrationConfig, uncalibrated: Mapping[int, str]) -> Self | None:
+        """Of a run with these settings; None where none were made."""
+        if config.uncertainty == "off":
+            return None
+        from r2n2.registration.uncertainty.tables import shipped_tables, tables_sha256
+
+        return cls(
+            both_ways=config.uncertainty == "full",
+            calibrated_on=shipped_tables().calibrated_on,
+            tables_sha256=tables_sha256(),
+            uncalibrated=dict(uncalibrated),
+        )
+
+
 class RunFacts(Config):
     """What a run uses, taken down when it runs: files may be written later, by another process or on another machine."""
 
@@ -177,13 +231,20 @@ class RunManifest(Config):
     """That torch computed with, in the last part of the run; null where that is not known."""
     weights_sha256: str | None
     landmarks_sha256: str | None
+    masks: dict[MaskKind, MaskRecord] = Field(default_factory=dict)
+    """What counted, in the reference and in the other frames; what is missing was all there is."""
     input: InputRecord
     reference: int
     similarity: str
+    """What the columns similarity_before and similarity_after are."""
+    similarity_measure: str = "ssd"
+    """What frames were compared by, whatever "auto" meant."""
     convention: dict[str, str]
     status_counts: dict[str, int]
     messages: dict[int, str]
     """Frame -> why its result is not simply ok."""
+    uncertainty: UncertaintyRecord | None = None
+    """How the maps of uncertainty were made; null where there are none."""
     wall_time_s: float
     """Of all parts of the run; what a killed part did after the last batch that it finished is not known and does not count."""
     peak_memory_mib: float | None
@@ -274,12 +335,15 @@ def run_sha256(
     weights_sha256: str | None = None,
     landmarks_sha256: str | None = None,
     precision: Precision = "float32",
+    masks: Masks = NO_MASKS,
 ) -> str:
     """Hash of all that decides the result; two runs of one version with the same hash would write the same numbers."""
     # Device and batch size change no result that matters: a finished run need not be repeated for them. The precision does, and
     # it is the one computed in that counts, not "auto".
     chosen = settings.model_dump(mode="json", exclude={"device", "batch_size", "precision"})
     parts = [versions()["r2n2"], chosen, input_hash, dict(selection), weights_sha256, landmarks_sha256, precision]
+    # Only where there are any: earlier results without are still the same run.
+    parts += [masks.hashes()] if masks else []
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

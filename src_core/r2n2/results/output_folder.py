@@ -24,12 +24,16 @@ _OURS = (
     "report.html",
     "sequence.csv",
     "sequence.npz",
+    "initial.csv",
     "control_points.npz",
     "tre.csv",
     "tre_summary.csv",
+    "mask.mha",
+    "moving_mask.mha",
     *(f"registered{suffix}" for suffix in ("", ".nii", ".nii.gz", ".mha", ".tif", ".ome.tif", ".npy", ".npz", ".zarr", ".gif")),
 )
-_FIELD_BYTES = 4
+_FRAME_FOLDERS = ("fields", "uncertainty")
+_NUMBER_BYTES = 4
 _SPACE_MARGIN = 1.1
 
 
@@ -56,7 +60,8 @@ def check_folder(folder: Path) -> None:
 def estimated_bytes(series: ImageSeries) -> int:
     """Size in bytes of what registering a series writes, without compression."""
     pixels = len(series) * math.prod(series.grid.shape)
-    return pixels * (series.channels * series.dtype.itemsize + series.grid.ndim * _FIELD_BYTES)
+    # A displacement, and a radius.
+    return pixels * (series.channels * series.dtype.itemsize + (series.grid.ndim + 1) * _NUMBER_BYTES)
 
 
 def check_space(folder: Path, series: ImageSeries) -> None:
@@ -103,7 +108,8 @@ def clear_folder(folder: Path, *, overwrite: bool, keep: Collection[Path] = ()) 
     finished = (folder / MANIFEST_NAME).exists()
     unfinished = any((folder / name).exists() for name in (UNFINISHED_NAME, JOURNAL_NAME))
     present = [path for path in folder.iterdir() if path.name in _OURS]
-    present += sorted((folder / "fields").glob("frame_*.mha"))
+    for name in _FRAME_FOLDERS:
+        present += sorted((folder / name).glob("frame_*.mha"))
     if not overwrite and finished:
         raise ArgumentError(f"{folder}: holds the finished result of another run; give --overwrite or another --output")
     if not overwrite and present and not unfinished and not _looks_killed(present):
@@ -122,5 +128,5 @@ def clear_folder(folder: Path, *, overwrite: bool, keep: Collection[Path] = ()) 
 
 
 def _looks_killed(present: list[Path]) -> bool:
-    # A killed run left fields but had no time to write its note.
-    return any(path.parent.name == "fields" for path in present)
+    # A killed run left files of frames but had no time to write its note.
+    return any(path.parent.name in _FRAME_FOLDERS for path in present)

@@ -21,7 +21,6 @@ from r2n2.io.dicom import is_segmentation
 from r2n2.quantities import length_text, spacing_text
 from r2n2.results.label_values import looks_like_labels
 from r2n2.results.pixel_order import rearranged
-from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import DisplacementField, Transform
 
@@ -64,13 +63,13 @@ class Placed:
         return DisplacementField(own.unflatten(1, grid.shape), grid, Space.INDEX)
 
 
-def place(
-    registered: RegisteredSeries, found: Sequence[ImageSeries], name: str = "the image", *, labels: bool | None = None
-) -> Placed:
+def place(lattice: ImageSeries, found: Sequence[ImageSeries], name: str = "the image", *, labels: bool | None = None) -> Placed:
     """The image among ``found`` that shows the slice of a registered series, and how it lies to that.
 
     Parameters
     ----------
+    lattice
+        The registered series; only its geometry is asked.
     found
         The slices of one file.
     name
@@ -83,25 +82,25 @@ def place(
     ArgumentError
         If none shows this slice, or it lies beside the registered images.
     """
-    chosen, notes = _of_this_slice(registered, found, name)
+    chosen, notes = _of_this_slice(lattice, found, name)
     if labels is None and looks_like_labels(chosen):
         labels = True
         notes = (*notes, "few whole numbers in patches are taken for labels: nearest neighbour (--image interpolates)")
-    own = _grids(registered, chosen)
+    own = _grids(lattice, chosen)
     if own is None:
-        return replace(_without_geometry(registered, chosen, name, notes), labels=bool(labels))
-    affine = _affine(*own)[-registered.grid.ndim :, -registered.grid.ndim - 1 :]
-    note = _overlap_note(registered, chosen, affine, name)
-    found_there = rearranged(affine, chosen, registered.grid.shape, part=bool(labels))
+        return replace(_without_geometry(lattice, chosen, name, notes), labels=bool(labels))
+    affine = _affine(*own)[-lattice.grid.ndim :, -lattice.grid.ndim - 1 :]
+    note = _overlap_note(lattice, chosen, affine, name)
+    found_there = rearranged(affine, chosen, lattice.grid.shape, part=bool(labels))
     if found_there is not None:
         frames, told = found_there
-        same = _on_the_grid(registered, replace(chosen, grid=registered.grid, frames=frames))
+        same = _on_the_grid(lattice, replace(chosen, grid=lattice.grid, frames=frames))
         return Placed(same, (*notes, *told), labels=bool(labels))
     return Placed(chosen, (*notes, note), affine, bool(labels))
 
 
 def read_placed(
-    registered: RegisteredSeries, path: Path, *, axes: str | None = None, frames: int = 1, labels: bool | None = None
+    lattice: ImageSeries, path: Path, *, axes: str | None = None, frames: int = 1, labels: bool | None = None
 ) -> Placed:
     """Read an image or label map of any format and place it; a volume gives the slice that the series shows.
 
@@ -110,6 +109,8 @@ def read_placed(
 
     Parameters
     ----------
+    lattice
+        The registered series; only its geometry is asked.
     frames
         How many images are wanted, where there is not just one.
     labels
@@ -125,24 +126,22 @@ def read_placed(
     if path.is_file() and is_segmentation(path):
         found = read_segmentation(path)
         names = ", ".join(f"{number} {label}" for number, label in sorted(found.names.items()))
-        placed = place(registered, found.slices, path.name, labels=labels is not False)
+        placed = place(lattice, found.slices, path.name, labels=labels is not False)
         return replace(placed, notes=(*found.notes, f"labels are numbered by segment: {names}", *placed.notes))
     if labels is None and path.name.lower().endswith(".seg.nrrd"):
         labels = True
     try:
-        return place(registered, read_series(path, axes=axes), path.name, labels=labels)
+        return place(lattice, read_series(path, axes=axes), path.name, labels=labels)
     except AxesUnknownError as question:
         if axes is not None:
             raise
-        likeliest = _likeliest(registered, path, [letters for letters, _ in question.choices], frames, labels)
+        likeliest = _likeliest(lattice, path, [letters for letters, _ in question.choices], frames, labels)
         if likeliest is None:
             raise
         return likeliest
 
 
-def _likeliest(
-    registered: RegisteredSeries, path: Path, readings: Sequence[str], frames: int, labels: bool | None
-) -> Placed | None:
+def _likeliest(lattice: ImageSeries, path: Path, readings: Sequence[str], frames: int, labels: bool | None) -> Placed | None:
     """The one reading of a file whose images lie where the series does and are as many as wanted; None if several do.
 
     Raises
@@ -154,7 +153,7 @@ def _likeliest(
     refused: ArgumentError | None = None
     for letters in readings:
         try:
-            placed = place(registered, read_series(path, axes=letters), path.name, labels=labels)
+            placed = place(lattice, read_series(path, axes=letters), path.name, labels=labels)
         except ArgumentError as error:
             refused = error
             continue
@@ -168,20 +167,20 @@ def _likeliest(
     return fitting[0] if len(fitting) == 1 or alike else None
 
 
-def _of_this_slice(registered: RegisteredSeries, found: Sequence[ImageSeries], name: str) -> tuple[ImageSeries, tuple[str, ...]]:
+def _of_this_slice(lattice: ImageSeries, found: Sequence[ImageSeries], name: str) -> tuple[ImageSeries, tuple[str, ...]]:
     """The one of several slices that lies where the registered series does."""
-    distances = [_distance_mm(registered, series) for series in found]
+    distances = [_distance_mm(lattice, series) for series in found]
     known = [(value, k) for k, value in enumerate(distances) if value is not None]
     if not known:
         if len(found) == 1:
             return found[0], ()
-        return _by_number(registered, found, name)
+        return _by_number(lattice, found, name)
     best, k = min(known)
-    placed = registered.manifest.input.patient_grid
+    placed = lattice.patient_grid
     thickness = min([series.patient_grid.spacing[0] for series in found[k : k + 1] if series.patient_grid is not None], default=0.0)
     limit = min(thickness, placed.spacing[0] if placed is not None else thickness) / 2
     if best > limit * (1 + 1e-6):
-        unit = registered.length_unit
+        unit = lattice.length_unit
         raise ArgumentError(
             f"{name}: shows another slice, {length_text(best, unit)} away from that of the registered series"
             f"{' at the nearest' if len(found) > 1 else ''}; give an image of the same slice"
@@ -190,22 +189,22 @@ def _of_this_slice(registered: RegisteredSeries, found: Sequence[ImageSeries], n
     return found[k], (note,) if note else ()
 
 
-def _by_number(registered: RegisteredSeries, found: Sequence[ImageSeries], name: str) -> tuple[ImageSeries, tuple[str, ...]]:
-    source = registered.manifest.input.source
+def _by_number(lattice: ImageSeries, found: Sequence[ImageSeries], name: str) -> tuple[ImageSeries, tuple[str, ...]]:
+    source = lattice.source
     index = source.get("slice_index", source.get("slice"))
     if isinstance(index, int) and 0 <= index < len(found) == source.get("slice_count", len(found)):
         return found[index], (f"slice {index} of {len(found)} is taken, as of the registered series: positions are not known",)
     raise ArgumentError(f"{name}: holds {len(found)} slice positions, the registration one; give a file of one slice")
 
 
-def _grids(registered: RegisteredSeries, series: ImageSeries) -> tuple[Grid, Grid] | None:
+def _grids(lattice: ImageSeries, series: ImageSeries) -> tuple[Grid, Grid] | None:
     """Grids of the image and of the registered series in one world; None where that is not known."""
-    if not series.spacing_known or not registered.manifest.input.spacing_known:
+    if not series.spacing_known or not lattice.spacing_known:
         return None
-    placed = registered.manifest.input.patient_grid
-    if registered.grid.ndim == 2 and placed is not None and series.patient_grid is not None:
-        return series.patient_grid, placed.grid()
-    return (series.grid, registered.grid) if series.grid.ndim == registered.grid.ndim else None
+    placed = lattice.patient_grid
+    if lattice.grid.ndim == 2 and placed is not None and series.patient_grid is not None:
+        return series.patient_grid, placed
+    return (series.grid, lattice.grid) if series.grid.ndim == lattice.grid.ndim else None
 
 
 def _affine(source: Grid, target: Grid) -> NDArray[np.float64]:
@@ -216,42 +215,40 @@ def _affine(source: Grid, target: Grid) -> NDArray[np.float64]:
     return np.column_stack(((index[:-1] - index[-1]).T, index[-1]))
 
 
-def _distance_mm(registered: RegisteredSeries, series: ImageSeries) -> float | None:
+def _distance_mm(lattice: ImageSeries, series: ImageSeries) -> float | None:
     """How far the image's plane lies from that of the registered series at most; None where positions are not known."""
-    placed = registered.manifest.input.patient_grid
-    if registered.grid.ndim == 3 or placed is None or series.patient_grid is None or not series.spacing_known:
+    placed = lattice.patient_grid
+    if lattice.grid.ndim == 3 or placed is None or series.patient_grid is None or not series.spacing_known:
         return None
-    affine = _affine(series.patient_grid, placed.grid())
+    affine = _affine(series.patient_grid, placed)
     rows, columns = series.grid.shape
     corners = np.array([[0, y, x, 1] for y in (0, rows - 1) for x in (0, columns - 1)], dtype=float)
     return float(np.abs(corners @ affine[0]).max() * placed.spacing[0])
 
 
-def _on_the_grid(registered: RegisteredSeries, series: ImageSeries) -> ImageSeries:
-    record = registered.manifest.input
-    placed = None if record.patient_grid is None else record.patient_grid.grid()
-    return replace(series, grid=registered.grid, patient_grid=placed, spacing_known=record.spacing_known)
+def _on_the_grid(lattice: ImageSeries, series: ImageSeries) -> ImageSeries:
+    return replace(series, grid=lattice.grid, patient_grid=lattice.patient_grid, spacing_known=lattice.spacing_known)
 
 
-def _without_geometry(registered: RegisteredSeries, series: ImageSeries, name: str, notes: tuple[str, ...]) -> Placed:
-    if series.grid.shape != registered.grid.shape:
+def _without_geometry(lattice: ImageSeries, series: ImageSeries, name: str, notes: tuple[str, ...]) -> Placed:
+    if series.grid.shape != lattice.grid.shape:
         raise ArgumentError(
             f"{name}: has {series.grid.shape} pixels and no geometry that says where they lie, the registered series "
-            f"{registered.grid.shape}; resample it to the series first"
+            f"{lattice.grid.shape}; resample it to the series first"
         )
     bare = "the file holds no pixel size" if not series.spacing_known else "the registered series holds no pixel size"
-    return Placed(_on_the_grid(registered, series), (*notes, f"{bare}: its pixels are taken for those of the series, one by one"))
+    return Placed(_on_the_grid(lattice, series), (*notes, f"{bare}: its pixels are taken for those of the series, one by one"))
 
 
-def _overlap_note(registered: RegisteredSeries, series: ImageSeries, affine: NDArray[np.float64], name: str) -> str:
+def _overlap_note(lattice: ImageSeries, series: ImageSeries, affine: NDArray[np.float64], name: str) -> str:
     axes = [np.linspace(0, n - 1, min(n, 64)) for n in series.grid.shape]
     pixels = np.stack(np.meshgrid(*axes, indexing="ij")).reshape(len(axes), -1)
     index = affine[:, :-1] @ pixels + affine[:, -1:]
-    inside = ((index >= -0.5) & (index <= np.array(registered.grid.shape)[:, None] - 0.5)).all(axis=0).mean()
+    inside = ((index >= -0.5) & (index <= np.array(lattice.grid.shape)[:, None] - 0.5)).all(axis=0).mean()
     if inside == 0:
         raise ArgumentError(
             f"{name}: lies elsewhere (spacing {series.grid.spacing}, origin {series.grid.origin}) than the registered series "
-            f"(spacing {registered.grid.spacing}, origin {registered.grid.origin}); check which image belongs to this series"
+            f"(spacing {lattice.grid.spacing}, origin {lattice.grid.origin}); check which image belongs to this series"
         )
-    kept = f"keeps its own pixels of {spacing_text(series.grid.spacing)}; the series has {spacing_text(registered.grid.spacing)}"
+    kept = f"keeps its own pixels of {spacing_text(series.grid.spacing)}; the series has {spacing_text(lattice.grid.spacing)}"
     return kept if inside > 0.999 else f"{kept}; {100 * (1 - inside):.0f} % of it lies outside the registered images"

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -22,15 +23,20 @@ from r2n2.results.sequence_file import read_control_points, read_sequences
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = [
     "FrameMetrics",
     "RegisteredSeries",
     "StoredTransforms",
+    "StoredUncertainty",
     "field_path",
     "metrics_table",
     "own_path",
     "read_result",
     "slice_folders",
+    "uncertainty_path",
 ]
 
 _COLUMNS = (
@@ -46,6 +52,8 @@ _COLUMNS = (
     "seconds",
     "status",
 )
+_UNCERTAINTY_COLUMNS = ("uncertainty_mm", "uncertainty_95_mm")
+_MEASURE_COLUMN = "similarity_measure"
 _TRE_COLUMNS = ("tre_before_mm", "tre_mm", "tre_max_mm")
 
 
@@ -68,11 +76,19 @@ class FrameMetrics:
     tre_max_mm: float = math.nan
     min_jacobian_proven: float = math.nan
     gaussians: int | None = None
+    uncertainty_mm: float = math.nan
+    uncertainty_95_mm: float = math.nan
+    uncalibrated: str = ""
+    similarity_measure: str = "ssd"
 
     @classmethod
     def of(cls, result: FrameResult, time_s: float = math.nan) -> FrameMetrics:
         """Of a result, without its transform."""
-        shared = {name: getattr(result, name) for name in (*_COLUMNS, "message") if name != "time_s"}
+        columns = (*_COLUMNS, _MEASURE_COLUMN)
+        shared = {name: getattr(result, name) for name in (*columns, "message") if name != "time_s"}
+        if result.uncertainty is not None:
+            found = result.uncertainty
+            shared |= {"uncertainty_mm": found.median_mm, "uncertainty_95_mm": found.q95_mm, "uncalibrated": found.uncalibrated}
         return cls(time_s=time_s, **shared)
 
     def with_errors(self, table: TRETable) -> FrameMetrics:
@@ -82,13 +98,57 @@ class FrameMetrics:
 
     def result(self, transform: Transform) -> FrameResult:
         """The frame's result again."""
-        shared = {name: getattr(self, name) for name in (*_COLUMNS, "message") if name != "time_s"}
+        shared = {name: getattr(self, name) for name in (*_COLUMNS, _MEASURE_COLUMN, "message") if name != "time_s"}
         return FrameResult(transform=transform, **shared)
 
 
 def field_path(folder: Path, frame: int) -> Path:
     """Where the displacement field of a frame is kept."""
     return folder / "fields" / f"frame_{frame:04d}.mha"
+
+
+def uncertainty_path(folder: Path, frame: int) -> Path:
+    """Where the map of a frame's uncertainty is kept."""
+    return folder / "uncertainty" / f"frame_{frame:04d}.mha"
+
+
+@dataclass(frozen=True)
+class StoredUncertainty:
+    """The uncertainty of a frame, its map read each time it is asked for.
+
+    Parameters
+    ----------
+    folder, frame
+        Of which result, and which frame.
+    grid
+        On which the map must lie.
+    median_mm, q95_mm, uncalibrated
+        As of ``Uncertainty``.
+    """
+
+    folder: Path
+    frame: int
+    grid: Grid
+    median_mm: float
+    q95_mm: float
+    uncalibrated: str
+
+    def on(self, grid: Grid) -> Tensor:
+        """The radius in mm at every pixel, (*grid.shape) float32.
+
+        Raises
+        ------
+        ReadError
+            If the map is damaged, or lies outside the folder or on another lattice.
+        """
+        import torch
+
+        from r2n2.io.scalar_maps import read_scalar_map
+        from r2n2.transform import resample
+
+        path = own_path(self.folder, uncertainty_path(self.folder, self.frame))
+        values = torch.from_numpy(read_scalar_map(path, self.grid.shape).copy())
+        return values if grid == self.grid else resample(values[None, None], self.grid, grid).image[0, 0]
 
 
 class StoredTransforms(Mapping[int, Transform]):
@@ -172,10 +232,11 @@ class RegisteredSeries:
 
     @property
     def lattice(self) -> ImageSeries:
-        """The series without its pixels: number of frames and geometry, for checks that need no more."""
+        """The series without its pixels: number of frames and geometry, for what needs no more."""
         record = self.manifest.input
         empty = np.broadcast_to(np.zeros((), np.uint8), (record.frames, 1, *record.grid.shape))
-        return ImageSeries(empty, self.grid, spacing_known=record.spacing_known)
+        placed = None if record.patient_grid is None else record.patient_grid.grid()
+        return ImageSeries(empty, self.grid, patient_grid=placed, spacing_known=record.spacing_known, source=record.source)
 
     @property
     def landmark_grid(self) -> Grid:
@@ -197,12 +258,25 @@ class RegisteredSeries:
             If there is no such frame.
         """
         found = {metrics.frame: metrics for metrics in self.metrics}
-        return found[frame].result(self.transforms[frame])
+        return replace(found[frame].result(self.transforms[frame]), uncertainty=self.uncertainty(frame))
+
+    def uncertainty(self, frame: int) -> StoredUncertainty | None:
+        """How far the positions of a frame may be off; None where that is not known, as in results of older versions.
+
+        Raises
+        ------
+        KeyError
+            If there is no such frame.
+        """
+        row = {metrics.frame: metrics for metrics in self.metrics}[frame]
+        if not math.isfinite(row.uncertainty_mm) or "uncertainty" not in self.manifest.files:
+            return None
+        return StoredUncertainty(self.folder, frame, self.grid, row.uncertainty_mm, row.uncertainty_95_mm, row.uncalibrated)
 
 
 def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
     """Text of metrics.csv: a row a frame; an undefined number is left empty."""
-    columns = (*_COLUMNS, *_TRE_COLUMNS) if with_errors else _COLUMNS
+    columns = (*_COLUMNS, _MEASURE_COLUMN, *_UNCERTAINTY_COLUMNS, *(_TRE_COLUMNS if with_errors else ()))
     return table_text(columns, [[_cell(getattr(row, column)) for column in columns] for row in metrics])
 
 
@@ -275,7 +349,7 @@ def slice_folders(folder: Path) -> tuple[Path, ...]:
 def _read_metrics(path: Path, manifest: RunManifest) -> tuple[FrameMetrics, ...]:
     try:
         rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-        metrics = tuple(_parse_metrics(row, manifest.messages) for row in rows)
+        metrics = tuple(_parse_metrics(row, manifest) for row in rows)
     except FileNotFoundError:
         raise ReadError(f"{path}: no such file though the run finished; run r2n2 register again with --overwrite") from None
     except (KeyError, ValueError, TypeError) as error:
@@ -287,10 +361,20 @@ def _read_metrics(path: Path, manifest: RunManifest) -> tuple[FrameMetrics, ...]
     return metrics
 
 
-def _parse_metrics(row: Mapping[str, str], messages: Mapping[int, str]) -> FrameMetrics:
+def _parse_metrics(row: Mapping[str, str], manifest: RunManifest) -> FrameMetrics:
     frame = int(row["frame"])
-    names = [name for name in (*_COLUMNS[1:-1], *_TRE_COLUMNS) if name in row and name != "gaussians"]
+    names = [name for name in (*_COLUMNS[1:-1], *_UNCERTAINTY_COLUMNS, *_TRE_COLUMNS) if name in row and name != "gaussians"]
     numbers = {name: float(row[name]) if row[name] else math.nan for name in names}
     gaussians = int(row["gaussians"]) if row.get("gaussians") else None
-    message = messages.get(frame, "")
-    return FrameMetrics(frame=frame, status=FrameStatus(row["status"]), message=message, gaussians=gaussians, **numbers)
+    status, message = FrameStatus(row["status"]), manifest.messages.get(frame, "")
+    uncalibrated = "" if manifest.uncertainty is None else manifest.uncertainty.uncalibrated.get(frame, "")
+    return FrameMetrics(
+        frame=frame,
+        status=status,
+        message=message,
+        uncalibrated=uncalibrated,
+        gaussians=gaussians,
+        # Tables from before there was a choice do not have the column.
+        similarity_measure=row.get(_MEASURE_COLUMN) or "ssd",
+        **numbers,
+    )

@@ -12,19 +12,27 @@ import torch
 from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
-from r2n2.geometry import Grid
+from r2n2.geometry import Grid, Space
 from r2n2.io.spreadsheet import table_text
 from r2n2.quantities import exact_number
 from r2n2.transform import BSplineField, GaussianSequence
 
-__all__ = ["control_points_archive", "read_control_points", "read_sequences", "sequence_archive", "sequence_table"]
+__all__ = [
+    "control_points_archive",
+    "initial_table",
+    "read_control_points",
+    "read_sequences",
+    "sequence_archive",
+    "sequence_table",
+]
 
 _PARTS = ("centres", "sigmas", "orientation", "amplitudes")
 _ABOUT_SEQUENCES = (
     "Gaussian sequences, isotropic normalised units (0 at the frame's centre, one unit is unit_mm), array order (z,)y,x. "
     "Rows offsets[k]:offsets[k + 1] belong to frame frames[k]. displacement(x) = sum of amplitude * exp(-1/2 (x-c)' S^-1 (x-c)), "
     "S from the standard deviations sigmas along the axes turned by orientation (radians, from x towards y). "
-    "It maps points of the reference into the frame (pull-back)."
+    "It maps points of the reference into the frame (pull-back). Where there is an array linear, (frames, ndim, ndim + 1) [A | b], "
+    "A x + b is added to it, the motion of the frame as a whole."
 )
 _ABOUT_CONTROL = (
     "Cubic B-spline control values, control[k] (ndim, *counts) of frame frames[k], isotropic normalised units, array order. "
@@ -50,6 +58,29 @@ def sequence_table(sequences: Mapping[int, GaussianSequence]) -> str:
     return table_text([*header, *(f"v{a}_mm" for a in axes)], rows)
 
 
+def initial_table(sequences: Mapping[int, GaussianSequence]) -> str:
+    """CSV text with a row a frame that was moved as a whole: displacement(p) = M (p - c) + s, p in WORLD mm, array order.
+
+    ``m_yx`` is the row y and the column x of M; c, in ``centre_y_mm`` and so on, is the centre of the reference frame; s is
+    ``shift_y_mm`` and so on. The Gaussians of the same frame in sequence.csv are added to it.
+    """
+    ndim = next((s.grid.ndim for s in sequences.values()), 2)
+    axes = "zyx"[3 - ndim :]
+    header = ["frame", *(f"m_{a}{b}" for a in axes for b in axes), *(f"centre_{a}_mm" for a in axes)]
+    rows = []
+    for frame in sorted(sequences):
+        sequence = sequences[frame]
+        if sequence.linear is None:
+            continue
+        grid, linear = sequence.grid, sequence.linear.detach().cpu().double()
+        direction = torch.tensor(grid.direction, dtype=torch.float64)
+        matrix = direction @ linear[:, :-1] @ direction.mT
+        centre = grid.convert_points(torch.zeros(1, ndim, dtype=torch.float64), Space.NORMALISED, Space.WORLD)
+        shift = grid.convert_vectors(linear[:, -1][None], Space.NORMALISED, Space.WORLD)
+        rows.append([frame, *map(exact_number, [*matrix.flatten().tolist(), *centre[0].tolist(), *shift[0].tolist()])])
+    return table_text([*header, *(f"shift_{a}_mm" for a in axes)], rows)
+
+
 def _rows_mm(sequence: GaussianSequence) -> Iterator[list[float]]:
     doubled = {part: getattr(sequence, part).detach().cpu().double() for part in _PARTS}
     exact = GaussianSequence(grid=sequence.grid, **doubled)
@@ -65,6 +96,9 @@ def sequence_archive(sequences: Mapping[int, GaussianSequence], grid: Grid) -> b
     empty = GaussianSequence.identity(grid)
     parts = {p: torch.cat([getattr(s, p).detach().cpu() for s in ordered or [empty]]).numpy() for p in _PARTS}
     offsets = np.concatenate(([0], np.cumsum([len(s) for s in ordered], dtype=np.int64)))
+    if any(s.linear is not None for s in ordered):
+        none = torch.zeros(grid.ndim, grid.ndim + 1)
+        parts["linear"] = torch.stack([none if s.linear is None else s.linear.detach().cpu() for s in ordered]).numpy()
     return _archive(_ABOUT_SEQUENCES, grid, frames=np.array(frames, dtype=np.int64), offsets=offsets, **parts)
 
 
@@ -91,13 +125,19 @@ def read_sequences(source: Path | bytes) -> dict[int, GaussianSequence]:
     ReadError
         If the file is damaged or something else.
     """
-    arrays = _load(source, ("frames", "offsets", *_PARTS))
+    arrays = _load(source, ("frames", "offsets", *_PARTS), ("linear",))
     try:
         grid = _grid(arrays)
         starts, ends = arrays["offsets"][:-1].tolist(), arrays["offsets"][1:].tolist()
+        frames = arrays["frames"].tolist()
+        linear = arrays.get("linear", np.zeros((len(frames), 1)))
         return {
-            frame: GaussianSequence(grid=grid, **{p: torch.from_numpy(arrays[p][start:end]) for p in _PARTS})
-            for frame, start, end in zip(arrays["frames"].tolist(), starts, ends, strict=True)
+            frame: GaussianSequence(
+                grid=grid,
+                linear=torch.from_numpy(part) if part.any() else None,
+                **{p: torch.from_numpy(arrays[p][start:end]) for p in _PARTS},
+            )
+            for frame, start, end, part in zip(frames, starts, ends, linear, strict=True)
         }
     except (ValueError, TypeError) as error:
         raise ReadError(f"{_named(source)}: does not hold Gaussian sequences ({error}); register again with --overwrite") from None
@@ -120,13 +160,13 @@ def read_control_points(source: Path | bytes) -> dict[int, BSplineField]:
         raise ReadError(f"{_named(source)}: does not hold control points ({error}); register again with --overwrite") from None
 
 
-def _load(source: Path | bytes, names: tuple[str, ...]) -> dict[str, NDArray[Any]]:
+def _load(source: Path | bytes, names: tuple[str, ...], optional: tuple[str, ...] = ()) -> dict[str, NDArray[Any]]:
     wanted = (*names, "shape", "spacing", "origin", "direction")
     try:
         # From memory: of a damaged file numpy would leave the handle open.
         data = source if isinstance(source, bytes) else source.read_bytes()
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-            return {name: archive[name] for name in wanted}
+            return {name: archive[name] for name in (*wanted, *(name for name in optional if name in archive))}
     except FileNotFoundError:
         raise ReadError(f"{source!s}: no such file; is this a folder that r2n2 register wrote?") from None
     except Exception as error:  # a damaged zip raises many types

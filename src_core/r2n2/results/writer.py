@@ -17,10 +17,13 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
+import numpy as np
+
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.evaluation import TRETable, target_registration_error
 from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
+from r2n2.mask import NO_MASKS, Masks
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.results.journal import JOURNAL_NAME, BatchRecord, Earlier, JournalHead, RunJournal, earlier_parts
 from r2n2.results.landmark_doubts import doubts
@@ -28,17 +31,29 @@ from r2n2.results.manifest import (
     CONVENTION,
     MANIFEST_NAME,
     InputRecord,
+    MaskRecord,
     RunFacts,
     RunManifest,
+    UncertaintyRecord,
     input_sha256,
     landmarks_sha256,
     run_sha256,
     versions,
 )
+from r2n2.results.mask_files import write_masks
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
-from r2n2.results.reader import FrameMetrics, RegisteredSeries, StoredTransforms, field_path, metrics_table, read_result
+from r2n2.results.reader import (
+    FrameMetrics,
+    RegisteredSeries,
+    StoredTransforms,
+    field_path,
+    metrics_table,
+    read_result,
+    uncertainty_path,
+)
 from r2n2.results.registered_series import write_registered, written_as_dicom
-from r2n2.results.sequence_file import control_points_archive, read_sequences, sequence_archive, sequence_table
+from r2n2.results.sequence_file import read_sequences
+from r2n2.results.transform_files import write_transforms
 from r2n2.results.tre_table import status_notes, tre_table_csv
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.runtime.memory import give_back_freed_memory, peak_memory_mib
@@ -66,8 +81,9 @@ class ResultWriter:
     """Writes results as they come; memory holds numbers and compact transforms only, never frames.
 
     Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json. Once it is
-    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder. Once it is finished,
-    ``doubts`` says in which other convention the landmarks would fit far better.
+    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder. ``run_notes`` may be
+    given what the run decided; it is kept in run.json. Once it is finished, ``doubts`` says in which other convention the landmarks
+    would fit far better.
 
     Parameters
     ----------
@@ -83,6 +99,8 @@ class ResultWriter:
         What the run uses, taken down when it runs.
     landmarks
         If given, tre.csv and the error columns of metrics.csv are written.
+    masks
+        What counted; kept beside the result, and landmarks of the reference outside of its mask are left out of the errors.
     overwrite
         Replace a finished result, or files of the same names that are not ours.
     keep_headers
@@ -110,6 +128,7 @@ class ResultWriter:
         selection: Mapping[str, Any] | None = None,
         facts: RunFacts | None = None,
         landmarks: LandmarkSet | None = None,
+        masks: Masks = NO_MASKS,
         overwrite: bool = False,
         keep_headers: bool = False,
         batch_size: int | None = None,
@@ -124,6 +143,7 @@ class ResultWriter:
         self._selection = dict(selection or {})
         self._facts = facts or RunFacts()
         self._landmarks = landmarks
+        self._masks = masks
         self._overwrite = overwrite
         self._metrics: dict[int, FrameMetrics] = {}
         self._compact: dict[int, Transform] = {}
@@ -134,6 +154,7 @@ class ResultWriter:
         self._held = contextlib.ExitStack()
         self.batch_size = batch_size
         self.note = ""
+        self.run_notes: tuple[str, ...] = ()
         self.doubts: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -142,11 +163,12 @@ class ResultWriter:
         try:
             if self.batch_size is not None and not self._overwrite and not (self._folder / MANIFEST_NAME).exists():
                 self._take_up(earlier_parts(self._folder, self._head(self.batch_size), len(self._series)))
-            kept = {field_path(self._folder, frame) for frame in self._metrics}
+            kept = {path(self._folder, frame) for frame in self._metrics for path in (field_path, uncertainty_path)}
             clear_folder(self._folder, overwrite=self._overwrite, keep={*kept, self._folder / JOURNAL_NAME} if kept else ())
             with resource_errors(self._folder):
-                (self._folder / "fields").mkdir(exist_ok=True)
-                clean_stale(self._folder / "fields")
+                for name in ("fields", *self._maps):
+                    (self._folder / name).mkdir(exist_ok=True)
+                    clean_stale(self._folder / name)
             if self.batch_size is not None:
                 self._journal = RunJournal(self._folder, self._head(self.batch_size), self._series.grid, self._earlier.records)
         except BaseException:
@@ -202,10 +224,24 @@ class ResultWriter:
         from r2n2.io.fields import write_field
 
         write_field(field_path(self._folder, result.frame), result.transform.displacement_field())
+        if self._maps:
+            self._write_map(result)
         if isinstance(result.transform, GaussianSequence | BSplineField):
             self._compact[result.frame] = result.transform
         times = self._series.times_s
         self._metrics[result.frame] = FrameMetrics.of(result, math.nan if times is None else times[result.frame])
+
+    @property
+    def _maps(self) -> tuple[str, ...]:
+        """Name of the folder of the maps of uncertainty, where there are to be any."""
+        return () if self._config.uncertainty == "off" else ("uncertainty",)
+
+    def _write_map(self, result: FrameResult) -> None:
+        from r2n2.io.scalar_maps import write_scalar_map
+
+        grid, found = self._series.grid, result.uncertainty
+        values = np.full(grid.shape, np.nan, np.float32) if found is None else found.on(grid).numpy()
+        write_scalar_map(uncertainty_path(self._folder, result.frame), values, grid)
 
     def finish(self, render: Renderer | None = None) -> RegisteredSeries:
         """Write the aligned series, tables, report and, last, run.json.
@@ -227,6 +263,7 @@ class ResultWriter:
             raise ValueError(f"ResultWriter.finish: frames {missing[:10]} were never added; leave the context instead")
         errors, notes = self._landmark_errors()
         files = [*self._write_transforms(), self._write_registered(), *self._write_tables(errors)]
+        files += write_masks(self._folder, self._series, self._masks)
         files += [] if render is None else ["report.html"]
         registered = RegisteredSeries(self._folder, self._manifest(files, notes), self._ordered(errors), self._transforms())
         if render is not None:
@@ -265,6 +302,7 @@ class ResultWriter:
             weights_sha256=self._facts.weights_sha256,
             landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
             precision=self._facts.precision,
+            masks=self._masks,
         )
 
     def _elapsed_s(self) -> float:
@@ -294,8 +332,9 @@ class ResultWriter:
     def _landmark_errors(self) -> tuple[TRETable | None, tuple[str, ...]]:
         if self._landmarks is None:
             return None, ()
+        mask = None if self._masks.fixed is None else self._masks.fixed.inside()
         try:
-            table = target_registration_error(self._transforms(), self._landmarks, self._reference(), self._series.grid)
+            table = target_registration_error(self._transforms(), self._landmarks, self._reference(), self._series.grid, mask=mask)
         except ReadError as error:
             # Landmarks that do not fit must not cost a finished registration.
             _LOG.warning("%s", error)
@@ -304,17 +343,7 @@ class ResultWriter:
         return table, (*self._landmarks.notes, *status_notes(self._ordered()), *table.notes, *self.doubts)
 
     def _write_transforms(self) -> list[str]:
-        written = []
-        sequences = {frame: t for frame, t in self._compact.items() if isinstance(t, GaussianSequence)}
-        splines = {frame: t for frame, t in self._compact.items() if isinstance(t, BSplineField)}
-        if sequences or not splines:
-            _write_text(self._folder / "sequence.csv", sequence_table(sequences))
-            _write_bytes(self._folder / "sequence.npz", sequence_archive(sequences, self._series.grid))
-            written += ["sequence.csv", "sequence.npz"]
-        if splines:
-            _write_bytes(self._folder / "control_points.npz", control_points_archive(splines, self._series.grid))
-            written.append("control_points.npz")
-        return ["fields", *written]
+        return ["fields", *self._maps, *write_transforms(self._folder, self._compact, self._series.grid)]
 
     def _write_registered(self) -> str:
         transforms = self._transforms()
@@ -333,6 +362,7 @@ class ResultWriter:
         run_hash = self._run_sha256()
         assert self._input_hash is not None
         record = InputRecord.of(self._series, self._input_hash, self._selection)
+        measure = self._metrics[self._reference()].similarity_measure
         return RunManifest(
             run_sha256=run_hash,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -343,12 +373,15 @@ class ResultWriter:
             threads=self._facts.threads,
             weights_sha256=self._facts.weights_sha256,
             landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
-            input=record.model_copy(update={"notes": (*record.notes, *notes)}),
+            masks=MaskRecord.of(self._masks),
+            input=record.model_copy(update={"notes": (*record.notes, *self.run_notes, *notes)}),
             reference=self._reference(),
-            similarity="correlation coefficient",
+            similarity="correlation coefficient" if measure == "ssd" else f"agreement by {measure}",
+            similarity_measure=measure,
             convention=CONVENTION,
             status_counts=dict(Counter(str(row.status) for row in self._ordered())),
             messages={row.frame: row.message for row in self._ordered() if row.message},
+            uncertainty=UncertaintyRecord.of(self._config, {r.frame: r.uncalibrated for r in self._ordered() if r.uncalibrated}),
             wall_time_s=round(self._elapsed_s() if self._facts.wall_time_s is None else self._facts.wall_time_s, 3),
             peak_memory_mib=self._peak_memory_mib(),
             parts=self._parts(),

@@ -106,12 +106,13 @@ def network_from(weights: str, config: TrainingConfig) -> RecurrentNetwork:
     Raises
     ------
     ArgumentError
-        If they are of another network; working size and noise, which no weight depends on, are those of the settings.
+        If they are of another network; what no weight depends on (working size, noise, whether amplitudes are solved again) is the
+        settings' own.
     ReadError
         If the file is no weights.
     """
     given = load_network(weights, ndim=2)
-    free = {"working_size", "keep_probability", "least_squares_sizes"}
+    free = {"working_size", "keep_probability", "least_squares_sizes", "orthogonal"}
     wanted, found = (part.model_dump(mode="json", exclude=free) for part in (config.network, given.config))
     wanted["scales compared"], found["scales compared"] = (len(part.least_squares_sizes) for part in (config.network, given.config))
     differing = [f"{name} {found[name]} where the settings have {wanted[name]}" for name in wanted if wanted[name] != found[name]]

@@ -64,7 +64,6 @@ def _general() -> TrainingConfig:
     )
     objective = ObjectiveConfig(
         supervised=1.0,
-        placement=0.5,
         similarity=0.5,
         similarity_with_truth=0.05,
         total_variation=0.0,
@@ -74,7 +73,9 @@ def _general() -> TrainingConfig:
     )
     return TrainingConfig(
         name="general",
-        network=NetworkConfig(channels=(8, 16, 32, 64), least_squares_sizes=(64, 128), working_size=64, keep_probability=1.0),
+        network=NetworkConfig(
+            channels=(8, 16, 32, 64), least_squares_sizes=(64, 192), orthogonal=True, working_size=64, keep_probability=1.0
+        ),
         objective=objective,
         optimiser=OptimiserConfig(learning_rate=6e-4, warmup=100, decay="cosine", amsgrad=False, averaging=0.998),
         data=DataConfig(engine=EngineConfig(motion=motion, real_share=0.35, zoom=(0.75, 1.8))),
@@ -83,7 +84,7 @@ def _general() -> TrainingConfig:
         chunk=5,
         groups=5,
         through_images=False,
-        data_size=128,
+        data_size=192,
     )
 
 

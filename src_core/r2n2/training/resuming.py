@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from r2n2.errors import ArgumentError
-from r2n2.registration.recurrent_steps import Progress
+from r2n2.network import GaussianParameters
+from r2n2.registration.recurrent_steps import Progress, placed_on
 from r2n2.training.loop import Trainer
 from r2n2.training.settings import TrainingConfig
 from r2n2.training.state import TrainingState
@@ -41,7 +42,9 @@ def under_way(trainer: Trainer) -> dict[str, Tensor]:
         place = f"group{number}/"
         sizes = (group.first, group.done, group.length, group.squares.seen.grid.shape[0], int(group.told))
         kept[place + "position"] = torch.tensor(sizes)
-        for kind, tensors in (("displacement", group.progress.displacements), ("state", group.progress.state)):
+        progress = group.progress
+        placed = () if progress.placed is None else progress.placed.parameters
+        for kind, tensors in (("displacement", progress.displacements), ("state", progress.state), ("placed", placed)):
             kept |= {f"{place}{kind}{index}": tensor.detach().cpu().contiguous() for index, tensor in enumerate(tensors)}
     return kept
 
@@ -135,10 +138,13 @@ def _begin_again(trainer: Trainer, kept: Mapping[str, Tensor]) -> None:
         # States from before truth could be kept back end with the size.
         first, done, length, size, *told = (int(value) for value in kept[place + "position"])
         found: list[tuple[Tensor, ...]] = []
-        for kind in ("displacement", "state"):
+        for kind in ("displacement", "state", "placed"):
             count = sum(name.startswith(place + kind) for name in kept)
             found.append(tuple(kept[f"{place}{kind}{index}"].to(device) for index in range(count)))
-        trainer.groups[number] = trainer.begin(first, length, size, told=all(told)).moved_on(Progress(*found), done)
+        begun = trainer.begin(first, length, size, told=all(told))
+        displacements, recurrent, parameters = found
+        placed = placed_on(begun.squares, GaussianParameters(*parameters)) if parameters else None
+        trainer.groups[number] = begun.moved_on(Progress(displacements, recurrent, placed), done)
     torch.set_rng_state(kept["random"])
     if device.type == "cuda" and "random_cuda" in kept:
         torch.cuda.set_rng_state(kept["random_cuda"], device)

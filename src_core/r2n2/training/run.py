@@ -129,7 +129,13 @@ def _train(
     if start is None:
         start = build_network(config) if state is not None or config.init is None else network_from(config.init, config)
     engine = PairEngine(training.slices, training.pairs, config.data.engine, seed=config.seed)
-    trainer = Trainer(start.to(where), engine, config, rank=team.rank, world=team.world, wrap=team.wrap, agree=team.agree)
+    # The layout in which a processor convolves forward and back a quarter faster; gradients and optimiser take it over.
+    layout = torch.channels_last if start.ndim == 2 else torch.channels_last_3d
+    start = start.to(where)
+    for parameter in start.parameters():
+        if parameter.ndim == start.ndim + 2:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    trainer = Trainer(start, engine, config, rank=team.rank, world=team.world, wrap=team.wrap, agree=team.agree)
     notes: list[str] = []
     if not held.patients:
         notes.append("no patient is held out: weights are validated on drawn pictures alone; name some in data.held_out")

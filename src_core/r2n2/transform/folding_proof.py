@@ -36,7 +36,8 @@ def jacobian_bound(
         If it is another kind of transform.
     """
     if isinstance(transform, GaussianSequence):
-        return gaussian_jacobian_bound(transform, tolerance=tolerance, enough=enough, everywhere=everywhere)
+        linear = None if transform.linear is None else transform.linear[:, :-1]
+        return gaussian_jacobian_bound(transform, tolerance=tolerance, enough=enough, everywhere=everywhere, linear=linear)
     if isinstance(transform, BSplineField):
         return bspline_jacobian_bound(transform, tolerance=tolerance, enough=enough)
     if isinstance(transform, DisplacementField):

@@ -22,6 +22,7 @@ __all__ = [
     "gaussian_displacement",
     "gaussian_on_lattice",
     "gaussian_weights",
+    "linear_displacement",
     "orientation_of_axes",
     "precision_matrix",
     "principal_axes",
@@ -180,9 +181,15 @@ def gaussian_displacement(positions: Tensor, centres: Tensor, precision: Tensor,
     return amplitudes.mT @ gaussian_weights(positions, centres, precision)
 
 
+def linear_displacement(linear: Tensor, positions: Tensor) -> Tensor:
+    """A x + b at positions (ndim, *shape), (B, ndim, *shape), of linear parts [A | b] (B, ndim, ndim + 1); all NORMALISED."""
+    moved = linear[:, :, :-1] @ positions.flatten(1) + linear[:, :, -1:]
+    return moved.unflatten(2, positions.shape[1:])
+
+
 @dataclass(frozen=True, eq=False)
 class GaussianSequence:
-    """T local Gaussian deformations of one frame, whose SUM is its displacement.
+    """T local Gaussian deformations of one frame, whose SUM is its displacement, after a motion of the frame as a whole if any.
 
     Parameters
     ----------
@@ -197,6 +204,9 @@ class GaussianSequence:
         (T, ndim) displacement at the centre, NORMALISED, array order.
     grid
         The frame's lattice, whose NORMALISED space all of the above is in.
+    linear
+        (ndim, ndim + 1) [A | b], NORMALISED, array order: A x + b is added to the Gaussians everywhere, whichever of them are
+        selected. None for none.
 
     Raises
     ------
@@ -209,6 +219,7 @@ class GaussianSequence:
     orientation: Tensor
     amplitudes: Tensor
     grid: Grid
+    linear: Tensor | None = None
 
     def __post_init__(self) -> None:
         count, ndim = len(self.centres), self.grid.ndim
@@ -221,6 +232,10 @@ class GaussianSequence:
                 raise ValueError(f"GaussianSequence: {name} holds a number that is not finite")
         if not bool((self.sigmas > 0).all()):
             raise ValueError("GaussianSequence: every sigma must be positive")
+        if self.linear is not None and tuple(self.linear.shape) != (ndim, ndim + 1):
+            raise ValueError(f"GaussianSequence: linear must have shape ({ndim}, {ndim + 1}), got {tuple(self.linear.shape)}")
+        if self.linear is not None and not bool(torch.isfinite(self.linear).all()):
+            raise ValueError("GaussianSequence: linear holds a number that is not finite")
 
     def __len__(self) -> int:
         return len(self.centres)
@@ -246,12 +261,18 @@ class GaussianSequence:
         """Displacement (P, ndim) at positions (P, ndim), both NORMALISED; exact, not interpolated."""
         return self._evaluate(positions.mT).mT
 
+    def linear_field(self) -> DisplacementField:
+        """The displacement of the linear part alone, on the grid."""
+        return self.displacement_field(upto=0)
+
     def displacement_field(self, upto: int | None = None) -> DisplacementField:
         """The sum of the first ``upto`` steps (all by default) on the grid."""
         part = self if upto is None else self.select(slice(0, upto))
         lattice = normalised_lattice(self.grid, self.centres)
         precision = precision_matrix(part.sigmas, part.orientation)
         field = torch.zeros_like(lattice)
+        if self.linear is not None:
+            field = linear_displacement(self.linear[None].to(lattice), lattice)[0]
         # One after another, so that memory holds one Gaussian and not all on every pixel.
         for k in range(len(part)):
             height = gaussian_on_lattice(lattice, part.centres[k : k + 1], precision[k : k + 1])
@@ -264,12 +285,16 @@ class GaussianSequence:
         precision = precision_matrix(self.sigmas, self.orientation)
         weights = gaussian_weights(lattice, self.centres[None], precision[None])[0]
         sums = (self.amplitudes[:, :, None] * weights[:, None]).cumsum(0)
-        return torch.cat((torch.zeros_like(lattice)[None], sums)).unflatten(2, self.grid.shape)
+        begun = torch.zeros_like(lattice)[None]
+        if self.linear is not None:
+            begun = linear_displacement(self.linear[None].to(lattice), lattice)
+        return torch.cat((begun, begun + sums)).unflatten(2, self.grid.shape)
 
     def _evaluate(self, positions: Tensor) -> Tensor:
         dtype = positions.dtype
         precision = precision_matrix(self.sigmas, self.orientation).to(dtype)
-        return gaussian_displacement(positions, self.centres.to(dtype)[None], precision[None], self.amplitudes.to(dtype)[None])[0]
+        found = gaussian_displacement(positions, self.centres.to(dtype)[None], precision[None], self.amplitudes.to(dtype)[None])[0]
+        return found if self.linear is None else found + linear_displacement(self.linear[None].to(positions), positions)[0]
 
     def centres_mm(self) -> Tensor:
         """(T, ndim) WORLD positions."""

@@ -12,8 +12,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-__all__ = ["Rows", "cofactors", "determinant", "rows_of", "solve_symmetric", "symmetric", "upper"]
+__all__ = ["Rows", "cholesky_rows", "cofactors", "determinant", "rows_of", "solve_symmetric", "symmetric", "upper"]
 
+_SINGULAR = 16.0  # roundings
 Rows: TypeAlias = Sequence[Sequence[Tensor]]
 """Entry j of row i is ``rows[i][j]``."""
 
@@ -57,6 +58,29 @@ def cofactors(rows: Rows) -> Rows:
         (c * h - b * i, a * i - c * g, b * g - a * h),
         (b * f - c * e, c * d - a * f, a * e - b * d),
     )
+
+
+def cholesky_rows(entries: Sequence[Tensor], ndim: int) -> Rows:
+    """Rows l_k of the transposed Cholesky factor of positive semidefinite matrices: A is the sum of the products l_k l_k'.
+
+    Parameters
+    ----------
+    entries
+        Of A, in the order of ``upper``. Where A is singular to rounding, rows of it are 0.
+    """
+    left = dict(zip(upper(ndim), entries, strict=True))
+    least = [_SINGULAR * torch.finfo(entries[0].dtype).eps * left[k, k] for k in range(ndim)]
+    rows = []
+    for k in range(ndim):
+        pivot = left[k, k]
+        # What rounding leaves of a pivot that should be 0 must not divide the rest of its row.
+        scale = torch.where(pivot > least[k], pivot, torch.inf).rsqrt()
+        row = [left[k, j] * scale if j >= k else torch.zeros_like(scale) for j in range(ndim)]
+        for i, j in upper(ndim):
+            if i > k:
+                left[i, j] = left[i, j] - row[i] * row[j]
+        rows.append(row)
+    return rows
 
 
 def solve_symmetric(entries: Sequence[Tensor], right: Sequence[Tensor]) -> list[Tensor]:

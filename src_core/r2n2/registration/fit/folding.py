@@ -24,16 +24,23 @@ def folding_penalty(displacement: Tensor, grid: Grid, margin: float) -> Tensor:
 
 
 def folding_equations(
-    model: WhitenedGaussians, displacement: Tensor, positions: Tensor, grid: Grid, margin: float
+    model: WhitenedGaussians,
+    displacement: Tensor,
+    positions: Tensor,
+    grid: Grid,
+    margin: float,
+    linear: Tensor | None = None,
 ) -> tuple[Tensor, Tensor] | None:
     """Matrix (B, N, N) and right side (B, N) of the penalty, N = K q; None where nothing is near folding.
 
     Parameters
     ----------
     displacement
-        (B, ndim, *grid.shape) of the model, NORMALISED.
+        (B, ndim, *grid.shape) of the model and the linear part, NORMALISED.
     positions
         (ndim, P) of the lattice ``grid``, NORMALISED.
+    linear
+        (B, ndim, ndim + 1) beside the model, which does not change.
     """
     ndim = grid.ndim
     shortfall = _shortfall(displacement, grid, margin)
@@ -46,6 +53,8 @@ def folding_equations(
         corner = corner.narrow(axis + 1, 0, corner.shape[axis + 1] - 1)
     chosen = corner.flatten(1)[:, place].movedim(0, 1)
     rises, jacobian = _rises(model, chosen, grid)
+    if linear is not None:
+        jacobian = jacobian + linear[:, None, :, :-1].mT  # its rows are axes of the derivative
     cofactor = torch.stack([torch.stack(list(row), -1) for row in cofactors(rows_of(jacobian))], -2)
     # d det = sum over i, j of cofactor_ij d(df_j / dx_i)
     weighted = torch.stack(rises, 1)[:, :, None] * cofactor.permute(0, 2, 3, 1)[:, :, :, None, None]

@@ -18,9 +18,11 @@ from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.registration.base import Pairs, RegistrationStep
-from r2n2.registration.fit.method import FIRST_DAMPING, Level, ordered_sequences, starting_model
+from r2n2.registration.fit.level import Level
+from r2n2.registration.fit.method import FIRST_DAMPING, linear_parts, ordered_sequences, starting_model
 from r2n2.registration.fit.proposal import propose_with_gains
 from r2n2.registration.fit.whitened import WhitenedGaussians
+from r2n2.registration.measures import Measure, SquaredDifference
 from r2n2.transform import GaussianSequence, Transform
 
 __all__ = ["GrowingFit", "correlation_area", "worthwhile"]
@@ -66,13 +68,16 @@ class GrowingFit:
     ----------
     config
         Settings of the objective and the plan.
+    measure
+        What images are compared by; squared differences if None.
     """
 
     name = "fit"
 
-    def __init__(self, config: FitConfig) -> None:
+    def __init__(self, config: FitConfig, *, measure: Measure | None = None) -> None:
         weight = max(config.steepness_weight, config.growing_steepness_weight)
         self._config = config.model_copy(update={"steepness_weight": weight})
+        self._measure: Measure = measure or SquaredDifference(config.clamp)
 
     @property
     def gaussians(self) -> int:
@@ -95,6 +100,7 @@ class GrowingFit:
         """
         with torch.inference_mode():
             parts = _started(pairs, start)
+            linear = linear_parts(pairs, start)
         present = [len(part.model) for part in parts]
         stages, total, taken = self._stages(max(present)), self.step_count(min(present) if max(present) else 0), 0.0
         level: Level | None = None
@@ -106,8 +112,9 @@ class GrowingFit:
                     return
                 stage = stages[part.stage]
                 wanted = (stage.size, *part.rows.tolist())
-                if level is None or built != wanted:
-                    level, built = Level.build(pairs.chosen(part.rows), stage.size, self._config), wanted
+                if level is None or built != wanted or pairs.masked:
+                    some, own = pairs.chosen(part.rows), None if linear is None else linear[part.rows]
+                    level, built = Level.build(some, stage.size, self._config, self._measure, part.model, own), wanted
                 held = len(part.model)
                 part, rest, moved = self._begun(level, part, stage)
                 others = [*others, *rest]
@@ -126,7 +133,7 @@ class GrowingFit:
                 if not stage.far_only:
                     taken += len(part.rows) / len(pairs)
                     index = min(max(1, math.floor(taken + 1e-6)), total)
-                    yield RegistrationStep(index, total, _loss(parts, len(pairs)), partial(_sequences, tuple(parts), pairs))
+                    yield RegistrationStep(index, total, _loss(parts, len(pairs)), partial(_sequences, tuple(parts), pairs, linear))
 
     def _stages(self, present: int) -> tuple[_Stage, ...]:
         config = self._config
@@ -155,7 +162,7 @@ class GrowingFit:
         new, gains = propose_with_gains(
             level.grid,
             current.residual,
-            level.force_gradient(current),
+            current.slope,
             current.weight,
             count=count,
             sigmas=config.proposed_sigmas,
@@ -179,7 +186,7 @@ def worthwhile(gains: Tensor, residual: Tensor, weight: Tensor, shape: tuple[int
     gains
         (B,) by how much the next Gaussians would lower the objective, each.
     residual, weight
-        (B, 1, P) on a lattice of ``shape``; the weights sum to at most 1.
+        (B, C, P) and (B, 1, P) on a lattice of ``shape``; the weights sum to at most 1.
     worth
         How many times Schwarz's criterion has to be met.
     numbers
@@ -193,12 +200,12 @@ def worthwhile(gains: Tensor, residual: Tensor, weight: Tensor, shape: tuple[int
 
 
 def correlation_area(residual: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Pixels that a residual (B, 1, P) on a lattice of ``shape`` correlates over, (B,): the sum of its squared autocorrelation."""
+    """Pixels that residuals (B, C, P) on a lattice of ``shape`` correlate over, (B,): the sum of their squared autocorrelation."""
     ndim = len(shape)
-    image = residual.unflatten(2, shape)[:, 0]
     padded = [n + _FARTHEST_PX for n in shape]
+    axes = tuple(range(2, ndim + 2))
+    power = torch.fft.rfftn(residual.unflatten(2, shape), padded, dim=axes).abs().square().sum(1)
     axes = tuple(range(1, ndim + 1))
-    power = torch.fft.rfftn(image, padded, dim=axes).abs().square()
     correlation = torch.fft.irfftn(power, padded, dim=axes)
     for axis, n in zip(axes, padded, strict=True):
         lags = torch.arange(-_FARTHEST_PX, _FARTHEST_PX + 1, device=residual.device) % n
@@ -240,8 +247,9 @@ def _loss(parts: Sequence[_Part], count: int) -> Tensor:
     return loss
 
 
-def _sequences(parts: tuple[_Part, ...], pairs: Pairs) -> tuple[Transform, ...]:
+def _sequences(parts: tuple[_Part, ...], pairs: Pairs, linear: Tensor | None) -> tuple[Transform, ...]:
     found: dict[int, Transform] = {}
     for part in parts:
-        found.update(zip(part.rows.tolist(), ordered_sequences(part.model, pairs), strict=True))
+        own = None if linear is None else linear[part.rows]
+        found.update(zip(part.rows.tolist(), ordered_sequences(part.model, pairs.chosen(part.rows), own), strict=True))
     return tuple(found[row] for row in range(len(pairs)))

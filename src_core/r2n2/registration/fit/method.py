@@ -1,41 +1,35 @@
 """Registration without training: Gaussians fitted to each pair by damped Gauss-Newton steps, coarse to fine, batched over pairs.
 
-The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, r the difference of
-z-scored intensities, plus ``regularisation`` times the mean squared gradient of the displacement, plus ``folding_weight`` times a
-penalty on folding. Gaussians are added a few at a time where one alone would lower the objective most (``proposal``), then all are
-moved together. A step takes its slope from the whole objective and its curvature from a sample of the pixels; pairs whose objective
-it does not lower do not take it.
+The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, weighted by masks
+where there are any, with r^2 the sum of the squared residuals of a measure (of ``ssd`` the one difference of z-scored intensities),
+plus ``regularisation`` times the mean squared gradient of the displacement, plus ``folding_weight`` times a penalty on folding.
+Gaussians are added a few at a time where one alone would lower the objective most (``proposal``), then all are moved together. A
+step takes its slope from the whole objective and its curvature from a sample of the pixels; pairs whose objective it does not lower
+do not take it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from r2n2.config import FitConfig
 from r2n2.errors import ArgumentError
-from r2n2.geometry import Grid
-from r2n2.preprocessing import normalise, to_square
 from r2n2.registration.base import Pairs, RegistrationStep
-from r2n2.registration.fit.folding import folding_equations, folding_penalty
-from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
+from r2n2.registration.fit.level import Level
 from r2n2.registration.fit.proposal import propose
-from r2n2.registration.fit.steepness import steepness_equations, steepness_penalty
 from r2n2.registration.fit.whitened import WhitenedGaussians
-from r2n2.similarity import diffusion
-from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, sample_masked
+from r2n2.registration.measures import Measure, SquaredDifference
+from r2n2.transform import GaussianSequence, Transform, normalised_lattice
 
-__all__ = ["FIRST_DAMPING", "FitMethod", "Level", "Round", "ordered_sequences", "plan_rounds", "starting_model"]
+__all__ = ["FIRST_DAMPING", "FitMethod", "Round", "linear_parts", "ordered_sequences", "plan_rounds", "starting_model"]
 
-FIRST_DAMPING, _SMALLEST_DAMPING, _LARGEST_DAMPING = 1e-2, 1e-5, 1e3
+FIRST_DAMPING = 1e-2
 _ORDER_SIZE = 24
-_REACH = 1.1  # a centre may lie a little outside the square
 
 
 @dataclass(frozen=True)
@@ -81,15 +75,18 @@ class FitMethod:
         Settings of the objective and the plan.
     gaussians
         How many Gaussians describe a pair, at least 1.
+    measure
+        What the images are compared by; squared differences of intensities if None.
     """
 
     name = "fit"
 
-    def __init__(self, config: FitConfig, *, gaussians: int = 25) -> None:
+    def __init__(self, config: FitConfig, *, gaussians: int = 25, measure: Measure | None = None) -> None:
         if gaussians < 1:
             raise ArgumentError(f"steps: at least 1 Gaussian is needed, got {gaussians}")
         self._config = config
         self._gaussians = gaussians
+        self._measure = measure or SquaredDifference(config.clamp)
 
     @property
     def gaussians(self) -> int:
@@ -108,7 +105,8 @@ class FitMethod:
         pairs
             The image pairs, of any shape and spacing.
         start
-            One GaussianSequence a pair to start from; Gaussians are added until there are as many as asked for.
+            One GaussianSequence a pair to start from; Gaussians are added until there are as many as asked for. Its linear part
+            stays as it is.
 
         Raises
         ------
@@ -117,22 +115,24 @@ class FitMethod:
         """
         with torch.inference_mode():
             model = starting_model(pairs, start)
+            linear = linear_parts(pairs, start)
         rounds = plan_rounds(self._config, self._gaussians, len(model))
         total, index = self.step_count(len(model)), 0
         level: Level | None = None
         for plan in rounds:
             with torch.inference_mode():
-                if level is None or level.size != plan.size:
-                    level = Level.build(pairs, plan.size, self._config)
+                # With a mask the intensities are compared where it lies in the moving frame, which is known better each round.
+                if level is None or level.size != plan.size or pairs.masked:
+                    level = Level.build(pairs, plan.size, self._config, self._measure, model, linear)
                 current = level.assess(model)
-                moved = current.objective > self._config.far if plan.far_only else None
+                moved = current.objective > self._config.far * self._measure.strength if plan.far_only else None
                 if moved is not None and not bool(moved.any()):
                     continue
                 if plan.add:
                     new = propose(
                         level.grid,
                         current.residual,
-                        level.force_gradient(current),
+                        current.slope,
                         current.weight,
                         count=plan.add,
                         sigmas=self._config.proposed_sigmas,
@@ -146,16 +146,33 @@ class FitMethod:
                 if plan.far_only:
                     continue  # not yielded: the number of steps is told before it is known who is far
                 index += 1
-                yield RegistrationStep(index, total, current.objective.clone(), partial(ordered_sequences, model, pairs))
+                yield RegistrationStep(index, total, current.objective.clone(), partial(ordered_sequences, model, pairs, linear))
 
 
-def ordered_sequences(model: WhitenedGaussians, pairs: Pairs) -> tuple[Transform, ...]:
-    """One GaussianSequence a pair, in order of importance, on the processor."""
+def ordered_sequences(model: WhitenedGaussians, pairs: Pairs, linear: Tensor | None) -> tuple[Transform, ...]:
+    """One GaussianSequence a pair, in order of importance, on the processor, on top of linear parts (B, ndim, ndim + 1)."""
     model = model.ordered_by_importance(normalised_lattice(pairs.grid.enclosing_cube(_ORDER_SIZE), pairs.moving).flatten(1))
     return tuple(
-        GaussianSequence(s.centres.cpu(), s.sigmas.cpu(), s.orientation.cpu(), s.amplitudes.cpu(), s.grid)
-        for s in model.sequences(pairs.grid)
+        GaussianSequence(s.centres.cpu(), s.sigmas.cpu(), s.orientation.cpu(), s.amplitudes.cpu(), s.grid, part)
+        for s, part in zip(model.sequences(pairs.grid), _parts(linear, len(pairs)), strict=True)
     )
+
+
+def _parts(linear: Tensor | None, count: int) -> tuple[Tensor | None, ...]:
+    """A linear part a pair, None where it is 0."""
+    if linear is None:
+        return (None,) * count
+    return tuple(part.cpu().clone() if bool(part.any()) else None for part in linear)
+
+
+def linear_parts(pairs: Pairs, start: Sequence[Transform] | None) -> Tensor | None:
+    """(B, ndim, ndim + 1) of a start; None where no pair has any."""
+    parts = [s.linear for s in start or () if isinstance(s, GaussianSequence)]
+    if all(part is None for part in parts):
+        return None
+    ndim = pairs.grid.ndim
+    none = pairs.moving.new_zeros(ndim, ndim + 1)
+    return torch.stack([none if part is None else part.to(none) for part in parts])
 
 
 def starting_model(pairs: Pairs, start: Sequence[Transform] | None) -> WhitenedGaussians:
@@ -169,193 +186,3 @@ def starting_model(pairs: Pairs, start: Sequence[Transform] | None) -> WhitenedG
             f"{len(sequences)} fit, for {len(pairs)} pairs"
         )
     return WhitenedGaussians.from_sequences(sequences, pairs.moving)
-
-
-@dataclass(frozen=True, eq=False)
-class _Assessed:
-    """A model with what it makes of the moving images."""
-
-    objective: Tensor
-    """(B,)"""
-    residual: Tensor
-    """(B, 1, P) warped - fixed, 0 where not valid"""
-    gradient: Tensor
-    """(B, ndim, P) of the moving image at the warped positions"""
-    weight: Tensor
-    """(B, 1, P): 1 / number of valid pixels, 0 where not valid"""
-    fine_field: Tensor
-    """(B, ndim, *shape) displacement on the lattice on which folding is measured"""
-
-
-@dataclass(frozen=True, eq=False)
-class Level:
-    """The images of a batch on one working square, and what does not change while the model does."""
-
-    config: FitConfig
-    grid: Grid
-    fixed: Tensor
-    fixed_gradient: Tensor
-    fixed_valid: Tensor
-    moving: Tensor
-    moving_valid: Tensor | None
-    positions: Tensor
-    lattice: Tensor
-    """(ndim, P) where displacements are summed: ``positions``, or those of a smaller lattice."""
-    enlarging: Tensor | None
-    """(size, smaller size) that interpolates an axis of the smaller lattice, if there is one."""
-    order: Tensor
-    """All pixels shuffled: steps look at one part of them after the other."""
-    coarse: Grid
-    coarse_positions: Tensor
-    fine: Grid
-    fine_positions: Tensor
-
-    @property
-    def size(self) -> int:
-        """Pixels a side."""
-        return self.grid.shape[0]
-
-    @property
-    def _steepness_weight(self) -> float:
-        """Decides where Gaussians go and not what becomes of them: on the finest square what contracts may be steep."""
-        return self.config.steepness_weight if self.size < self.config.sizes[-1] else 0.0
-
-    @classmethod
-    def build(cls, pairs: Pairs, size: int, config: FitConfig) -> Level:
-        """The images of ``pairs`` on a square of ``size`` pixels."""
-        fixed = to_square(*pairs.distinct_fixed(), pairs.grid, size)
-        moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size)
-        grid = fixed.grid
-        fixed_image = normalise(fixed.images, fixed.valid, clamp=config.clamp)
-        moving_image = normalise(moving.images, moving.valid, clamp=config.clamp)
-        coarse = grid.resized((config.regulariser_size,) * grid.ndim)
-        fine = grid.resized((config.folding_size,) * grid.ndim)
-        # A fixed shuffle, the same in every run: neighbours along it lie anywhere in the image.
-        positions = normalised_lattice(grid, fixed_image).flatten(1)
-        summed = grid.resized((min(size, config.field_size),) * grid.ndim)
-        order = torch.randperm(math.prod(grid.shape), generator=torch.Generator().manual_seed(0))
-        return cls(
-            config,
-            grid,
-            fixed_image.flatten(2),
-            _image_gradient(fixed_image, grid).flatten(2),
-            fixed.valid,
-            torch.cat((moving_image, _image_gradient(moving_image, grid)), 1),
-            mask_of(moving.valid, moving_image),
-            positions,
-            positions if grid.shape == summed.shape else normalised_lattice(summed, fixed_image).flatten(1),
-            None if grid.shape == summed.shape else _interpolation(summed.shape[0], size, fixed_image, cubic=grid.ndim == 2),
-            order.to(fixed_image.device),
-            coarse,
-            normalised_lattice(coarse, fixed_image).flatten(1),
-            fine,
-            normalised_lattice(fine, fixed_image).flatten(1),
-        )
-
-    def assess(self, model: WhitenedGaussians) -> _Assessed:
-        """The objective of a model, and what a step needs of it."""
-        displacement = self._displacement(model)
-        places = self.positions.unflatten(1, self.grid.shape) + displacement
-        warped, valid = sample_masked(self.moving, self.moving_valid, places, self.grid)
-        valid = valid & self.fixed_valid
-        warped, counted = warped.flatten(2), valid.flatten(2)
-        residual = (warped[:, :1] - self.fixed) * counted
-        weight = counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
-        square = residual.square()
-        doubt = 1 + square / self.config.outlier**2
-        similarity = (weight * square / doubt).sum((1, 2))
-        coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
-        objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
-        if self._steepness_weight:
-            objective = objective + self._steepness_weight * steepness_penalty(model, self.config.steepness_cap)
-        fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
-        objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
-        return _Assessed(objective, residual, warped[:, 1:], weight / doubt.square(), fine_field)
-
-    def _displacement(self, model: WhitenedGaussians) -> Tensor:
-        """On the working square, (B, ndim, *shape); on a large one interpolated from a smaller lattice, to 1 % of an amplitude.
-
-        The narrowest Gaussian allowed spans two points of that lattice. Results never hold an interpolated displacement.
-        """
-        field = model.displacement(self.lattice)
-        if self.enlarging is None:
-            return field.unflatten(2, self.grid.shape)
-        field = field.unflatten(2, (self.enlarging.shape[1],) * self.grid.ndim)
-        for _ in range(self.grid.ndim):
-            # Takes the first axis of space away and puts the new one last: in turn for all axes, their order is what it was.
-            field = torch.tensordot(field, self.enlarging, dims=([2], [1]))
-        return field
-
-    def force_gradient(self, current: _Assessed) -> Tensor:
-        """Mean of both images' gradients: the linear model then holds over twice the distance (efficient second order)."""
-        return 0.5 * (current.gradient + self.fixed_gradient)
-
-    def improve(
-        self, model: WhitenedGaussians, current: _Assessed, damping: Tensor, step: int, moved: Tensor | None
-    ) -> tuple[WhitenedGaussians, _Assessed, Tensor]:
-        """One damped step, taken by the pairs whose objective it lowers, and of those that are ``moved`` (B,) if that is given."""
-        slope = self.force_gradient(current)
-        vector = model.pulled_back(self.lattice, self._on_lattice(slope * current.residual * current.weight)).flatten(1)
-        positions, weight, total = self.positions, current.weight, slope.shape[2]
-        if total > self.config.pixels_a_step:
-            part = self.order.roll(-step * self.config.pixels_a_step)[: self.config.pixels_a_step]
-            positions, slope = positions[:, part], slope[:, :, part]
-            weight = weight[:, :, part] * (total / self.config.pixels_a_step)
-        matrix = data_matrix(model, positions, slope, weight)
-        regularisation = self.config.regularisation
-        regulariser = regulariser_equations(model, self.coarse_positions, self.coarse)
-        folding = folding_equations(model, current.fine_field, self.fine_positions, self.fine, self.config.smallest_jacobian)
-        if folding is not None:
-            matrix.add_(folding[0], alpha=self.config.folding_weight)
-            vector.add_(folding[1], alpha=self.config.folding_weight)
-        steepness = steepness_equations(model, self.config.steepness_cap) if self._steepness_weight else None
-        if steepness is not None:
-            matrix.add_(steepness[0], alpha=self._steepness_weight)
-            vector.add_(steepness[1], alpha=self._steepness_weight)
-        change = solve_damped(
-            matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
-        ).unflatten(1, (len(model), model.freedom))
-        # A linear model of an image holds over a pixel or two.
-        pixel = self.config.longest_step_px * 2 / (self.size - 1)
-        longest = change[..., : model.ndim].norm(dim=-1).amax(1) / pixel
-        change = change / longest.clamp_min(1)[:, None, None]
-        tried = model.changed(change, self.config.sigma_range, _REACH)
-        assessed = self.assess(tried)
-        better = assessed.objective < current.objective
-        if moved is not None:
-            better = better & moved
-        damping = torch.where(better, damping * 0.3, damping * 5).clamp(_SMALLEST_DAMPING, _LARGEST_DAMPING)
-        return tried.where(better, model), _choose(better, assessed, current), damping
-
-    def _on_lattice(self, values: Tensor) -> Tensor:
-        """Values (B, ndim, P) on the working square, summed where displacements are: the transpose of their interpolation."""
-        if self.enlarging is None:
-            return values
-        values = values.unflatten(2, self.grid.shape)
-        for _ in range(self.grid.ndim):
-            values = torch.tensordot(values, self.enlarging, dims=([2], [0]))
-        return values.flatten(2)
-
-
-def _choose(better: Tensor, new: _Assessed, old: _Assessed) -> _Assessed:
-    chosen = better[:, None, None]
-    return _Assessed(
-        torch.where(better, new.objective, old.objective),
-        torch.where(chosen, new.residual, old.residual),
-        torch.where(chosen, new.gradient, old.gradient),
-        torch.where(chosen, new.weight, old.weight),
-        torch.where(better.view(-1, *[1] * (new.fine_field.ndim - 1)), new.fine_field, old.fine_field),
-    )
-
-
-def _interpolation(count: int, size: int, like: Tensor, *, cubic: bool) -> Tensor:
-    """(size, count) that interpolates ``count`` points at ``size`` places, both from end to end: torch's bicubic, or linear."""
-    unit = torch.eye(count, dtype=like.dtype, device=like.device)[None, None]
-    mode = "bicubic" if cubic else "bilinear"
-    return functional.interpolate(unit, (size, count), mode=mode, align_corners=True)[0, 0]
-
-
-def _image_gradient(images: Tensor, grid: Grid) -> Tensor:
-    """Central differences (B, ndim, *shape) of (B, 1, *shape), per NORMALISED unit; one-sided at the edges."""
-    spacings = tuple(s / grid.unit_mm for s in grid.spacing)
-    return torch.cat(torch.gradient(images, spacing=spacings, dim=tuple(range(2, images.ndim))), dim=1)

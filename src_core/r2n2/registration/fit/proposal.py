@@ -38,9 +38,9 @@ def propose(
     grid
         The working square.
     residual, weight
-        (B, 1, P).
+        (B, C, P) and (B, 1, P).
     slope
-        (B, ndim, P) image gradient.
+        (B, C, ndim, P) derivative of each channel's residual by the displacement.
     count
         How many for each pair; after each choice, places within its reach lose their score.
     sigmas
@@ -80,7 +80,10 @@ def _scores(
     """What one Gaussian is worth, (B, widths, P)."""
     ndim, size = grid.ndim, grid.shape[0]
     pixel = 2 / (size - 1)
-    gathered = moments(residual, slope, weight).unflatten(2, grid.shape)
+    gathered = moments(residual[:, :1], slope[:, 0], weight)
+    for channel in range(1, residual.shape[1]):
+        gathered.add_(moments(residual[:, channel : channel + 1], slope[:, channel], weight))
+    gathered = gathered.unflatten(2, grid.shape)
     force, stiffness = gathered[:, :ndim], gathered[:, ndim:]
     scores = []
     for sigma in sigmas:

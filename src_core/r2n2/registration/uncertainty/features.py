@@ -1,0 +1,235 @@
+"""What can be seen of a finished registration that goes along with its error, on a coarse lattice over the frame.
+
+Every feature is larger where an error is likelier. Lengths are NORMALISED and intensities z-scored: none depends on their units.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from r2n2.config import FitConfig
+from r2n2.geometry import Grid
+from r2n2.preprocessing import blur, normalise, to_square
+from r2n2.registration.base import Pairs
+from r2n2.registration.fit.whitened import WhitenedGaussians
+from r2n2.registration.uncertainty.eigenvalues import smallest_eigenvalue
+from r2n2.registration.uncertainty.sandwich import sandwich_sigma
+from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, resample, sample_masked
+from r2n2.transform.matrices import symmetric, upper
+
+__all__ = ["Features", "features_of", "frame_features"]
+
+_WORKING_SIDE = {2: 128, 3: 48}
+_LATTICE_SIDE = {2: 64, 3: 24}
+_SANDWICH_SIDE = {2: 32, 3: 12}
+# Standard deviations of the windows in which images are compared, NORMALISED.
+_NARROW, _WIDE = 0.04, 0.1
+_SMOOTH_PX = 0.7
+# What a window holds in any case, z-scored: variance, and squared slope per NORMALISED length.
+_VARIANCE_FLOOR, _SLOPE_FLOOR, _PULL_FLOOR = 1e-2, 1e-2, 0.3
+_NOISE_FLOOR = 1e-4
+_LEAST_OUTSIDE = 1e-2
+
+
+@dataclass(frozen=True, eq=False)
+class Features:
+    """Of B pairs.
+
+    Parameters
+    ----------
+    values
+        Name -> (B, *lattice.shape).
+    counts
+        (B, *lattice.shape) how much of the reference is there to be seen: its local variance, at most 1, and 0 outside the frame.
+    lattice
+        Where they are; shares NORMALISED space with the frames' grid.
+    """
+
+    values: dict[str, Tensor]
+    counts: Tensor
+    lattice: Grid
+
+
+@dataclass(frozen=True, eq=False)
+class _Compared:
+    """Both images on the working square, the moving one warped; (B, ., *grid.shape)."""
+
+    grid: Grid
+    fixed: Tensor
+    warped: Tensor
+    fixed_weight: Tensor
+    """How much a pixel of the fixed one counts, 0 where it is not measured; of one image where all pairs share it, as ``fixed``."""
+    weight: Tensor
+    """How much it counts where both are measured, else 0."""
+    slope: Tensor
+    """Mean of both images' gradients, 0 where not measured."""
+    displacement: Tensor
+
+    @property
+    def residual(self) -> Tensor:
+        return (self.warped - self.fixed) * self.weight
+
+
+def features_of(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig, backward: Sequence[Transform] = ()) -> Features:
+    """Features of the transforms of pairs.
+
+    Parameters
+    ----------
+    transforms
+        One a pair, from the fixed into the moving image.
+    config
+        Settings of the objective that Gaussians were fitted to.
+    backward
+        One a pair, found by registering the moving image to the fixed one the other way round; or none.
+    """
+    ndim = pairs.grid.ndim
+    compared = _compare(pairs, transforms, config)
+    lattice = compared.grid.resized((_LATTICE_SIDE[ndim],) * ndim)
+    values = _leftover(compared, lattice)
+    values["unlike"] = _unlike(compared, lattice)
+    values |= _of_motion(compared, lattice)
+    if backward:
+        values["disagreement"] = _disagreement(compared, backward, lattice)
+    if all(isinstance(t, GaussianSequence) for t in transforms):
+        values["sandwich"] = _sandwich(compared, transforms, config, lattice)
+    counts = _visible(compared, lattice).expand_as(values["unlike"])
+    return Features(values | _of_frame(values, counts), counts, lattice)
+
+
+def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig) -> _Compared:
+    ndim = pairs.grid.ndim
+    size = _WORKING_SIDE[ndim]
+    images, valid, counting = pairs.distinct_fixed()
+    fixed = to_square(images, valid, pairs.grid, size, weight=counting)
+    moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
+    grid, smooth = fixed.grid, (_SMOOTH_PX,) * ndim
+    a = blur(normalise(fixed.images, fixed.valid, clamp=config.clamp), smooth)
+    b = blur(normalise(moving.images, moving.valid, clamp=config.clamp), smooth)
+    lattice = normalised_lattice(grid, a)
+    points = lattice.flatten(1).mT
+    displacement = torch.stack([t.displacement_at(points.cpu()).to(a).mT.unflatten(1, grid.shape) for t in transforms])
+    sampled = torch.cat((b, _gradient(b, grid), *(() if moving.weight is None else (moving.weight,))), 1)
+    warped, inside = sample_masked(sampled, mask_of(moving.valid, b), lattice + displacement, grid)
+    fixed_weight = fixed.valid.to(a.dtype) if fixed.weight is None else fixed.weight
+    weight = inside * fixed_weight
+    if moving.weight is not None:
+        weight = weight * warped[:, 1 + ndim :]
+    slope = 0.5 * (warped[:, 1 : 1 + ndim] + _gradient(a, grid)) * weight
+    return _Compared(grid, a, warped[:, :1], fixed_weight, weight, slope, displacement)
+
+
+def _gradient(images: Tensor, grid: Grid) -> Tensor:
+    """Central differences (B, C ndim, *shape) per NORMALISED unit; the axes of one channel after the other's."""
+    steps = tuple(s / grid.unit_mm for s in grid.spacing)
+    slopes = torch.gradient(images, spacing=steps, dim=tuple(range(2, images.ndim)))
+    return torch.stack(slopes, 2).flatten(1, 2)
+
+
+def _windowed(values: Tensor, grid: Grid, lattice: Grid, width: float) -> Tensor:
+    """Means (B, C, *lattice.shape) of values (B, C, *grid.shape) in Gaussian windows about the points of ``lattice``."""
+    for axis in range(grid.ndim):
+        at, pixels = (
+            torch.linspace(-1, 1, g.shape[axis]).to(values) * (g.half_extent_mm[axis] / g.unit_mm) for g in (lattice, grid)
+        )
+        window = torch.exp(-0.5 * ((pixels[:, None] - at) / width).square())
+        # Takes the first axis of space away and puts the new one last: in turn for all axes, their order is what it was.
+        values = torch.tensordot(values, window / window.sum(0), dims=([2], [0]))
+    return values
+
+
+def _leftover(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
+    """Motion that the residual still asks for in a window (Lucas and Kanade 1981), and how well the window can tell.
+
+    leftover: length of that motion; noise: the residual over the slope where it is least, the motion that could hide in it;
+    residual; outside: share of the wide window that the moving image does not show.
+    """
+    ndim, residual = c.grid.ndim, c.residual
+    products = torch.cat([c.slope[:, i : i + 1] * c.slope[:, j : j + 1] for i, j in upper(ndim)], 1)
+    sums = torch.cat((products, c.slope * residual, residual.square(), c.weight), 1)
+    found: dict[str, Tensor] = {}
+    for name, width in (("narrow", _NARROW), ("wide", _WIDE)):
+        local = _windowed(sums, c.grid, lattice, width)
+        entries, pull, rest = local.split((products.shape[1], ndim, 2), 1)
+        tensor = symmetric(entries.movedim(1, -1), ndim)
+        floor = _PULL_FLOOR * torch.eye(ndim).to(tensor)
+        found[f"leftover_{name}"] = _length(torch.linalg.solve(tensor + floor, pull.movedim(1, -1)), -1)
+        square = rest[:, 0] / rest[:, 1].clamp_min(1e-3)
+        found[f"noise_{name}"] = ((square + _NOISE_FLOOR) / (smallest_eigenvalue(tensor).clamp_min(0) + _SLOPE_FLOOR)).sqrt()
+        found[f"residual_{name}"] = (square + _NOISE_FLOOR).sqrt()
+    measured = _windowed(c.fixed_weight, c.grid, lattice, _WIDE)[:, 0]
+    found["outside"] = (1 - rest[:, 1] / measured.clamp_min(1e-3)).clamp_min(_LEAST_OUTSIDE)
+    return found
+
+
+def _unlike(c: _Compared, lattice: Grid) -> Tensor:
+    """1 - local correlation of the images in a wide window, (B, *lattice.shape)."""
+    a, b = c.fixed * c.weight, c.warped * c.weight
+    local = _windowed(torch.cat((c.weight, a, b, a * a, b * b, a * b), 1), c.grid, lattice, _WIDE)
+    share = local[:, 0].clamp_min(1e-3)
+    mean_a, mean_b, square_a, square_b, product = (local[:, 1:] / share.unsqueeze(1)).unbind(1)
+    variance_a, variance_b = (square_a - mean_a.square()).clamp_min(0), (square_b - mean_b.square()).clamp_min(0)
+    alike = (product - mean_a * mean_b) / ((variance_a + _VARIANCE_FLOOR) * (variance_b + _VARIANCE_FLOOR)).sqrt()
+    return (1 - alike).clamp(1e-4, 2)
+
+
+def _visible(c: _Compared, lattice: Grid) -> Tensor:
+    """Local variance of the fixed image, at most 1, times how much of the window it fills, (1 or B, *lattice.shape)."""
+    a = c.fixed * c.fixed_weight
+    share, mean, square = _windowed(torch.cat((c.fixed_weight, a, a * a), 1), c.grid, lattice, _WIDE).unbind(1)
+    safe = share.clamp_min(1e-3)
+    return (square / safe - (mean / safe).square()).clamp(0, 1) * share
+
+
+def _of_motion(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
+    """Length of the displacement, and how much it changes from place to place."""
+    field = resample(c.displacement, c.grid, lattice).image
+    return {"motion": _length(field, 1), "steepness": _length(_gradient(field, lattice), 1)}
+
+
+def _length(vectors: Tensor, axis: int) -> Tensor:
+    return vectors.square().sum(axis).sqrt()
+
+
+def _disagreement(c: _Compared, backward: Sequence[Transform], lattice: Grid) -> Tensor:
+    """|f(x) + b(x + f(x))| (B, *lattice.shape): how far from where it started one comes back, there and back again."""
+    field = resample(c.displacement, c.grid, lattice).image
+    there = (normalised_lattice(lattice, field) + field).flatten(2)
+    back = [b.displacement_at(places.mT.cpu()).mT.to(field) for places, b in zip(there, backward, strict=True)]
+    return _length(field.flatten(2) + torch.stack(back), 1).unflatten(1, lattice.shape)
+
+
+def _sandwich(c: _Compared, transforms: Sequence[Transform], config: FitConfig, lattice: Grid) -> Tensor:
+    sequences = tuple(t for t in transforms if isinstance(t, GaussianSequence))
+    model, residual = WhitenedGaussians.from_sequences(sequences, c.warped), c.residual
+    doubt = 1 + residual.square() / config.outlier**2
+    total = c.weight.flatten(1).sum(1).clamp_min(1).view(-1, *[1] * (c.grid.ndim + 1))
+    coarse = c.grid.resized((_SANDWICH_SIDE[c.grid.ndim],) * c.grid.ndim)
+    places = normalised_lattice(coarse, residual).flatten(1)
+    weight = c.weight / total / doubt.square()
+    sigma = sandwich_sigma(model, residual, c.slope, weight, c.grid, places=places, regularisation=config.regularisation)
+    return resample(sigma.unflatten(1, coarse.shape)[:, None], coarse, lattice).image[:, 0]
+
+
+_FRAME_FEATURES = ("unlike", "leftover_wide", "residual_wide", "motion")
+"""Those that are averaged over the frame, too: where most of a frame is wrong, what looks right is so by chance."""
+
+
+def _of_frame(values: dict[str, Tensor], counts: Tensor) -> dict[str, Tensor]:
+    """Root mean square over what counts, the same at every place: "frame_" and the name."""
+    return {f"frame_{name}": _mean_square(values[name], counts).sqrt().expand_as(counts) for name in _FRAME_FEATURES}
+
+
+def frame_features(features: Features) -> dict[str, Tensor]:
+    """Name -> (B,): every feature's root mean square over what counts, and how much that is, as "counts"."""
+    found = {name: _mean_square(value, features.counts).sqrt().flatten() for name, value in features.values.items()}
+    return found | {"counts": features.counts.flatten(1).mean(1)}
+
+
+def _mean_square(values: Tensor, counts: Tensor) -> Tensor:
+    """(B, 1, ...) over what counts."""
+    axes = tuple(range(1, counts.ndim))
+    return (values.square() * counts).sum(axes, keepdim=True) / counts.sum(axes, keepdim=True).clamp_min(1e-6)

@@ -213,8 +213,9 @@ class FitConfig(Config):
     folding_size: int = Field(default=48, ge=16, le=512)
     """Side in points of the lattice on which folding is measured."""
     steepness_weight: float = Field(default=0.0, ge=0)
-    """Weight of the squared excess of a single Gaussian's steepness |S^-1/2 v| over ``steepness_cap``, summed over Gaussians."""
-    steepness_cap: float = Field(default=0.8, ge=0)
+    """Weight of the squared excess of single Gaussians' steepness |S^-1/2 v| over ``steepness_cap``, summed, on all squares but the
+    finest; 0.001 where brightness changes much and nothing moves."""
+    steepness_cap: float = Field(default=0.0, ge=0)
     """Steepness from which on a Gaussian is held back; at 1.65 it folds alone."""
     most_gaussians: int = Field(default=60, ge=1, le=500)
     """Of a pair where ``steps`` is auto."""
@@ -222,9 +223,9 @@ class FitConfig(Config):
     """Of them on the coarsest square."""
     added_at_once: int = Field(default=5, ge=1, le=100)
     """Gaussians that are added in a round where ``steps`` is auto."""
-    worth: float = Field(default=0.35, gt=0)
+    worth: float = Field(default=0.2, gt=0)
     """Where ``steps`` is auto: how many times what Schwarz's criterion asks of their numbers Gaussians have to promise."""
-    growing_steepness_weight: float = Field(default=0.01, ge=0)
+    growing_steepness_weight: float = Field(default=0.0005, ge=0)
     """``steepness_weight`` where ``steps`` is auto, if that is larger: of many Gaussians more are left over to run away."""
     unfolding_weight: float = Field(default=10.0, ge=1)
     """How many times dearer folding is made for frames that fold where ``no_folding`` is asked for."""

@@ -83,7 +83,7 @@ def test_a_promise_is_what_the_best_amplitude_of_one_gaussian_keeps() -> None:
     generator = torch.Generator().manual_seed(1)
     residual, slope = torch.randn(1, 1, 2304, generator=generator), torch.randn(1, 2, 2304, generator=generator)
     weight = torch.full((1, 1, 2304), 1 / 2304)
-    new, gains = propose_with_gains(grid, residual, slope, weight, count=2, sigmas=(0.2,), regularisation=0.0)
+    new, gains = propose_with_gains(grid, residual, slope[:, None], weight, count=2, sigmas=(0.2,), regularisation=0.0)
     positions = normalised_lattice(grid, residual).flatten(1)
     height = torch.exp(-0.5 * ((positions - new.centres[0, 0, :, None]) / 0.2).square().sum(0))
     columns = (height * slope[0] / 48).double().mT
@@ -169,4 +169,4 @@ def test_a_series_tells_how_many_each_frame_took() -> None:
 def test_the_network_alone_cannot_tell_how_many() -> None:
     with pytest.raises(ArgumentError, match="steps auto needs fit"):
         RegistrationConfig.parse({"steps": "auto", "refine": False})
-    assert isinstance(build_method(RegistrationConfig(method="fit", steps="auto")), GrowingFit)
+    assert isinstance(build_method(RegistrationConfig(method="fit", steps="auto", initial="none")), GrowingFit)

@@ -16,7 +16,7 @@ from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit.growing import GrowingFit
 from r2n2.registration.fit.method import FitMethod
 from r2n2.registration.initial import Initialised
-from r2n2.registration.measures import measure_of
+from r2n2.registration.measures import Measure, measure_of
 from r2n2.registration.unfolding import Unfolding
 from r2n2.transform import GaussianSequence, Transform
 
@@ -67,11 +67,15 @@ def build_method(config: RegistrationConfig) -> Method:
     method = _plain_method(config)
     if config.initial != "none":
         method = Initialised(method, config.initial)
-    return Unfolding(method, config.fit) if config.no_folding else method
+    return Unfolding(method, config.fit, measure=_measure(config)) if config.no_folding else method
+
+
+def _measure(config: RegistrationConfig) -> Measure:
+    return measure_of("ssd" if config.similarity == "auto" else config.similarity, clamp=config.fit.clamp)
 
 
 def _plain_method(config: RegistrationConfig) -> Method:
-    measure = measure_of("ssd" if config.similarity == "auto" else config.similarity, clamp=config.fit.clamp)
+    measure = _measure(config)
     if config.method == "bspline":
         return BSplineMethod(config.bspline, measure=measure)
     fit: FitMethod | GrowingFit = FitMethod(config.fit, gaussians=25 if config.steps == "auto" else config.steps, measure=measure)

@@ -24,7 +24,7 @@ from r2n2.registration.measures import Measure, measure_of
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
-from r2n2.registration.target import AlignedSeries, components_of, make_targets
+from r2n2.registration.target import AlignedSeries, make_targets
 from r2n2.registration.uncertainty import UncertaintyEstimator, certain, uncertainty_estimator
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
@@ -111,7 +111,6 @@ def register_series(
     _check_size(series.grid)
     masks.check(series)
     device = resolve_device(config.device)
-    chosen = config.similarity == "auto"
     config, note = resolve_similarity(series, config)
     notes = (note,) if note else ()
     method = build_method(config)
@@ -137,9 +136,6 @@ def register_series(
             results.update({result.frame: result for result in finished})
             yield SeriesProgress(index, *_share(len(series), index, done, number, rounds, ready), ())
         work.targets = make_targets(_aligned(frames, results), config.target, reference)
-        if components_of(config.target) and chosen:
-            # Each frame has a target of its own contrast, so that intensities can be compared again, and are more exact.
-            work.method, work.measure = _by_intensities(config), measure_of("ssd")
     for ready, finished in _pass(work, frames, done, _transforms(results) if rounds else {}):
         yield SeriesProgress(index, *_share(len(series), index, done, rounds, rounds, ready), finished)
 
@@ -224,12 +220,6 @@ def resolve_similarity(series: ImageSeries, config: RegistrationConfig) -> tuple
     if note and config.method == "r2n2":
         note += "; the network compares intensities and is left out, the Gaussians are fitted from none"
     return config, note
-
-
-def _by_intensities(config: RegistrationConfig) -> Method:
-    """The method that compares intensities, to go on from Gaussians that another measure found: without the network."""
-    method = "fit" if config.method == "r2n2" and config.similarity != "ssd" else config.method
-    return build_method(config.model_copy(update={"similarity": "ssd", "method": method}))
 
 
 def edited_result(

@@ -73,12 +73,12 @@ def _draw(
 
     with rc_context(STYLE):
         figure = Figure(figsize=(11.5, 3.1), layout="constrained")
-        cells = figure.subplots(1, 4, width_ratios=(1, 1, 1.12, 1.15))
+        cells = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.15))
         options: dict[str, Any] = {"aspect": spacing[0] / spacing[1], "interpolation": "nearest"}
         cells[0].imshow(image, cmap="gray", vmin=np.quantile(image, 0.005), vmax=np.quantile(image, 0.995), **options)
         for cell, values in zip(cells[1:3], (error, radius), strict=True):
             drawn = cell.imshow(values, cmap="inferno", vmin=0, vmax=_MOST_MM, **options)
-        bar = figure.colorbar(drawn, ax=cells[2], fraction=0.05, pad=0.03, extend="max")
+        bar = figure.colorbar(drawn, ax=cells[1:3].tolist(), fraction=0.024, pad=0.02, extend="max")
         bar.set_label("mm")
         bar.outline.set_visible(False)
         for cell, title in zip(cells, ("a  reference", "b  error", "c  radius of 90 %", "d  how often radii hold"), strict=True):

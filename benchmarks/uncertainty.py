@@ -23,10 +23,14 @@ from radius_fit import FEATURES, LEVELS, Places, fitted_table, places_of, series
 from scipy.stats import rankdata, spearmanr
 
 from r2n2.registration.uncertainty.tables import MethodTable, shipped_tables
+from r2n2.registration.uncertainty.verdict import APART, MOST_APART, MOST_UNCERTAIN, UNCERTAIN
 
 WRONG = ("far", "contrast")
 """Kinds of which most frames are beyond what any method here finds."""
 _OFF_MM, _FAR_OFF_MM = 2.0, 5.0
+# NORMALISED, 2 % of the longer side; and shares of a frame's places that are farther off.
+_OFF = 0.04
+_MOSTLY_RIGHT, _MOSTLY_WRONG = 0.05, 0.25
 _HEAD = (
     f"{'':14}{'series':>7}  {'coverage % at ' + ' '.join(f'{100 * q:g}' for q in LEVELS):>24}  {'rank in':>7} {'pooled':>6} "
     f"{'AUROC':>6} {'>5 mm':>6} {'found %':>7} {'radius':>7} {'new %':>6}"
@@ -92,6 +96,24 @@ def table_text(rows: Sequence[Rows], tables: dict[str, MethodTable]) -> str:
     return "\n".join(lines)
 
 
+def verdicts(table: MethodTable, rows: Sequence[Rows]) -> str:
+    """How many frames that are wrong, right or in between are flagged: by the radius, on the way back, by the other signs."""
+    counts: dict[str, NDArray[np.int64]] = {}
+    for row in rows:
+        radius = table.radius_of({name: torch.from_numpy(row.values[name]) for name in table.features}).numpy()
+        for k, error in enumerate(row.error):
+            known, counted = np.isfinite(error), row.counts[k] + 1e-9
+            off = np.average(error[known] > _OFF, weights=counted[known])
+            name = "right" if off < _MOSTLY_RIGHT else "wrong" if off > _MOSTLY_WRONG else "between"
+            uncertain = np.average(radius[k] > UNCERTAIN, weights=counted) > MOST_UNCERTAIN
+            apart = "disagreement" in row.values and np.average(row.values["disagreement"][k] > APART, weights=counted) > MOST_APART
+            counts[name] = counts.get(name, np.zeros(4, np.int64)) + np.array((1, uncertain, apart, row.doubts[k] > 0))
+    return "\n".join(
+        f"{name} frames {n}: flagged by the radius {a}, on the way back {b}, by the other signs of doubt {c}"
+        for name, (n, a, b, c) in counts.items()
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="folder in which registrations are kept")
@@ -115,6 +137,8 @@ def main() -> None:
             tables = dict.fromkeys(KINDS, shipped_tables().methods[method])
         print(f"\n{method}{', each kind by tables without it' if arguments.without_kind else ''}")
         print(table_text(rows, tables))
+        if not arguments.without_kind:
+            print(verdicts(shipped_tables().methods[method], rows))
         slower = [row.own_seconds / row.seconds for row in rows if not method.endswith("+back")]
         if slower:
             print(f"time of the features: {100 * np.median(slower):.1f} % of that of the registration")

@@ -106,7 +106,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageSerie
 def test_the_folder_holds_exactly_what_the_contract_says(finished) -> None:
     folder, _, _ = finished
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    fields = {f"fields/frame_{k:04d}.mha" for k in range(FRAMES)}
+    fields = {f"{folder}/frame_{k:04d}.mha" for k in range(FRAMES) for folder in ("fields", "uncertainty")}
     assert names == fields | {"registered.mha", "sequence.csv", "sequence.npz", "metrics.csv", "report.html", "run.json"}
 
 
@@ -286,7 +286,7 @@ def test_leaving_early_keeps_the_frames_but_no_run_json(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stop_after_two(interrupted)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"fields", "sequence.csv", "sequence.npz", "metrics.csv", "unfinished.txt"}
+    assert names == {"fields", "uncertainty", "sequence.csv", "sequence.npz", "metrics.csv", "unfinished.txt"}
     assert "2 of 4 frames" in (folder / "unfinished.txt").read_text()
     with pytest.raises(ReadError, match="did not finish"):
         read_result(folder)

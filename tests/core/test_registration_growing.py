@@ -169,4 +169,4 @@ def test_a_series_tells_how_many_each_frame_took() -> None:
 def test_the_network_alone_cannot_tell_how_many() -> None:
     with pytest.raises(ArgumentError, match="steps auto needs fit"):
         RegistrationConfig.parse({"steps": "auto", "refine": False})
-    assert isinstance(build_method(RegistrationConfig(method="fit", steps="auto")), GrowingFit)
+    assert isinstance(build_method(RegistrationConfig(method="fit", steps="auto", initial="none")), GrowingFit)

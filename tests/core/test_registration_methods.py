@@ -15,6 +15,7 @@ from r2n2.geometry import Grid
 from r2n2.network import MatchingPursuit
 from r2n2.network.checkpoint import save_network
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, build_method, register_series
+from r2n2.registration.initial import Initialised
 from r2n2.transform import DisplacementField, GaussianSequence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -59,10 +60,11 @@ def _same(first: GaussianSequence, second: GaussianSequence) -> bool:
 
 
 def test_the_default_is_a_network_that_ships_and_is_refined() -> None:
-    method = build_method(RegistrationConfig(device="cpu"))
+    assert isinstance(build_method(RegistrationConfig(device="cpu")), Initialised)
+    method = build_method(RegistrationConfig(device="cpu", initial="none"))
     assert method.name == "r2n2"
-    assert type(method) is not type(build_method(RegistrationConfig(device="cpu", refine=False)))
-    assert isinstance(build_method(RegistrationConfig(method="fit")), FitMethod)
+    assert type(method) is not type(build_method(RegistrationConfig(device="cpu", initial="none", refine=False)))
+    assert isinstance(build_method(RegistrationConfig(method="fit", initial="none")), FitMethod)
 
 
 def test_refinement_goes_on_from_the_networks_gaussians(weights: Path) -> None:

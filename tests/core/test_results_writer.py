@@ -472,12 +472,12 @@ def test_a_stale_lock_is_taken_over_and_a_foreign_one_is_not(tmp_path: Path, loc
 def test_a_full_disk_leaves_an_unfinished_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import errno
 
-    import r2n2.results.writer
+    import r2n2.results.transform_files
 
     def full(*_: object, **__: object) -> str:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(r2n2.results.writer, "sequence_archive", full)
+    monkeypatch.setattr(r2n2.results.transform_files, "sequence_archive", full)
     with pytest.raises((ResourceError, OSError)):
         write(tmp_path / "out", make_series(tmp_path / "in.mha"), results())
     assert not (tmp_path / "out" / "run.json").exists()

@@ -1,7 +1,6 @@
 """Register series whose contrast changes while the motion is known exactly, and print landmark errors a kind of change and measure.
 
-usage: python benchmarks/contrast.py [--test] [--seeds 4] [--frames 8] [--kinds ...] [--measures ...] [--elastix-frames 3]
-           [--slices 2]
+usage: python benchmarks/contrast.py [--test] [--seeds 4] [--frames 8] [--kinds ..] [--measures ..] [--slices N]
 
 Thoraxes seen in five changes of contrast and in none (``r2n2.simulation.contrast``); with --slices also slices of cine patients
 moved by known motions. Every method is given the same frames and the same reference, that of ``r2n2 register``. "start" is no

@@ -13,6 +13,7 @@ from torch import Tensor
 from r2n2.geometry import Grid
 from r2n2.preprocessing import blur, blur_measured
 from r2n2.registration.intensity_relation import explained_by_a_curve, explained_by_a_line
+from r2n2.registration.measures import left_where_longest
 from r2n2.similarity import correlation
 from r2n2.transform import resample, warp
 
@@ -31,6 +32,8 @@ _REVERSED = -0.3
 _MOST_CONTRAST = 0.012
 _FARTHEST = 0.25
 _MOST_LEFT = 0.12
+# Under another measure than ssd: a displacement this long, NORMALISED, must explain edges; a share of their difference may be left.
+_NOTABLE, _MOST_OF_EDGES = 0.015, 0.36
 _LEAST_AGREEMENT = {"lncc": 0.85, "mind": 0.9, "ngf": 0.75, "curve": 0.9}
 
 
@@ -79,11 +82,15 @@ def reasons_for_doubt(
     warped, measured = warp(b, vectors, coarse, mask=b_valid)
     both = measured & a_valid
     found = _of_intensities(a, b, warped, a_valid & b_valid, both, coarse) if measure == "ssd" else []
-    if measure != "ssd" and not agreement >= _LEAST_AGREEMENT[measure]:
-        found.append(f"the frames stay unlike (agreement {agreement:.2f} by {measure})")
     whole = torch.zeros_like(vectors) if initial is None else resample(initial.to(a.dtype), grid, coarse).image
     lengths = (vectors - whole).norm(dim=1, keepdim=True)
     farthest = float(lengths[a_valid].max()) if bool(a_valid.any()) else float(lengths.max())
+    if measure != "ssd":
+        images = (fixed, moving, fixed_valid, moving_valid)
+        if not agreement >= _LEAST_AGREEMENT[measure]:
+            found.append(f"the frames stay unlike (agreement {agreement:.2f} by {measure})")
+        elif farthest > _NOTABLE and left_where_longest(*images, displacement, grid) > _MOST_OF_EDGES:
+            found.append("edges hardly agree better where the displacement is longest")
     if farthest > _FARTHEST:
         found.append(f"something moves by {50 * farthest:.0f} % of the frame's longer side, farther than is found reliably")
     stays = a_valid if initial is None else a_valid & warp(b, whole, coarse).valid

@@ -1,6 +1,6 @@
 """What two images are compared by while one is aligned to the other: the measures of similarity."""
 
-from r2n2.registration.measures.agreement import agreement
+from r2n2.registration.measures.agreement import agreement, left_where_longest
 from r2n2.registration.measures.base import Compared, Difference, Measure, gradient_of, scored
 from r2n2.registration.measures.curve import IntensityCurve
 from r2n2.registration.measures.lncc import LocalCorrelation
@@ -19,6 +19,7 @@ __all__ = [
     "SquaredDifference",
     "agreement",
     "gradient_of",
+    "left_where_longest",
     "measure_of",
     "scored",
 ]

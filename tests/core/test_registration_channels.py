@@ -29,8 +29,8 @@ class _Mixed:
     strength: float = 1.0
     name: str = "mixed"
 
-    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None) -> Compared:
-        return _MixedCompared(SquaredDifference().compare(fixed, moving, displacement), self.factors)
+    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None, *, aligned: bool = False) -> Compared:
+        return _MixedCompared(SquaredDifference().compare(fixed, moving, displacement, aligned=aligned), self.factors)
 
 
 @dataclass(frozen=True, eq=False)

@@ -182,8 +182,8 @@ def assess(
     loss: float,
     seconds: float,
     note: str = "",
-    uncertainty: FrameUncertainty | None = None,
     *,
+    uncertainty: FrameUncertainty | None = None,
     measure: Measure | None = None,
 ) -> FrameResult:
     """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it.

@@ -316,7 +316,8 @@ def _register(
             seconds = outcome.seconds / len(frames)
             found = zip(targets, frames, outcome.transforms, outcome.loss, outcome.notes, outcome.uncertainties, strict=True)
             return [
-                assess(target, frame, at, loss, seconds, *rest, measure=work.measure) for target, frame, at, loss, *rest in found
+                assess(target, frame, at, loss, seconds, note, uncertainty=radius, measure=work.measure)
+                for target, frame, at, loss, note, radius in found
             ]
         except R2N2Error:
             raise

@@ -18,6 +18,7 @@ from torch import Tensor
 from r2n2.config import SimilarityName
 from r2n2.errors import R2N2Error
 from r2n2.geometry import Grid
+from r2n2.mask import NO_MASKS, Masks
 from r2n2.preprocessing import blur, luminance, normalise, to_square
 from r2n2.registration.intensity_relation import explained_by_a_curve
 from r2n2.registration.measures import GradientField
@@ -61,8 +62,8 @@ def suitable_measure(finding: ContrastFinding) -> SimilarityName:
     return _CHANGING if finding.changes else "ssd"
 
 
-def examine_series(series: ImageSeries) -> ContrastFinding:
-    """Look at up to 16 frames, evenly spread; those that cannot be read, or have no contrast, are left out."""
+def examine_series(series: ImageSeries, masks: Masks = NO_MASKS) -> ContrastFinding:
+    """Look at up to 16 frames, evenly spread, where masks let them count; those without contrast or unreadable are left out."""
     chosen = np.unique(np.linspace(0, len(series) - 1, _MOST_FRAMES).round().astype(int)).tolist()
     frames, kept = [], []
     for index in chosen:
@@ -70,17 +71,37 @@ def examine_series(series: ImageSeries) -> ContrastFinding:
             image, valid = luminance(series.frame(index))
         except (OSError, ValueError, RuntimeError, R2N2Error):
             continue
-        if float(image[valid].max()) > float(image[valid].min()):
-            frames.append((image, valid))
+        inside = _inside(masks, index)
+        seen = valid if inside is None else valid & inside
+        if bool(seen.any()) and float(image[seen].max()) > float(image[seen].min()):
+            frames.append((image, seen))
             kept.append(index)
-    return examine_frames(frames, series.grid, kept)
+    return examine_frames(frames, series.grid, kept, masked=bool(masks))
 
 
-def examine_frames(frames: Sequence[tuple[Tensor, Tensor]], grid: Grid, numbers: Sequence[int]) -> ContrastFinding:
-    """Look at frames, each (1, *grid.shape) float and bool, that have these numbers in their series."""
+def _inside(masks: Masks, index: int) -> Tensor | None:
+    """(1, *shape) bool where a frame counts at all; None where all of it does.
+
+    Motion is not known yet, so the mask of the reference stands for the same place in all frames.
+    """
+    parts = [mask.inside(number) for mask, number in ((masks.fixed, 0), (masks.moving, index)) if mask is not None]
+    return torch.from_numpy(np.logical_and.reduce(parts))[None] if parts else None
+
+
+def examine_frames(
+    frames: Sequence[tuple[Tensor, Tensor]], grid: Grid, numbers: Sequence[int], *, masked: bool = False
+) -> ContrastFinding:
+    """Look at frames, each (1, *grid.shape) float and bool, that have these numbers in their series.
+
+    Where they are ``masked``, what the bool leaves out has no part in any other pixel, either.
+    """
     if not frames:
         return ContrastFinding(False, "", None)
-    squares = [to_square(image[None], valid[None], grid, _SIZE[grid.ndim]) for image, valid in frames]
+    size = _SIZE[grid.ndim]
+    squares = [
+        to_square(image[None], valid[None], grid, size, weight=valid[None].to(image.dtype) if masked else None)
+        for image, valid in frames
+    ]
     structures = torch.stack([GradientField().products(square).flatten() for square in squares])
     alike = torch.nn.functional.normalize(structures, dim=1) @ torch.nn.functional.normalize(structures, dim=1).mT
     best = int(alike.sum(1).argmax())

@@ -111,7 +111,7 @@ def register_series(
     _check_size(series.grid)
     masks.check(series)
     device = resolve_device(config.device)
-    config, note = resolve_similarity(series, config)
+    config, note = resolve_similarity(series, config, masks)
     notes = (note,) if note else ()
     method = build_method(config)
     index = resolve_reference(series, config.reference)
@@ -206,7 +206,7 @@ class _Frames:
         return _load(self.series, number, self.masks.moving)
 
 
-def resolve_similarity(series: ImageSeries, config: RegistrationConfig) -> tuple[RegistrationConfig, str]:
+def resolve_similarity(series: ImageSeries, config: RegistrationConfig, masks: Masks = NO_MASKS) -> tuple[RegistrationConfig, str]:
     """Settings with a measure in place of "auto", and a sentence on what was chosen and what follows; "" where nothing changes.
 
     The measure is chosen once for a whole series (``suitable_measure``).
@@ -214,7 +214,7 @@ def resolve_similarity(series: ImageSeries, config: RegistrationConfig) -> tuple
     if config.similarity != "auto":
         note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as asked for"
     else:
-        finding = examine_series(series)
+        finding = examine_series(series, masks)
         config = config.model_copy(update={"similarity": suitable_measure(finding)})
         note = f"similarity: {config.similarity}, as contrast changes along the series: {finding.reason}" if finding.changes else ""
     if note and config.method == "r2n2":

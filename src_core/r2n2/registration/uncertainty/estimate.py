@@ -87,8 +87,8 @@ class UncertaintyEstimator:
 
     def estimate(
         self, pairs: Pairs, transforms: Sequence[Transform], backward: Sequence[Transform] = ()
-    ) -> tuple[FrameUncertainty, ...]:
-        """One a pair.
+    ) -> tuple[FrameUncertainty | None, ...]:
+        """One a pair; None where the transforms are none of those that the table is for.
 
         Parameters
         ----------
@@ -100,6 +100,8 @@ class UncertaintyEstimator:
         with torch.inference_mode():
             features = features_of(pairs, transforms, self.fit, backward)
             table = self.back_table if backward and self.back_table is not None else self.table
+            if not table.holds_for(features.values):
+                return (None,) * len(pairs)
             radius = table.radius_of(features.values)
             distances = table.distance(frame_features(features)).tolist()
             judged = radius if self.by_intensities else torch.zeros_like(radius)

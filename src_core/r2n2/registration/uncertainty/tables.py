@@ -73,10 +73,6 @@ class MethodTable(Config):
             raise ValueError(f"radius must hold the probability {PROBABILITY}")
         return self
 
-    def holds_for(self, values: Mapping[str, Tensor]) -> bool:
-        """Whether all features that it asks for are there; a displacement that is no sum of Gaussians has no sandwich."""
-        return self.features.keys() <= values.keys()
-
     def score(self, values: Mapping[str, Tensor]) -> Tensor:
         """How far off a place is likely to be, of any shape; only its order means something."""
         return torch.stack([curve.at(_log(values[name])) for name, curve in self.features.items()]).sum(0)

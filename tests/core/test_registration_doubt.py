@@ -104,15 +104,17 @@ def test_volumes_are_looked_at_too() -> None:
     assert "has no counterpart" in _reasons(image, image.roll(10, -1), nothing, grid)
 
 
-def test_a_series_with_bad_frames_is_flagged_where_it_is_wrong_and_nowhere_else() -> None:
+@pytest.mark.parametrize(("similarity", "bad"), [("ssd", (4, 5)), ("auto", (4,))])
+def test_a_series_with_bad_frames_is_flagged_where_it_is_wrong_and_nowhere_else(similarity: str, bad: tuple[int, ...]) -> None:
+    """Frame 4 is far away; frame 5 is a negative, which intensities cannot align and what ``auto`` chooses can."""
     good, _ = make.moving_series(4, size=0.03)
     frames = [good.frame(k) for k in range(4)]
     frames += [_shifted(torch.from_numpy(frames[1]), 0.4).numpy(), 200 - frames[1]]
     series = ImageSeries(np.stack(frames), make.GRID)
-    config = make.FAST.model_copy(update={"reference": 0, "batch_size": 8})
+    config = make.FAST.model_copy(update={"reference": 0, "batch_size": 8, "similarity": similarity})
     results = {result.frame: result for progress in register_series(series, config) for result in progress.finished}
     assert [results[k].status for k in range(4)] == [FrameStatus.REFERENCE, *[FrameStatus.OK] * 3]
-    for k in (4, 5):
+    for k in bad:
         assert results[k].status in (FrameStatus.DOUBTFUL, FrameStatus.FOLDED)
         assert results[k].message.startswith(f"frame {k}: ")
         assert results[k].message.endswith("; look at it before using it")

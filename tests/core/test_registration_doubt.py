@@ -112,12 +112,14 @@ def _with_bad_frames() -> ImageSeries:
     return ImageSeries(np.stack(frames), make.GRID)
 
 
-def test_a_series_with_bad_frames_is_flagged_where_it_is_wrong_and_nowhere_else() -> None:
+@pytest.mark.parametrize(("similarity", "bad"), [("ssd", (4, 5)), ("auto", (4,))])
+def test_a_series_with_bad_frames_is_flagged_where_it_is_wrong_and_nowhere_else(similarity: str, bad: tuple[int, ...]) -> None:
+    """Without an initial stage frame 4 is too far; frame 5 is a negative, which ``auto`` can align and intensities cannot."""
     series = _with_bad_frames()
-    config = make.FAST.model_copy(update={"reference": 0, "batch_size": 8, "similarity": "ssd", "initial": "none"})
+    config = make.FAST.model_copy(update={"reference": 0, "batch_size": 8, "similarity": similarity, "initial": "none"})
     results = {result.frame: result for progress in register_series(series, config) for result in progress.finished}
     assert [results[k].status for k in range(4)] == [FrameStatus.REFERENCE, *[FrameStatus.OK] * 3]
-    for k in (4, 5):
+    for k in bad:
         assert results[k].status in (FrameStatus.DOUBTFUL, FrameStatus.FOLDED)
         assert results[k].message.startswith(f"frame {k}: ")
         assert results[k].message.endswith("; look at it before using it")

@@ -32,7 +32,8 @@ _MOST_FRAMES = 16
 _SMOOTH_PX = 1.5
 _STRUCTURES_AGREE = 0.6
 _INTENSITIES_DISAGREE = 0.6
-_BY_A_CURVE = 0.15
+# Of the variance that a straight line leaves, and of all variance: brightness that changes a little with the heart beat is none.
+_BY_A_CURVE, _NOTABLE = 0.15, 0.015
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,6 @@ def _reason(a: Tensor, b: Tensor, structures: float, number: int) -> str:
     if structures > _STRUCTURES_AGREE and related < _INTENSITIES_DISAGREE:
         return f"in frame {number} edges agree ({structures:.2f}) where intensities do not (correlation {related:.2f})"
     curve = explained_by_a_curve(a, b)
-    if curve is not None and curve - related**2 > _BY_A_CURVE * (1 - related**2):
+    if curve is not None and curve - related**2 > max(_NOTABLE, _BY_A_CURVE * (1 - related**2)):
         return f"in frame {number} a curve explains the intensities far better than a straight line does"
     return ""

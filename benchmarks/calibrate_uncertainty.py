@@ -35,13 +35,14 @@ def main() -> None:
     kinds = tuple(kind for kind in KINDS if kind not in LEFT_OUT)
     tables: dict[str, MethodTable] = {}
     for method in (*FEATURES, "r2n2+back"):
-        seeds = CALIBRATION_SEEDS[: arguments.slow_seeds if method in SLOW else arguments.seeds]
-        rows = list(kept_rows(kinds, seeds, (method,), data_folder(), arguments.rows))
+        count = arguments.slow_seeds if method in SLOW else arguments.seeds
+        rows = list(kept_rows(kinds, CALIBRATION_SEEDS, count, (method,), data_folder(), arguments.rows))
         back = ("disagreement",) if method.endswith("+back") else ()
         tables[method] = fitted_table(rows, (*FEATURES[method.removesuffix("+back")], *back))
         print(f"{method}: {len(rows)} series", flush=True)
-    last = CALIBRATION_SEEDS[arguments.seeds - 1]
-    said = f"three frames of each of seeds {CALIBRATION_SEEDS[0]} to {last} of {', '.join(kinds)} (benchmarks/known_motion.py)"
+    said = (
+        f"{arguments.seeds} series of each of {', '.join(kinds)} from seed {CALIBRATION_SEEDS[0]} on (benchmarks/known_motion.py)"
+    )
     arguments.tables.write_text(RadiusTables(calibrated_on=said, methods=tables).model_dump_json(indent=1) + "\n")
 
 

@@ -13,13 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from known_motion import KINDS, KnownSeries
+from known_motion import FRAMES, KINDS, KnownSeries
 from numpy.typing import NDArray
 
 from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Space
 from r2n2.registration import Method, Pairs, build_method
 from r2n2.registration.doubt import reasons_for_doubt
+from r2n2.registration.uncertainty import backward_pairs
 from r2n2.registration.uncertainty.features import features_of, frame_features
 from r2n2.transform import Transform, sample_normalised
 
@@ -105,11 +106,6 @@ def register(pairs: Pairs, method: str) -> tuple[tuple[Transform, ...], float]:
     return transforms, (time.process_time() - began) / len(pairs)
 
 
-def swapped(pairs: Pairs) -> Pairs:
-    """The same pairs the other way round."""
-    return Pairs(pairs.moving, pairs.fixed.contiguous(), pairs.moving_valid, pairs.fixed_valid.contiguous(), pairs.grid)
-
-
 def rows_of(
     series: KnownSeries, seed: int, method: str, transforms: Sequence[Transform], backward: Sequence[Transform], seconds: float
 ) -> Rows:
@@ -149,16 +145,26 @@ def reasons_of(pairs: Pairs, k: int, transform: Transform) -> tuple[str, ...]:
     return reasons_for_doubt(pairs.fixed[k], pairs.moving[k], pairs.fixed_valid[k], pairs.moving_valid[k], vectors, pairs.grid)
 
 
-def kept_rows(kinds: Sequence[str], seeds: Sequence[int], methods: Sequence[str], data: Path, folder: Path) -> Iterator[Rows]:
-    """Rows of every kind, seed and method, made where the folder does not hold them yet; "+back" also registers back."""
-    for seed in seeds:
-        for kind in kinds:
+def kept_rows(
+    kinds: Sequence[str], seeds: Sequence[int], count: int, methods: Sequence[str], data: Path, folder: Path
+) -> Iterator[Rows]:
+    """Rows of the first seeds of every kind, made where the folder does not hold them yet; "+back" also registers back.
+
+    Parameters
+    ----------
+    count
+        Seeds of a kind; of drawn pictures, whose series are of one frame, as many more as give the same number of frames.
+    """
+    for kind in kinds:
+        for seed in seeds[: count * (FRAMES if kind == "drawn" else 1)]:
             missing = [method for method in methods if not _path(folder, kind, seed, method).exists()]
             series = KINDS[kind](seed, data) if missing else None
             for method in missing:
                 assert series is not None
                 transforms, seconds = register(series.pairs, method.removesuffix("+back"))
-                backward, more = register(swapped(series.pairs), method.removesuffix("+back")) if "+" in method else ((), 0.0)
+                backward, more = (
+                    register(backward_pairs(series.pairs), method.removesuffix("+back")) if "+" in method else ((), 0.0)
+                )
                 rows_of(series, seed, method, transforms, backward, seconds + more).save(_path(folder, kind, seed, method))
             yield from (Rows.load(_path(folder, kind, seed, method)) for method in methods)
 

@@ -27,7 +27,7 @@ from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.simulation import MotionConfig, ThoraxConfig, thorax_series
 from r2n2.simulation.random_motion import draw_motion
 
-__all__ = ["PARTS", "Case", "data_folder", "held_out_cases"]
+__all__ = ["PARTS", "Case", "data_folder", "held_out_cases", "moved_pictures"]
 
 PARTS = ("slices", "thorax", "unseen", "contoured", "breathing")
 VALIDATION_PATIENTS = ("SC-HF-I-08", "SC-HF-NI-07", "SC-HYP-08")
@@ -113,15 +113,29 @@ def held_out_cases(
 
 
 def _moved_slices(slices: Iterator[tuple[str, NDArray[np.float64], Grid]], seed: int, frames: int) -> Iterator[Case]:
+    for number, (name, image, grid, motions, rng) in enumerate(_with_motions(slices, seed, frames)):
+        shown = np.stack([image, *(moved(image, motion) for motion in motions)])
+        marks = landmarks_of(textured_places(image, _MARKS), motions)
+        yield Case("slices", f"{name}, seed {seed + number}", acquired(rng, shown), grid, marks)
+
+
+def _with_motions(
+    slices: Iterator[tuple[str, NDArray[np.float64], Grid]], seed: int, frames: int
+) -> Iterator[tuple[str, NDArray[np.float64], Grid, NDArray[np.float64], np.random.Generator]]:
     for number, (name, image, grid) in enumerate(slices):
         rng = np.random.default_rng([seed + number, 21])
         # What noise the picture has would else move with the tissue, a perfect texture for whoever follows single pixels.
         image = gaussian_filter(stretched(image), _SOFTENED_PX)
         drawn = [draw_motion(rng, _SIDE_PX, _MOTIONS) for _ in range(frames)]
-        motions = np.stack([motion.double().numpy() * (_SIDE_PX - 1) / 2 for motion, _ in drawn])
-        shown = np.stack([image, *(moved(image, motion) for motion in motions)])
-        marks = landmarks_of(textured_places(image, _MARKS), motions)
-        yield Case("slices", f"{name}, seed {seed + number}", acquired(rng, shown), grid, marks)
+        yield name, image, grid, np.stack([motion.double().numpy() * (_SIDE_PX - 1) / 2 for motion, _ in drawn]), rng
+
+
+def moved_pictures(
+    data: Path, seed: int, frames: int, *, validation: bool
+) -> Iterator[tuple[str, NDArray[np.float64], Grid, NDArray[np.float64]]]:
+    """Name, picture of brightness 0 to about 1, lattice and motions (frames, 2, n, n) in pixels of the slices that are moved."""
+    for name, image, grid, motions, _ in _with_motions(_dev_slices(data) if validation else _test_slices(data), seed, frames):
+        yield name, image, grid, motions
 
 
 def _test_slices(data: Path | None) -> Iterator[tuple[str, NDArray[np.float64], Grid]]:

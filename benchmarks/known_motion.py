@@ -25,7 +25,7 @@ from r2n2.registration import Pairs
 from r2n2.simulation import EngineConfig, MotionConfig, PairEngine, ThoraxConfig, thorax_series
 from r2n2.simulation.random_motion import draw_motion
 
-__all__ = ["CALIBRATION_SEEDS", "EVALUATION_SEEDS", "KINDS", "LEFT_OUT", "KnownSeries", "known_series"]
+__all__ = ["CALIBRATION_SEEDS", "EVALUATION_SEEDS", "FRAMES", "KINDS", "LEFT_OUT", "KnownSeries", "known_series"]
 
 CALIBRATION_SEEDS, EVALUATION_SEEDS = range(100, 140), range(140, 200)
 FRAMES = 3

@@ -19,15 +19,18 @@ from error_rows import Rows, kept_rows
 from held_out import data_folder
 from known_motion import CALIBRATION_SEEDS, EVALUATION_SEEDS, KINDS, LEFT_OUT
 from numpy.typing import NDArray
-from radius_fit import FEATURES, LEVELS, fitted_table, places_of, series_weights
+from radius_fit import FEATURES, LEVELS, Places, fitted_table, places_of, series_weights
 from scipy.stats import rankdata, spearmanr
 
 from r2n2.registration.uncertainty.tables import MethodTable, shipped_tables
+from r2n2.registration.uncertainty.verdict import APART, MOST_APART, MOST_UNCERTAIN, UNCERTAIN
 
 WRONG = ("far", "contrast")
 """Kinds of which most frames are beyond what any method here finds."""
-QUICK = ("r2n2", "fit", "network")
 _OFF_MM, _FAR_OFF_MM = 2.0, 5.0
+# NORMALISED, 2 % of the longer side; and shares of a frame's places that are farther off.
+_OFF = 0.04
+_MOSTLY_RIGHT, _MOSTLY_WRONG = 0.05, 0.25
 _HEAD = (
     f"{'':14}{'series':>7}  {'coverage % at ' + ' '.join(f'{100 * q:g}' for q in LEVELS):>24}  {'rank in':>7} {'pooled':>6} "
     f"{'AUROC':>6} {'>5 mm':>6} {'found %':>7} {'radius':>7} {'new %':>6}"
@@ -44,7 +47,7 @@ def radii(table: MethodTable, rows: Sequence[Rows], level: float) -> NDArray[np.
 def line(name: str, table: MethodTable, rows: Sequence[Rows]) -> str:
     """What is asked of the radius, of some series."""
     places = places_of(rows, tuple(table.features))
-    weight = series_weights(places.series)
+    weight = kind_weights(places)
     found = {level: radii(table, rows, level) for level in LEVELS}
     covered = [100 * np.average(places.error <= found[level], weights=weight) for level in LEVELS]
     error, radius = places.error * places.unit_mm, found[0.9] * places.unit_mm
@@ -57,6 +60,13 @@ def line(name: str, table: MethodTable, rows: Sequence[Rows]) -> str:
         f"{100 * np.mean(radius[far] > _OFF_MM) if far.any() else np.nan:7.1f} {np.median(radius):7.2f} "
         f"{100 * np.mean(distance > table.farthest):6.1f}"
     )
+
+
+def kind_weights(places: Places) -> NDArray[np.float64]:
+    """(N,) so that every kind counts as one, and within it every series."""
+    _, place = np.unique(places.kind, return_inverse=True)
+    weight = series_weights(places.series)
+    return weight / np.bincount(place, weight)[place]
 
 
 def _distance(table: MethodTable, row: Rows) -> NDArray[np.float64]:
@@ -72,7 +82,7 @@ def _auroc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
 
 
 def table_text(rows: Sequence[Rows], tables: dict[str, MethodTable]) -> str:
-    """A line a kind, each by its table, and of all: pooled lines only where every kind has the same table."""
+    """A line a kind, each by its table, and of all, kinds counting equally in the coverage, where they have one table."""
     kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
     lines = [_HEAD, *(line(kind, tables[kind], [row for row in rows if row.kind == kind]) for kind in kinds)]
     if len({id(table) for table in tables.values()}) == 1:
@@ -86,13 +96,30 @@ def table_text(rows: Sequence[Rows], tables: dict[str, MethodTable]) -> str:
     return "\n".join(lines)
 
 
+def verdicts(table: MethodTable, rows: Sequence[Rows]) -> str:
+    """How many frames that are wrong, right or in between are flagged: by the radius, on the way back, by the other signs."""
+    counts: dict[str, NDArray[np.int64]] = {}
+    for row in rows:
+        radius = table.radius_of({name: torch.from_numpy(row.values[name]) for name in table.features}).numpy()
+        for k, error in enumerate(row.error):
+            known, counted = np.isfinite(error), row.counts[k] + 1e-9
+            off = np.average(error[known] > _OFF, weights=counted[known])
+            name = "right" if off < _MOSTLY_RIGHT else "wrong" if off > _MOSTLY_WRONG else "between"
+            uncertain = np.average(radius[k] > UNCERTAIN, weights=counted) > MOST_UNCERTAIN
+            apart = "disagreement" in row.values and np.average(row.values["disagreement"][k] > APART, weights=counted) > MOST_APART
+            counts[name] = counts.get(name, np.zeros(4, np.int64)) + np.array((1, uncertain, apart, row.doubts[k] > 0))
+    return "\n".join(
+        f"{name} frames {n}: flagged by the radius {a}, on the way back {b}, by the other signs of doubt {c}"
+        for name, (n, a, b, c) in counts.items()
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="folder in which registrations are kept")
     parser.add_argument("--methods", nargs="+", default=[*FEATURES, "r2n2+back"])
     parser.add_argument("--seeds", type=int, default=len(EVALUATION_SEEDS), help="how many of a kind")
     parser.add_argument("--slow-seeds", type=int, default=10, help="how many for the B-spline and for both ways")
-    parser.add_argument("--drawn-seeds", type=int, default=40, help="how many of the drawn pictures, for the quick methods")
     parser.add_argument("--without-kind", action="store_true", help="judge each kind by tables fitted without it")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -100,19 +127,18 @@ def main() -> None:
     print("found: errors over 5 mm where the radius is over 2 mm. radius: median, mm. new: frames told to be uncalibrated.")
     for method in arguments.methods:
         count = arguments.slow_seeds if method in SLOW else arguments.seeds
-        rows = list(kept_rows(tuple(KINDS), EVALUATION_SEEDS[:count], (method,), data_folder(), arguments.rows))
-        if method in QUICK:
-            # One pair a series: as many of them as there are.
-            rows += kept_rows(("drawn",), EVALUATION_SEEDS[count : arguments.drawn_seeds], (method,), data_folder(), arguments.rows)
+        rows = list(kept_rows(tuple(KINDS), EVALUATION_SEEDS, count, (method,), data_folder(), arguments.rows))
         if arguments.without_kind:
-            seeds = CALIBRATION_SEEDS[:count]
-            known = list(kept_rows([k for k in KINDS if k not in LEFT_OUT], seeds, (method,), data_folder(), arguments.rows))
+            kinds = [kind for kind in KINDS if kind not in LEFT_OUT]
+            known = list(kept_rows(kinds, CALIBRATION_SEEDS, count, (method,), data_folder(), arguments.rows))
             features = tuple(shipped_tables().methods[method].features)
             tables = {kind: fitted_table([row for row in known if row.kind != kind], features) for kind in KINDS}
         else:
             tables = dict.fromkeys(KINDS, shipped_tables().methods[method])
         print(f"\n{method}{', each kind by tables without it' if arguments.without_kind else ''}")
         print(table_text(rows, tables))
+        if not arguments.without_kind:
+            print(verdicts(shipped_tables().methods[method], rows))
         slower = [row.own_seconds / row.seconds for row in rows if not method.endswith("+back")]
         if slower:
             print(f"time of the features: {100 * np.median(slower):.1f} % of that of the registration")

@@ -17,8 +17,8 @@ import torch
 from error_rows import METHODS, Rows, kept_rows, register
 from held_out import data_folder
 from known_motion import EVALUATION_SEEDS, KINDS, LEFT_OUT
-from radius_fit import LEVELS, places_of, series_weights
-from uncertainty import WRONG, radii
+from radius_fit import LEVELS, places_of
+from uncertainty import WRONG, kind_weights, radii
 
 from r2n2.geometry import Space
 from r2n2.registration import Pairs
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=len(EVALUATION_SEEDS))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    rows = list(kept_rows(tuple(KINDS), EVALUATION_SEEDS[: arguments.seeds], ("r2n2",), data_folder(), arguments.rows))
+    rows = list(kept_rows(tuple(KINDS), EVALUATION_SEEDS, arguments.seeds, ("r2n2",), data_folder(), arguments.rows))
     _draw(*_one_frame(), rows, arguments.figure)
 
 
@@ -73,12 +73,12 @@ def _draw(
 
     with rc_context(STYLE):
         figure = Figure(figsize=(11.5, 3.1), layout="constrained")
-        cells = figure.subplots(1, 4, width_ratios=(1, 1, 1.12, 1.15))
+        cells = figure.subplots(1, 4, width_ratios=(1, 1, 1, 1.15))
         options: dict[str, Any] = {"aspect": spacing[0] / spacing[1], "interpolation": "nearest"}
         cells[0].imshow(image, cmap="gray", vmin=np.quantile(image, 0.005), vmax=np.quantile(image, 0.995), **options)
         for cell, values in zip(cells[1:3], (error, radius), strict=True):
             drawn = cell.imshow(values, cmap="inferno", vmin=0, vmax=_MOST_MM, **options)
-        bar = figure.colorbar(drawn, ax=cells[2], fraction=0.05, pad=0.03, extend="max")
+        bar = figure.colorbar(drawn, ax=cells[1:3].tolist(), fraction=0.024, pad=0.02, extend="max")
         bar.set_label("mm")
         bar.outline.set_visible(False)
         for cell, title in zip(cells, ("a  reference", "b  error", "c  radius of 90 %", "d  how often radii hold"), strict=True):
@@ -104,7 +104,7 @@ def _reliability(axes: Axes, rows: Sequence[Rows]) -> None:
     for label, (belongs, colour, marker) in groups.items():
         some = [row for row in rows if belongs(row.kind)]
         places = places_of(some, tuple(table.features))
-        weight = series_weights(places.series)
+        weight = kind_weights(places)
         held = [100 * np.average(places.error <= radii(table, some, level), weights=weight) for level in LEVELS]
         axes.plot(asked, held, color=colour, marker=marker, markersize=4.5, linewidth=1.3, label=label)
     axes.set_xlabel("probability of the radius (%)")

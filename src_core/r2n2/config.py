@@ -23,6 +23,7 @@ __all__ = [
     "NetworkConfig",
     "Precision",
     "RegistrationConfig",
+    "SimilarityName",
     "StoppingConfig",
     "Uncertainty",
 ]
@@ -31,6 +32,7 @@ MethodName = Literal["r2n2", "fit", "bspline"]
 InitialName = Literal["auto", "none", "translation", "rigid", "affine"]
 Precision = Literal["float32", "bfloat16"]
 Uncertainty = Literal["on", "off", "full"]
+SimilarityName = Literal["ssd", "lncc", "mind", "ngf", "curve"]
 
 _LONGEST_SHOWN = 120
 SMALLEST_SIDE_PX = 16
@@ -211,8 +213,9 @@ class FitConfig(Config):
     folding_size: int = Field(default=48, ge=16, le=512)
     """Side in points of the lattice on which folding is measured."""
     steepness_weight: float = Field(default=0.0, ge=0)
-    """Weight of the squared excess of a single Gaussian's steepness |S^-1/2 v| over ``steepness_cap``, summed over Gaussians."""
-    steepness_cap: float = Field(default=0.8, ge=0)
+    """Weight of the squared excess of single Gaussians' steepness |S^-1/2 v| over ``steepness_cap``, summed, on all squares but the
+    finest; 0.001 where brightness changes much and nothing moves."""
+    steepness_cap: float = Field(default=0.0, ge=0)
     """Steepness from which on a Gaussian is held back; at 1.65 it folds alone."""
     most_gaussians: int = Field(default=60, ge=1, le=500)
     """Of a pair where ``steps`` is auto."""
@@ -220,9 +223,9 @@ class FitConfig(Config):
     """Of them on the coarsest square."""
     added_at_once: int = Field(default=5, ge=1, le=100)
     """Gaussians that are added in a round where ``steps`` is auto."""
-    worth: float = Field(default=0.35, gt=0)
+    worth: float = Field(default=0.2, gt=0)
     """Where ``steps`` is auto: how many times what Schwarz's criterion asks of their numbers Gaussians have to promise."""
-    growing_steepness_weight: float = Field(default=0.01, ge=0)
+    growing_steepness_weight: float = Field(default=0.0005, ge=0)
     """``steepness_weight`` where ``steps`` is auto, if that is larger: of many Gaussians more are left over to run away."""
     unfolding_weight: float = Field(default=10.0, ge=1)
     """How many times dearer folding is made for frames that fold where ``no_folding`` is asked for."""
@@ -277,6 +280,9 @@ class BSplineConfig(Config):
     """Step of Adam with AMSGrad."""
     regularisation: float = Field(default=0.01, ge=0)
     """Weight of the isotropic total variation."""
+    loss: Literal["measure", "mi", "ssim"] = "measure"
+    """What is minimised: the mean squared difference of the features of ``similarity``, minus the mutual information, or 1 -
+    structural similarity."""
 
 
 class RegistrationConfig(Config):
@@ -286,8 +292,13 @@ class RegistrationConfig(Config):
     """r2n2: the network, for 2D frames; fit: Gaussians fitted to each pair; bspline: the paper's baseline."""
     refine: bool = True
     """Refine the network's Gaussians by some steps of fit; only for r2n2."""
+    similarity: SimilarityName | Literal["auto"] = "auto"
+    """What frames are compared by. ssd: intensities; lncc: intensities, locally normalised; mind: self-similarity; ngf: directions
+    of edges; curve: intensities through the curve that fits best. auto: ssd, or ngf where the contrast of the series changes. The
+    network compares intensities, so under another measure than ssd the Gaussians are fitted without it."""
     reference: int | Literal["auto"] = "auto"
-    """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series."""
+    """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series, or, where the contrast
+    of the series changes, the frame whose edges agree best with those of the others."""
     target: Annotated[str, Field(pattern=r"^(reference|median|pca:([1-9]|1[0-9]|20))$")] = "reference"
     """What frames are registered to, in the place of the reference frame. reference: that frame itself; median: the median over
     time of the aligned series; pca:L: for each frame the mean of the series and its own part along the first L principal components

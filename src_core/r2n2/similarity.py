@@ -10,10 +10,21 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
+from r2n2.transform import bspline_basis
 
-__all__ = ["correlation", "diffusion", "local_correlation_loss", "mean_squared_error", "total_variation"]
+__all__ = [
+    "correlation",
+    "diffusion",
+    "local_correlation_loss",
+    "mean_squared_error",
+    "mutual_information_loss",
+    "structural_similarity_loss",
+    "total_variation",
+]
 
 _TINY = 1e-12
+# Of the dynamic range, squared: as Wang et al. (IEEE Trans Image Process 2004) chose them.
+_LUMINANCE, _CONTRAST = 0.01**2, 0.03**2
 
 
 def mean_squared_error(fixed: Tensor, warped: Tensor, valid: Tensor) -> Tensor:
@@ -91,6 +102,67 @@ def local_correlation_loss(fixed: Tensor, warped: Tensor, valid: Tensor, *, wind
     variance_b = (local_mean(warped.square()) - mean_b.square()).clamp_min(0) + floor
     squared = covariance.square() / (variance_a * variance_b)
     return 1 - (squared * weight).sum(axes) / weight.sum(axes).clamp_min(1)
+
+
+def mutual_information_loss(fixed: Tensor, warped: Tensor, valid: Tensor, *, bins: int = 32) -> Tensor:
+    """Minus the mutual information in nats of the intensities, (B,), from a smooth joint histogram (Mattes et al., 2003).
+
+    Parameters
+    ----------
+    fixed, warped, valid
+        As in ``mean_squared_error``.
+    bins
+        Cubic B-splines over the range of either image, at least 5.
+    """
+    weight = valid.flatten(1).to(fixed.dtype)
+    shares = weight / weight.sum(1, keepdim=True).clamp_min(1)
+    joint = torch.stack(
+        [
+            _in_bins(a, keep, bins).mT @ (_in_bins(b, keep, bins) * share[:, None])
+            for a, b, keep, share in zip(fixed.flatten(1), warped.flatten(1), valid.flatten(1), shares, strict=True)
+        ]
+    )
+    apart = joint.sum(2, keepdim=True) * joint.sum(1, keepdim=True)
+    return -(joint * ((joint + _TINY) / (apart + _TINY)).log()).sum((1, 2))
+
+
+def _in_bins(image: Tensor, valid: Tensor, bins: int) -> Tensor:
+    """(P, bins): share of every pixel's intensity (P,) in every bin; their range does not count as depending on the intensities."""
+    seen = image.detach()[valid]
+    low, high = (seen.min(), seen.max()) if len(seen) else (image.new_zeros(()), image.new_ones(()))
+    return bspline_basis((image - low) / (high - low).clamp_min(_TINY), bins)
+
+
+def structural_similarity_loss(
+    fixed: Tensor, warped: Tensor, valid: Tensor, *, window: int = 7, dynamic_range: float = 4.0
+) -> Tensor:
+    """1 - mean structural similarity (Wang et al. 2004, equation 13) over windows of ``window`` pixels, (B,) in [0, 2].
+
+    Parameters
+    ----------
+    fixed, warped, valid
+        As in ``mean_squared_error``.
+    window
+        Odd side of the window in pixels.
+    dynamic_range
+        Largest difference of intensities: 4 for z-scores clamped to 2.
+
+    Raises
+    ------
+    ValueError
+        If ``window`` is even or smaller than 3.
+    """
+    if window < 3 or window % 2 == 0:
+        raise ValueError(f"structural_similarity_loss: window must be odd and at least 3 pixels, got {window}")
+    weight, axes = valid.to(fixed.dtype), tuple(range(1, fixed.ndim))
+    count = _box_mean(weight, window).clamp_min(_TINY)
+    a, b, aa, bb, ab = (
+        _box_mean(values * weight, window) / count for values in (fixed, warped, fixed.square(), warped.square(), fixed * warped)
+    )
+    luminance, contrast = (share * dynamic_range**2 for share in (_LUMINANCE, _CONTRAST))
+    alike = (2 * a * b + luminance) * (2 * (ab - a * b) + contrast)
+    apart = (a.square() + b.square() + luminance) * ((aa - a.square()).clamp_min(0) + (bb - b.square()).clamp_min(0) + contrast)
+    return 1 - (alike / apart * weight).sum(axes) / weight.sum(axes).clamp_min(1)
 
 
 def _box_mean(values: Tensor, window: int) -> Tensor:

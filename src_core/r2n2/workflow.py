@@ -201,8 +201,9 @@ def _run(
             yield FolderProgress(Stage.REGISTERING, 0.0, notes=(f"{folder}: {writer.note}",))
         settings = config.model_copy(update={"batch_size": writer.batch_size})
         for progress in register_series(series, settings, done=writer.done, masks=masks):
+            writer.run_notes += progress.notes
             writer.add(*progress.finished)
-            yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished)
+            yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished, notes=progress.notes)
         yield FolderProgress(Stage.WRITING, 0.0)
         result = writer.finish(render_report)
     yield _done(writer, result)

@@ -76,6 +76,13 @@ def test_weights_folder_and_type_marker_are_found() -> None:
     assert (importlib.resources.files("r2n2") / "py.typed").is_file()
 
 
+def test_the_tables_of_uncertainty_come_with_their_card() -> None:
+    folder = importlib.resources.files("r2n2.resources") / "uncertainty"
+    card = (folder / "radius.md").read_text(encoding="utf-8")
+    assert "| data |" in card
+    assert (folder / "radius.json").is_file()
+
+
 def test_version_is_the_same_everywhere() -> None:
     assert importlib.metadata.version("napari-r2n2") == r2n2.__version__
     assert f"## [{r2n2.__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")

@@ -11,6 +11,7 @@ import torch
 from r2n2.config import BSplineConfig
 from r2n2.geometry import Grid, Space
 from r2n2.registration import BSplineMethod, Pairs, RegistrationStep
+from r2n2.registration.measures import measure_of
 from r2n2.transform import BSplineField, GaussianSequence, warp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -143,3 +144,22 @@ def test_pixels_that_are_not_measured_do_not_count() -> None:
     good, bad = (float(make.error_px(_spline(_run(p)[-1]), exact).mean()) for p in (masked, make.pairs_of((fixed, spoilt))))
     assert good < 0.6
     assert good < 0.5 * bad
+
+
+@pytest.mark.parametrize(("measure", "loss"), [("ngf", "measure"), ("mind", "measure"), ("curve", "measure"), ("ssd", "mi")])
+def test_known_motion_is_recovered_from_a_negative(measure: str, loss: str) -> None:
+    fixed, moving, exact = make.moved_pair()
+    config = FAST.model_copy(update={"loss": loss, "iterations": 30})
+    method = BSplineMethod(config, measure=measure_of(measure))
+    found = _spline(list(method.register(make.pairs_of((fixed, 200 - moving))))[-1])
+    before = float(make.error_px(GaussianSequence.identity(make.GRID), exact).mean())
+    assert float(make.error_px(found, exact).mean()) < 0.6 * before
+
+
+@pytest.mark.parametrize(("measure", "loss"), [("lncc", "measure"), ("ssd", "ssim")])
+def test_known_motion_is_recovered_by_what_needs_the_same_contrast(measure: str, loss: str) -> None:
+    fixed, moving, exact = make.moved_pair()
+    method = BSplineMethod(FAST.model_copy(update={"loss": loss, "iterations": 30}), measure=measure_of(measure))
+    found = _spline(list(method.register(make.pairs_of((fixed, moving))))[-1])
+    before = float(make.error_px(GaussianSequence.identity(make.GRID), exact).mean())
+    assert float(make.error_px(found, exact).mean()) < 0.4 * before

@@ -26,10 +26,11 @@ class _Mixed:
     """Channels that are multiples of the intensity; their squares sum to its square where those of the factors sum to 1."""
 
     factors: tuple[float, ...]
+    strength: float = 1.0
     name: str = "mixed"
 
-    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None) -> Compared:
-        return _MixedCompared(SquaredDifference().compare(fixed, moving, displacement), self.factors)
+    def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None, *, aligned: bool = False) -> Compared:
+        return _MixedCompared(SquaredDifference().compare(fixed, moving, displacement, aligned=aligned), self.factors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,9 @@ class _MixedCompared:
     def difference(self, warped: Tensor, counted: Tensor) -> Difference:
         one = self.inner.difference(warped, counted)
         return Difference(*(torch.cat([f * part for f in self.factors], 1) for part in one))
+
+    def agreement(self, warped: Tensor, counted: Tensor) -> Tensor:
+        return self.inner.agreement(warped, counted)
 
 
 @pytest.mark.parametrize("factors", [(0.6, -0.8), (0.5, 0.5, 0.5, 0.5), (0.1, 0.7, -0.1, 0.7)], ids=len)
@@ -74,6 +78,9 @@ class _Random:
 
     def difference(self, warped: Tensor, counted: Tensor) -> Difference:
         return Difference(self.residual, self.slope)
+
+    def agreement(self, warped: Tensor, counted: Tensor) -> Tensor:
+        raise NotImplementedError
 
 
 @pytest.mark.parametrize(("ndim", "channels"), [(2, 1), (2, 2), (2, 5), (3, 2), (3, 6)])

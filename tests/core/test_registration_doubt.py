@@ -104,12 +104,17 @@ def test_volumes_are_looked_at_too() -> None:
     assert "has no counterpart" in _reasons(image, image.roll(10, -1), nothing, grid)
 
 
-def test_a_series_with_bad_frames_is_flagged_where_it_is_wrong_and_nowhere_else() -> None:
+def _with_bad_frames() -> ImageSeries:
+    """Four frames that move a little, one of them shifted by 40 % of the width, and the same with reversed contrast."""
     good, _ = make.moving_series(4, size=0.03)
     frames = [good.frame(k) for k in range(4)]
     frames += [_shifted(torch.from_numpy(frames[1]), 0.4).numpy(), 200 - frames[1]]
-    series = ImageSeries(np.stack(frames), make.GRID)
-    config = make.FAST.model_copy(update={"reference": 0, "batch_size": 8})
+    return ImageSeries(np.stack(frames), make.GRID)
+
+
+def test_a_series_with_bad_frames_is_flagged_where_it_is_wrong_and_nowhere_else() -> None:
+    series = _with_bad_frames()
+    config = make.FAST.model_copy(update={"reference": 0, "batch_size": 8, "similarity": "ssd", "initial": "none"})
     results = {result.frame: result for progress in register_series(series, config) for result in progress.finished}
     assert [results[k].status for k in range(4)] == [FrameStatus.REFERENCE, *[FrameStatus.OK] * 3]
     for k in (4, 5):
@@ -117,6 +122,22 @@ def test_a_series_with_bad_frames_is_flagged_where_it_is_wrong_and_nowhere_else(
         assert results[k].message.startswith(f"frame {k}: ")
         assert results[k].message.endswith("; look at it before using it")
         assert not np.array_equal(warp_frame(series, results[k]), series.frame(k)), "the transform found is applied"
+
+
+def test_by_itself_it_is_not_wrong_there() -> None:
+    """The shift is found first, and a measure that reversed contrast does not matter to is chosen."""
+    config = make.FAST.model_copy(update={"reference": 0, "batch_size": 8})
+    results = {result.frame: result for progress in register_series(_with_bad_frames(), config) for result in progress.finished}
+    fields = {k: results[k].transform.displacement_field() for k in (1, 4, 5)}
+    once, shifted, reversed_ = (
+        field.grid.convert_vectors(field.vectors.movedim(0, -1), field.space, Space.INDEX) for field in fields.values()
+    )
+    # What was moved out on one side came in on the other: the larger part decides.
+    middle = (shifted - once)[10:-10, 10:40].flatten(0, 1).median(0).values
+    assert float((middle - torch.tensor([0.0, round(0.4 * make.GRID.shape[1])])).norm()) < 0.5
+    assert float((reversed_ - once).norm(dim=-1).max()) < 0.01
+    assert all(results[k].similarity_measure == "ngf" for k in range(6))
+    assert [results[k].status for k in (1, 2, 3, 5)] == [FrameStatus.OK] * 4
 
 
 def test_pixels_that_hold_no_number_are_counted_in_every_frame() -> None:

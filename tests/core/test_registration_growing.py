@@ -83,7 +83,7 @@ def test_a_promise_is_what_the_best_amplitude_of_one_gaussian_keeps() -> None:
     generator = torch.Generator().manual_seed(1)
     residual, slope = torch.randn(1, 1, 2304, generator=generator), torch.randn(1, 2, 2304, generator=generator)
     weight = torch.full((1, 1, 2304), 1 / 2304)
-    new, gains = propose_with_gains(grid, residual, slope, weight, count=2, sigmas=(0.2,), regularisation=0.0)
+    new, gains = propose_with_gains(grid, residual, slope[:, None], weight, count=2, sigmas=(0.2,), regularisation=0.0)
     positions = normalised_lattice(grid, residual).flatten(1)
     height = torch.exp(-0.5 * ((positions - new.centres[0, 0, :, None]) / 0.2).square().sum(0))
     columns = (height * slope[0] / 48).double().mT

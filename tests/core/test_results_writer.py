@@ -106,7 +106,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ImageSerie
 def test_the_folder_holds_exactly_what_the_contract_says(finished) -> None:
     folder, _, _ = finished
     names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    fields = {f"fields/frame_{k:04d}.mha" for k in range(FRAMES)}
+    fields = {f"{folder}/frame_{k:04d}.mha" for k in range(FRAMES) for folder in ("fields", "uncertainty")}
     assert names == fields | {"registered.mha", "sequence.csv", "sequence.npz", "metrics.csv", "report.html", "run.json"}
 
 
@@ -115,7 +115,7 @@ def test_metrics_have_the_columns_of_the_contract(finished) -> None:
     rows = read_table(folder / "metrics.csv")
     assert ",".join(rows[0]) == (
         "frame,time_s,similarity_before,similarity_after,folding_percent,min_jacobian,"
-        "min_jacobian_proven,max_displacement_mm,gaussians,seconds,status"
+        "min_jacobian_proven,max_displacement_mm,gaussians,seconds,status,similarity_measure,uncertainty_mm,uncertainty_95_mm"
     )
     assert [row["status"] for row in rows] == ["reference", "ok", "ok", "worse"]
     assert [float(row["time_s"]) for row in rows] == [0, 0.5, 1, 1.5]
@@ -286,7 +286,7 @@ def test_leaving_early_keeps_the_frames_but_no_run_json(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         stop_after_two(interrupted)
     names = {path.name for path in folder.iterdir()}
-    assert names == {"fields", "sequence.csv", "sequence.npz", "metrics.csv", "unfinished.txt"}
+    assert names == {"fields", "uncertainty", "sequence.csv", "sequence.npz", "metrics.csv", "unfinished.txt"}
     assert "2 of 4 frames" in (folder / "unfinished.txt").read_text()
     with pytest.raises(ReadError, match="did not finish"):
         read_result(folder)

@@ -10,7 +10,15 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
-from r2n2.similarity import correlation, diffusion, local_correlation_loss, mean_squared_error, total_variation
+from r2n2.similarity import (
+    correlation,
+    diffusion,
+    local_correlation_loss,
+    mean_squared_error,
+    mutual_information_loss,
+    structural_similarity_loss,
+    total_variation,
+)
 from r2n2.transform import normalised_lattice, warp
 
 GRID = Grid((31, 47), (1.7, 0.9))
@@ -142,3 +150,53 @@ def test_gradcheck_of_the_regularisers(grid: Grid) -> None:
     field = torch.rand(2, grid.ndim, *grid.shape, generator=torch.Generator().manual_seed(4), dtype=torch.float64)
     for loss in (diffusion, total_variation):
         assert torch.autograd.gradcheck(lambda f, loss=loss: loss(f, grid), (field.clone().requires_grad_(True),))
+
+
+def test_mutual_information_of_independent_equal_and_remapped_images() -> None:
+    generator = torch.Generator().manual_seed(2)
+    image, other = torch.rand(2, 1, 1, 97, 89, generator=generator, dtype=torch.float64)
+    image, other = image[None], other[None]
+    valid = torch.ones_like(image, dtype=torch.bool)
+    # Evenly spread intensities in n bins would know log n of one another; a cubic spline spreads each over four.
+    own = float(mutual_information_loss(image, image, valid))
+    assert -math.log(32) < own < -math.log(32) + 1.3
+    assert abs(float(mutual_information_loss(image, other, valid))) < 0.1
+    assert float(mutual_information_loss(image, 5 - 2 * image, valid)) == pytest.approx(own)
+    spoilt = torch.where(image > 0.9, torch.full_like(image, 50.0), image)
+    assert float(mutual_information_loss(image, spoilt, image <= 0.9)) == pytest.approx(
+        float(mutual_information_loss(image, image, image <= 0.9))
+    )
+
+
+def test_structural_similarity_is_one_for_equal_images_and_as_scikit_image_has_it() -> None:
+    from skimage.metrics import structural_similarity
+
+    fixed, warped, _ = _images((31, 37), batch=1)
+    valid = torch.ones_like(fixed, dtype=torch.bool)
+    assert float(structural_similarity_loss(fixed, fixed, valid)) == pytest.approx(0, abs=1e-9)
+    ours = 1 - structural_similarity_loss(fixed, warped, valid, dynamic_range=1.0)
+    _, theirs = structural_similarity(
+        fixed[0, 0].numpy(), warped[0, 0].numpy(), data_range=1.0, use_sample_covariance=False, full=True
+    )
+    # At the edge they repeat pixels and we count fewer.
+    assert float(ours) == pytest.approx(float(theirs.mean()), abs=0.01)
+    with pytest.raises(ValueError, match="odd and at least 3 pixels, got 4"):
+        structural_similarity_loss(fixed, warped, valid, window=4)
+
+
+@pytest.mark.parametrize("loss", [mutual_information_loss, structural_similarity_loss])
+@pytest.mark.parametrize("shape", [(9, 11), (8, 7, 9)])
+def test_new_losses_have_the_right_gradient(loss: Callable[..., Tensor], shape: tuple[int, ...]) -> None:
+    fixed, warped, valid = _images(shape, batch=1)
+    # The range of the bins follows the brightest and darkest pixel, which therefore must not move.
+    low, high = (
+        getattr(torch.where(valid, warped, fill).flatten(1), f"arg{name}")(1) for name, fill in (("min", 2.0), ("max", -1.0))
+    )
+    free = torch.ones_like(warped).flatten(1)
+    free[0, low] = free[0, high] = 0
+    free = free.view_as(warped)
+
+    def of(change: Tensor) -> Tensor:
+        return loss(fixed, warped + change * free, valid)
+
+    assert torch.autograd.gradcheck(of, torch.zeros_like(warped, requires_grad=True), fast_mode=True)

@@ -281,6 +281,19 @@ def test_the_radius_is_a_length_on_the_frame() -> None:
     assert wrong.median_mm > 4 * one.median_mm
 
 
+def test_a_transform_without_gaussians_has_a_radius_that_is_not_calibrated() -> None:
+    fixed, moving, exact = make.moved_pair(GRID)
+    for config in (RegistrationConfig(), RegistrationConfig(method="fit", uncertainty="full")):
+        estimator = uncertainty_estimator(config)
+        assert estimator is not None
+        found = estimator.estimate(make.pairs_of((fixed, moving), grid=GRID), [exact.displacement_field()])[0]
+        assert found.uncalibrated == "the result is no sum of Gaussians, as it was in the calibration"
+        assert 0 < found.median_mm < found.q95_mm
+    spline = uncertainty_estimator(RegistrationConfig(method="bspline"))
+    assert spline is not None
+    assert "Gaussians" not in spline.estimate(make.pairs_of((fixed, moving), grid=GRID), [exact])[0].uncalibrated
+
+
 def test_volumes_and_unfamiliar_frames_are_not_calibrated() -> None:
     volume = Grid((17, 21, 19), (2.0, 1.5, 1.5))
     image = make.texture(volume.shape)

@@ -191,8 +191,8 @@ def test_a_frame_that_is_kept_back_has_no_radius(found: list[FrameResult]) -> No
     wrong = dataclasses.replace(exact, amplitudes=-exact.amplitudes)
     radius = found[0].uncertainty
     assert isinstance(radius, FrameUncertainty)
-    assert assess(*frames, wrong, 0.1, 1.0, radius).uncertainty is None
-    assert assess(*frames, exact, 0.1, 1.0, radius).uncertainty is radius
+    assert assess(*frames, wrong, 0.1, 1.0, uncertainty=radius).uncertainty is None
+    assert assess(*frames, exact, 0.1, 1.0, uncertainty=radius).uncertainty is radius
 
 
 def test_the_report_shows_and_says_it(series: ImageSeries, folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import registration_factory as make
@@ -13,6 +15,7 @@ from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Grid, Space
 from r2n2.registration import FrameStatus, build_method, register_series
 from r2n2.registration.fit import FitMethod
+from r2n2.registration.measures import SquaredDifference
 from r2n2.registration.unfolding import SMALLEST_PROVEN, Unfolding, limited
 from r2n2.series import ImageSeries
 from r2n2.transform import BSplineField, DisplacementField, GaussianSequence, inverse, jacobian_bound, warp_image
@@ -111,6 +114,25 @@ def test_a_fold_is_fitted_again_and_the_other_pair_is_left() -> None:
     fixed, moving = images[0]
     left = (warp_image(moving, after[0]) - fixed).square().mean() / (moving - fixed).square().mean()
     assert float(left) < 0.95
+
+
+def test_a_fold_is_fitted_again_by_the_measure_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, loose = _folding_pairs()
+    seen: list[str] = []
+
+    class Recorded(SquaredDifference):
+        def compare(self, *given: Any, **options: Any) -> Any:
+            seen.append("compared")
+            return super().compare(*given, **options)
+
+    monkeypatch.setattr("r2n2.registration.methods._measure", lambda config: Recorded(config.fit.clamp))
+    config = RegistrationConfig(method="fit", steps=10, fit=loose, device="cpu")
+    before = len(seen)
+    _ = list(build_method(config).register(make.pairs_of(images[0])))
+    plain = len(seen) - before
+    *_, last = build_method(config.model_copy(update={"no_folding": True})).register(make.pairs_of(images[0]))
+    assert "fitted again" in last.notes[0]
+    assert len(seen) - plain > plain
 
 
 def test_a_limited_frame_says_so() -> None:

@@ -14,6 +14,7 @@ from r2n2.config import RegistrationConfig
 from r2n2.geometry import Grid, Space
 from r2n2.registration import Method, Pairs, build_method, resolve_device
 from r2n2.registration.batch_size import automatic_batch_size
+from r2n2.registration.contrast import examine_frames, suitable_measure
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 
 __all__ = ["by_method", "numbers_of", "own_method"]
@@ -21,6 +22,8 @@ __all__ = ["by_method", "numbers_of", "own_method"]
 
 def own_method(choice: str, grid: Grid, settings: Settings) -> tuple[Registrar, int]:
     """One of our methods at its defaults, and how many pairs ``r2n2 register`` would give it at once.
+
+    As ``r2n2 register`` does, it looks at the images first and compares them by what suits their contrast.
 
     Parameters
     ----------
@@ -35,7 +38,20 @@ def own_method(choice: str, grid: Grid, settings: Settings) -> tuple[Registrar, 
     config = RegistrationConfig.parse({**given, "device": settings.device})
     torch.set_num_threads(settings.threads)
     device = resolve_device(config.device)
-    return by_method(build_method(config), device), automatic_batch_size(config, grid, device)
+    methods: dict[str, Method] = {}
+
+    def register(images: Images) -> list[Found]:
+        frames = [(torch.from_numpy(images.fixed)[None], torch.from_numpy(images.fixed_valid)[None])]
+        frames += [
+            (torch.from_numpy(a)[None], torch.from_numpy(b)[None]) for a, b in zip(images.moving, images.moving_valid, strict=True)
+        ]
+        similarity = suitable_measure(examine_frames(frames, images.grid, range(len(frames))))
+        if similarity not in methods:
+            methods[similarity] = build_method(config.model_copy(update={"similarity": similarity}))
+        return by_method(methods[similarity], device)(images)
+
+    methods["ssd"] = build_method(config.model_copy(update={"similarity": "ssd"}))
+    return register, automatic_batch_size(config, grid, device)
 
 
 def by_method(method: Method, device: torch.device) -> Registrar:

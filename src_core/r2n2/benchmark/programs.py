@@ -103,8 +103,10 @@ def tvl1(spacing: tuple[float, ...], threads: int) -> Program:
     return register
 
 
-def elastix(spacing: tuple[float, ...], threads: int, *, control_px: int, bending: float = 10.0) -> Program:
-    """Cubic B-splines of elastix, control points ``control_px`` apart on the finest level; mean squares plus bending energy."""
+def elastix(
+    spacing: tuple[float, ...], threads: int, *, control_px: int, bending: float = 10.0, metric: str = "AdvancedMeanSquares"
+) -> Program:
+    """Cubic B-splines of elastix, control points ``control_px`` apart on the finest level; a metric plus bending energy."""
     import itk
 
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
@@ -114,7 +116,7 @@ def elastix(spacing: tuple[float, ...], threads: int, *, control_px: int, bendin
     chosen = settings.GetDefaultParameterMap("bspline", _ELASTIX_LEVELS, float(control_px))
     wanted = {
         "Registration": ["MultiMetricMultiResolutionRegistration"],
-        "Metric": ["AdvancedMeanSquares", "TransformBendingEnergyPenalty"],
+        "Metric": [metric, "TransformBendingEnergyPenalty"],
         "Metric0Weight": ["1.0"],
         "Metric1Weight": [str(bending)],
         "MaximumNumberOfIterations": ["300"],

@@ -69,6 +69,14 @@ def register(
         bool | None,
         typer.Option("--refine/--no-refine", help="Refine the network's Gaussians by fit (the default).", rich_help_panel=_METHOD),
     ] = None,
+    similarity: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|ssd|lncc|mind|ngf|curve",
+            help="What frames are compared by; auto: intensities (ssd), or edges (ngf) where the contrast changes.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     reference: Annotated[str | None, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=_METHOD)] = None,
     to: Annotated[
         Path | None,
@@ -183,6 +191,7 @@ def register(
     given = {
         "method": method,
         "refine": refine,
+        "similarity": similarity,
         "reference": None if reference is None else parse_reference(reference),
         "target": target,
         "initial": initial,

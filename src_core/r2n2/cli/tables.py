@@ -57,8 +57,13 @@ def _number(value: float, digits: int) -> str:
 def print_registration(registered: RegisteredSeries) -> None:
     """A row a frame, flagged frames with the reason, and where the result is."""
     with_errors = any(math.isfinite(row.tre_mm) for row in registered.metrics)
+    with_radius = any(math.isfinite(row.uncertainty_mm) for row in registered.metrics)
     unit = registered.length_unit
-    columns = ["frame", "similarity before", "after", "folding %", "min. Jacobian", f"displacement {unit.value}", "seconds"]
+    measure = registered.manifest.similarity_measure
+    similar = "similarity before" if measure == "ssd" else f"agreement ({measure}) before"
+    columns = ["frame", similar, "after", "folding %", "min. Jacobian", f"displacement {unit.value}"]
+    columns += [f"uncertainty {unit.value}"] if with_radius else []
+    columns += ["seconds"]
     columns += [f"TRE before {unit.value}", f"TRE {unit.value}", "max"] if with_errors else []
     table = _table("", [*columns, "status"], text=["status"])
     for row in registered.metrics:
@@ -69,6 +74,7 @@ def print_registration(registered: RegisteredSeries) -> None:
             _number(row.folding_percent, 2),
             _number(row.min_jacobian_proven, 2),
             length_number(row.max_displacement_mm, unit),
+            *([length_number(row.uncertainty_mm, unit)] if with_radius else []),
             _number(row.seconds, 2),
         ]
         if with_errors:

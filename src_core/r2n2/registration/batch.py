@@ -13,6 +13,7 @@ from torch import Tensor
 from r2n2.geometry import Grid, Space
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.doubt import reasons_for_doubt
+from r2n2.registration.measures import Measure, SquaredDifference, agreement
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.registration.uncertainty import FrameUncertainty, UncertaintyEstimator, backward_pairs
 from r2n2.similarity import correlation
@@ -124,7 +125,7 @@ class _Measures:
     min_jacobian_proven: float
 
 
-def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> _Measures:
+def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure) -> _Measures:
     grid = transform.grid
     displacement = transform.displacement_field().to_space(Space.NORMALISED)
     vectors = displacement.vectors[None]
@@ -133,9 +134,15 @@ def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -
     valid = measured & reference.counted
     both = (frame.counted & reference.counted)[None]
     determinants = _inside(jacobian_determinant(vectors, grid), reference)
+    if measure.name == "ssd":
+        before = float(correlation(reference.image[None], frame.image[None], _weighted(both, reference.weight, frame.weight)))
+        weight = _weighted(valid, reference.weight, *warped[0, 1:].split(1))
+        after = float(correlation(reference.image[None], warped[:, :1], weight))
+    else:
+        before, after = agreement(measure, reference.image, frame.image, reference.counted, frame.counted, vectors, grid)
     return _Measures(
-        before=float(correlation(reference.image[None], frame.image[None], _weighted(both, reference.weight, frame.weight))),
-        after=float(correlation(reference.image[None], warped[:, :1], _weighted(valid, reference.weight, *warped[0, 1:].split(1)))),
+        before=before,
+        after=after,
         overlap=float(valid.sum() / both.sum().clamp_min(1)),
         folding=float(folding_percent(determinants)),
         min_jacobian=float(determinants.min()),
@@ -175,17 +182,28 @@ def assess(
     loss: float,
     seconds: float,
     note: str = "",
+    *,
     uncertainty: FrameUncertainty | None = None,
+    measure: Measure | None = None,
 ) -> FrameResult:
     """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it.
 
-    ``note`` says what was done to the transform after it was found, if anything.
+    Parameters
+    ----------
+    note
+        What was done to the transform after it was found, if anything.
+    uncertainty
+        How far its positions may be off, if that is known.
+    measure
+        What the frames were compared by; squared differences if None.
     """
-    found = _measure(reference, frame, transform)
+    measure = measure or SquaredDifference()
+    found = _measure(reference, frame, transform, measure)
 
     def kept_back(status: FrameStatus, why: str) -> FrameResult:
         message = f"frame {frame.index}: {why}; it is left as it is"
-        return unregistered(frame.index, transform.grid, status, message, similarity=found.before, seconds=seconds)
+        own = unregistered(frame.index, transform.grid, status, message, similarity=found.before, seconds=seconds)
+        return replace(own, similarity_measure=measure.name)
 
     if not math.isfinite(loss) or not math.isfinite(found.after):
         return kept_back(FrameStatus.FAILED, "the registration gave no finite result")
@@ -193,7 +211,10 @@ def assess(
         return kept_back(FrameStatus.FAILED, f"only {100 * found.overlap:.0f} % of it would stay in view")
     if found.after < found.before - _SIMILARITY_TOLERANCE:
         return kept_back(FrameStatus.WORSE, f"the similarity fell from {found.before:.4f} to {found.after:.4f}")
-    reasons = [*_doubts(reference, frame, transform), *(() if uncertainty is None else uncertainty.reasons)]
+    reasons = [
+        *_doubts(reference, frame, transform, measure, found.after),
+        *(() if uncertainty is None else uncertainty.reasons),
+    ]
     status, message = FrameStatus.DOUBTFUL if reasons else FrameStatus.OK, masked_note(frame)
     if note:
         status = FrameStatus.DOUBTFUL if reasons else FrameStatus.LIMITED
@@ -203,7 +224,7 @@ def assess(
         reasons.insert(0, f"the displacement folds in {found.folding:.2f} % of the cells")
     if reasons:
         message = f"frame {frame.index}: {'; '.join([*reasons, *filter(None, [note])])}; look at it before using it"
-    return replace(_result(frame.index, transform, status, message, found, seconds), uncertainty=uncertainty)
+    return replace(_result(frame.index, transform, status, message, found, seconds, measure), uncertainty=uncertainty)
 
 
 def masked_note(frame: LoadedFrame) -> str:
@@ -220,22 +241,38 @@ def masked_note(frame: LoadedFrame) -> str:
     return f"frame {frame.index}: " + what.format(f"{share:.2g}", count)
 
 
-def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform) -> tuple[str, ...]:
+def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure, after: float) -> tuple[str, ...]:
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
     initial = None
     if isinstance(transform, GaussianSequence) and transform.linear is not None:
         initial = transform.linear_field().vectors[None]
-    return reasons_for_doubt(reference.image, frame.image, reference.counted, frame.counted, vectors, transform.grid, initial)
+    images = (reference.image, frame.image, reference.counted, frame.counted)
+    return reasons_for_doubt(*images, vectors, transform.grid, initial, measure=measure.name, agreement=after)
 
 
 def assess_edited(
-    reference: LoadedFrame, frame: LoadedFrame, transform: Transform, message: str, seconds: float = 0.0
+    reference: LoadedFrame,
+    frame: LoadedFrame,
+    transform: Transform,
+    message: str,
+    seconds: float = 0.0,
+    measure: Measure | None = None,
 ) -> FrameResult:
     """The same numbers of a transform that a person chose: it is taken as it is, with status EDITED."""
-    return _result(frame.index, transform, FrameStatus.EDITED, message, _measure(reference, frame, transform), seconds)
+    measure = measure or SquaredDifference()
+    found = _measure(reference, frame, transform, measure)
+    return _result(frame.index, transform, FrameStatus.EDITED, message, found, seconds, measure)
 
 
-def _result(frame: int, transform: Transform, status: FrameStatus, message: str, found: _Measures, seconds: float) -> FrameResult:
+def _result(
+    frame: int,
+    transform: Transform,
+    status: FrameStatus,
+    message: str,
+    found: _Measures,
+    seconds: float,
+    measure: Measure,
+) -> FrameResult:
     return FrameResult(
         frame,
         transform,
@@ -249,6 +286,7 @@ def _result(frame: int, transform: Transform, status: FrameStatus, message: str,
         seconds,
         found.min_jacobian_proven,
         len(transform) if isinstance(transform, GaussianSequence) else None,
+        similarity_measure=measure.name,
     )
 
 

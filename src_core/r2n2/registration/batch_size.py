@@ -19,7 +19,7 @@ _MOST_ON_CUDA = 64
 # A part of what is free belongs to the allocator's gaps and to the other programs on the device.
 _SHARE_OF_FREE = 0.5
 # Measured on the processor, rounded up: what grows with the frame's own pixels, and with those of the method's finest square.
-_BYTES_A_PIXEL = {"r2n2": 64, "fit": 64, "bspline": 200}
+_BYTES_A_PIXEL = {"r2n2": 64, "fit": 64, "bspline": 230}
 _BYTES_A_WORKING_PIXEL = 200
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from r2n2.geometry import Grid
 from r2n2.preprocessing import blur, blur_measured
+from r2n2.registration.intensity_relation import explained_by_a_curve, explained_by_a_line
+from r2n2.registration.measures import left_where_longest
 from r2n2.similarity import correlation
 from r2n2.transform import resample, warp
 
@@ -23,7 +25,6 @@ _NOISE, _PIECE = 0.024, 0.08
 # Local variances count from this share of the image's variance on.
 _FLAT = 1e-3
 _CORRESPONDING = 0.5
-_CLASSES, _PIXELS_A_CLASS = 24, 100
 
 _MOST_ASTRAY = 0.05
 _LEAST_SIMILARITY = 0.85
@@ -31,6 +32,9 @@ _REVERSED = -0.3
 _MOST_CONTRAST = 0.012
 _FARTHEST = 0.25
 _MOST_LEFT = 0.12
+# Under another measure than ssd: a displacement this long, NORMALISED, must explain edges; a share of their difference may be left.
+_NOTABLE, _MOST_OF_EDGES = 0.015, 0.36
+_LEAST_AGREEMENT = {"lncc": 0.85, "mind": 0.9, "ngf": 0.75, "curve": 0.9}
 
 
 def reasons_for_doubt(
@@ -41,6 +45,9 @@ def reasons_for_doubt(
     displacement: Tensor,
     grid: Grid,
     initial: Tensor | None = None,
+    *,
+    measure: str = "ssd",
+    agreement: float = 1.0,
 ) -> tuple[str, ...]:
     """Why a displacement is to be looked at before it is used, each reason the end of "because ..."; none where all looks well.
 
@@ -55,6 +62,9 @@ def reasons_for_doubt(
     initial
         (1, ndim, *grid.shape) NORMALISED: the part of the displacement that was found of the frame as a whole, by comparing all
         of it; it is no far motion and lets no tissue leave.
+    measure, agreement
+        What the frames were compared by, and how alike they are in its sense under the displacement. Under another measure than
+        ssd intensities may differ, and what they say is no reason for doubt.
     """
     most = _MOST_PIXELS_A_SIDE[grid.ndim]
     coarse = grid.resized(tuple(min(n, most) for n in grid.shape))
@@ -71,20 +81,16 @@ def reasons_for_doubt(
     inside = warp(b, vectors, coarse).valid
     warped, measured = warp(b, vectors, coarse, mask=b_valid)
     both = measured & a_valid
-    found = []
-    if float(correlation(a, b, a_valid & b_valid)) < _REVERSED:
-        found.append("what is bright in the one is dark in the other")
-    after = float(correlation(a, warped, both))
-    if not after >= _LEAST_SIMILARITY:
-        found.append(f"the frames stay unlike (similarity {after:.2f} without noise)")
-    astray = _astray(a, warped, both, coarse)
-    if astray > _MOST_ASTRAY:
-        found.append(f"{100 * astray:.0f} % of what the frames show has no counterpart")
-    elif _another_contrast(a[both], warped[both]) > _MOST_CONTRAST:
-        found.append("the contrast between tissues changes")
+    found = _of_intensities(a, b, warped, a_valid & b_valid, both, coarse) if measure == "ssd" else []
     whole = torch.zeros_like(vectors) if initial is None else resample(initial.to(a.dtype), grid, coarse).image
     lengths = (vectors - whole).norm(dim=1, keepdim=True)
     farthest = float(lengths[a_valid].max()) if bool(a_valid.any()) else float(lengths.max())
+    if measure != "ssd":
+        images = (fixed, moving, fixed_valid, moving_valid)
+        if not agreement >= _LEAST_AGREEMENT[measure]:
+            found.append(f"the frames stay unlike (agreement {agreement:.2f} by {measure})")
+        elif farthest > _NOTABLE and left_where_longest(*images, displacement, grid) > _MOST_OF_EDGES:
+            found.append("edges hardly agree better where the displacement is longest")
     if farthest > _FARTHEST:
         found.append(f"something moves by {50 * farthest:.0f} % of the frame's longer side, farther than is found reliably")
     stays = a_valid if initial is None else a_valid & warp(b, whole, coarse).valid
@@ -92,6 +98,22 @@ def reasons_for_doubt(
     if left > _MOST_LEFT:
         found.append(f"{100 * left:.0f} % of what the reference shows has left the frame")
     return tuple(found)
+
+
+def _of_intensities(a: Tensor, b: Tensor, warped: Tensor, before: Tensor, after: Tensor, grid: Grid) -> list[str]:
+    """Reasons that hold where tissue keeps its brightness: of smooth frames, valid before and after."""
+    found = []
+    if float(correlation(a, b, before)) < _REVERSED:
+        found.append("what is bright in the one is dark in the other")
+    alike = float(correlation(a, warped, after))
+    if not alike >= _LEAST_SIMILARITY:
+        found.append(f"the frames stay unlike (similarity {alike:.2f} without noise)")
+    astray = _astray(a, warped, after, grid)
+    if astray > _MOST_ASTRAY:
+        found.append(f"{100 * astray:.0f} % of what the frames show has no counterpart")
+    elif _another_contrast(a[after], warped[after]) > _MOST_CONTRAST:
+        found.append("the contrast between tissues changes")
+    return found
 
 
 def _pixels(width: float, grid: Grid, least: float) -> tuple[float, ...]:
@@ -127,22 +149,8 @@ def _standardised(image: Tensor, valid: Tensor) -> Tensor:
 
 def _another_contrast(a: Tensor, b: Tensor) -> float:
     """By how much a curve explains more of the one intensity (N,) by the other than a straight line does."""
-    classes = min(_CLASSES, len(a) // _PIXELS_A_CLASS)
-    if classes < 4:
-        return 0.0
-    a, b = a.double(), b.double()
-    straight = float(torch.corrcoef(torch.stack((a, b)))[0, 1].square())
-    return max(_explained(a, b, classes), _explained(b, a, classes)) - straight
-
-
-def _explained(by: Tensor, values: Tensor, classes: int) -> float:
-    """Correlation ratio: share of the variance of ``values`` between classes of equally many pixels alike in ``by``."""
-    ranks = by.argsort().argsort()
-    member = (ranks * classes).div(len(by), rounding_mode="floor")
-    count = torch.bincount(member, minlength=classes).to(values)
-    mean = torch.zeros_like(count).index_add(0, member, values) / count
-    within = (values - mean[member]).square().mean()
-    return float(1 - within / values.var(correction=0).clamp_min(1e-30))
+    curve = explained_by_a_curve(a, b)
+    return 0.0 if curve is None else curve - explained_by_a_line(a, b)
 
 
 def _left(fixed: Tensor, inside: Tensor, valid: Tensor) -> float:

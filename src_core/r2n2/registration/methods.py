@@ -16,6 +16,7 @@ from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit.growing import GrowingFit
 from r2n2.registration.fit.method import FitMethod
 from r2n2.registration.initial import Initialised
+from r2n2.registration.measures import Measure, measure_of
 from r2n2.registration.unfolding import Unfolding
 from r2n2.transform import GaussianSequence, Transform
 
@@ -56,6 +57,8 @@ def resolve_device(name: str) -> torch.device:
 def build_method(config: RegistrationConfig) -> Method:
     """The method that the settings ask for, ready to register pairs.
 
+    A similarity of "auto" is that of a series whose contrast stays, ssd: who has the series resolves it first.
+
     Raises
     ------
     ResourceError
@@ -64,14 +67,22 @@ def build_method(config: RegistrationConfig) -> Method:
     method = _plain_method(config)
     if config.initial != "none":
         method = Initialised(method, config.initial)
-    return Unfolding(method, config.fit) if config.no_folding else method
+    return Unfolding(method, config.fit, measure=_measure(config)) if config.no_folding else method
+
+
+def _measure(config: RegistrationConfig) -> Measure:
+    return measure_of("ssd" if config.similarity == "auto" else config.similarity, clamp=config.fit.clamp)
 
 
 def _plain_method(config: RegistrationConfig) -> Method:
+    measure = _measure(config)
     if config.method == "bspline":
-        return BSplineMethod(config.bspline)
-    fit = GrowingFit(config.fit) if config.steps == "auto" else FitMethod(config.fit, gaussians=config.steps)
-    if config.method == "fit":
+        return BSplineMethod(config.bspline, measure=measure)
+    fit: FitMethod | GrowingFit = FitMethod(config.fit, gaussians=25 if config.steps == "auto" else config.steps, measure=measure)
+    if config.steps == "auto":
+        fit = GrowingFit(config.fit, measure=measure)
+    # The network compares intensities: where those do not correspond, its Gaussians are worse than none to start from.
+    if config.method == "fit" or measure.name != "ssd":
         return fit
     from r2n2.network.checkpoint import load_network
     from r2n2.registration.cuda_graph import cuda_graph

@@ -6,6 +6,7 @@ import numpy as np
 
 from r2n2.errors import ArgumentError
 from r2n2.preprocessing import one_channel
+from r2n2.registration.contrast import examine_series
 from r2n2.series import ImageSeries
 
 __all__ = ["automatic_reference", "resolve_reference"]
@@ -13,6 +14,9 @@ __all__ = ["automatic_reference", "resolve_reference"]
 
 def automatic_reference(series: ImageSeries) -> int:
     """The frame whose mean intensity is nearest the mean of the series: a proxy for the mean state of breathing.
+
+    Where the contrast of the series changes, a mean intensity says nothing of breathing, and a frame in which tissues look alike is
+    of no use: the one whose structures agree best with those of the others is taken.
 
     The intensity is that of the one channel that is registered. Frames without contrast, frames with too many invalid pixels and
     frames that cannot be read are not chosen. Frames are read one at a time.
@@ -22,6 +26,9 @@ def automatic_reference(series: ImageSeries) -> int:
     ArgumentError
         If no frame can serve.
     """
+    finding = examine_series(series)
+    if finding.changes and finding.most_alike is not None:
+        return finding.most_alike
     means = np.full(len(series), np.nan)
     reason = "no frame has any contrast"
     for index in range(len(series)):

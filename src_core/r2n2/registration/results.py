@@ -78,7 +78,8 @@ class FrameResult:
     status, message
         Whether to trust it, and a sentence why not ("" if ok).
     similarity_before, similarity_after
-        Correlation coefficient of the frame with the reference over the valid pixels, in [-1, 1]; NaN where undefined.
+        How alike the frame and the reference are, at most 1: under ssd their correlation coefficient over the valid pixels, else
+        the agreement of the measure; NaN where undefined.
     folding_percent, min_jacobian
         Share of cells that fold in percent, and the smallest Jacobian determinant, both of the pixel lattice.
     max_displacement_mm
@@ -91,6 +92,8 @@ class FrameResult:
         How many Gaussians describe the displacement; None where it is none of them.
     uncertainty
         How far its positions may be off; None where that is not known.
+    similarity_measure
+        What it was compared by.
     """
 
     frame: int
@@ -106,6 +109,7 @@ class FrameResult:
     min_jacobian_proven: float = math.nan
     gaussians: int | None = None
     uncertainty: Uncertainty | None = None
+    similarity_measure: str = "ssd"
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,6 +126,8 @@ class SeriesProgress:
         Share of the whole work done, in [0, 1].
     finished
         Results new with this step, in order of frames.
+    notes
+        Sentences a person should read, with the first step: what frames are compared by where that was chosen, and why.
     """
 
     reference: int
@@ -129,3 +135,4 @@ class SeriesProgress:
     frames_total: int
     fraction: float
     finished: tuple[FrameResult, ...]
+    notes: tuple[str, ...] = ()

@@ -19,6 +19,8 @@ from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.batch import BatchResult, LoadedFrame, assess, assess_edited, masked_note, register_batch, unregistered
 from r2n2.registration.batch_size import resolve_batch_size
+from r2n2.registration.contrast import examine_frames, examine_series, suitable_measure
+from r2n2.registration.measures import Measure, measure_of
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import resolve_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
@@ -27,7 +29,7 @@ from r2n2.registration.uncertainty import UncertaintyEstimator, certain, uncerta
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
-__all__ = ["edited_result", "register_pair", "register_series"]
+__all__ = ["edited_result", "register_pair", "register_series", "resolve_similarity"]
 
 
 def register_pair(
@@ -64,6 +66,9 @@ def register_pair(
     images = (a[None].to(device), b[None].to(device), a_valid[None].to(device), b_valid[None].to(device))
     weights = [None if m is None else _weight(m, 0)[None].to(device) for m in (masks.fixed, masks.moving)]
     pairs = Pairs(*images, grid, *weights)
+    if config.similarity == "auto":
+        finding = examine_frames([(a, a_valid), (b, b_valid)], grid, (0, 1))
+        config = config.model_copy(update={"similarity": suitable_measure(finding)})
     yield from build_method(config).register(pairs)
 
 
@@ -106,22 +111,26 @@ def register_series(
     _check_size(series.grid)
     masks.check(series)
     device = resolve_device(config.device)
+    config, note = resolve_similarity(series, config, masks)
+    notes = (note,) if note else ()
     method = build_method(config)
     index = resolve_reference(series, config.reference)
     reference = _load(series, index, masks.fixed)
     if isinstance(reference, FrameResult):
         raise ReadError(f"reference: {reference.message}; choose another reference")
+    measure = measure_of(config.similarity)
     own = unregistered(index, series.grid, FrameStatus.REFERENCE, masked_note(reference), similarity=1.0)
+    own = replace(own, similarity_measure=measure.name)
     estimator = uncertainty_estimator(config)
     if estimator is not None:
         own = replace(own, uncertainty=certain(series.grid))
     done = done or {}
     size = resolve_batch_size(config, series.grid, device)
     frames = _Frames(series, config.warm_start, index, size, masks)
-    work = _Work(method, dict.fromkeys(range(len(series)), reference), series.grid, device, size, estimator)
+    work = _Work(method, measure, dict.fromkeys(range(len(series)), reference), series.grid, device, size, estimator)
     rounds = config.target_rounds if config.target != "reference" else 0
     results = {index: own}
-    yield SeriesProgress(index, *_share(len(series), index, done, 0, rounds), () if index in done else (own,))
+    yield SeriesProgress(index, *_share(len(series), index, done, 0, rounds), () if index in done else (own,), notes)
     for number in range(rounds):
         for ready, finished in _pass(work, frames, {}, _transforms(results) if number else {}):
             results.update({result.frame: result for result in finished})
@@ -197,6 +206,22 @@ class _Frames:
         return _load(self.series, number, self.masks.moving)
 
 
+def resolve_similarity(series: ImageSeries, config: RegistrationConfig, masks: Masks = NO_MASKS) -> tuple[RegistrationConfig, str]:
+    """Settings with a measure in place of "auto", and a sentence on what was chosen and what follows; "" where nothing changes.
+
+    The measure is chosen once for a whole series (``suitable_measure``).
+    """
+    if config.similarity != "auto":
+        note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as asked for"
+    else:
+        finding = examine_series(series, masks)
+        config = config.model_copy(update={"similarity": suitable_measure(finding)})
+        note = f"similarity: {config.similarity}, as contrast changes along the series: {finding.reason}" if finding.changes else ""
+    if note and config.method == "r2n2":
+        note += "; the network compares intensities and is left out, the Gaussians are fitted from none"
+    return config, note
+
+
 def edited_result(
     series: ImageSeries,
     reference: int,
@@ -234,7 +259,7 @@ def edited_result(
             raise ReadError(frame.message)
     assert isinstance(fixed, LoadedFrame)
     assert isinstance(moving, LoadedFrame)
-    return assess_edited(fixed, moving, transform, message, result.seconds)
+    return assess_edited(fixed, moving, transform, message, result.seconds, measure_of(result.similarity_measure))
 
 
 def _load_and_register(
@@ -263,6 +288,7 @@ class _Work:
     """What is the same for every batch of a series."""
 
     method: Method
+    measure: Measure
     targets: Mapping[int, LoadedFrame]
     """Frame -> what it is registered to."""
     grid: Grid
@@ -289,7 +315,10 @@ def _register(
                 yield before + share * len(frames)
             seconds = outcome.seconds / len(frames)
             found = zip(targets, frames, outcome.transforms, outcome.loss, outcome.notes, outcome.uncertainties, strict=True)
-            return [assess(target, frame, at, loss, seconds, *rest) for target, frame, at, loss, *rest in found]
+            return [
+                assess(target, frame, at, loss, seconds, note, uncertainty=radius, measure=work.measure)
+                for target, frame, at, loss, note, radius in found
+            ]
         except R2N2Error:
             raise
         except (RuntimeError, ValueError, MemoryError) as error:

@@ -17,6 +17,8 @@ _LEAST_OVERLAP = 0.15
 # Pixels along an axis over which what images show hangs together: one independent measurement.
 _PATCH_PX = 8
 _CAUTION = 2.0
+# Motion within the frame lowers the correlation of what belongs together: from here on the larger overlap is to decide.
+_AS_GOOD_AS_ANY, _BETTER_STILL = 0.9, 0.1
 _FLAT = 1e-4
 
 
@@ -24,7 +26,9 @@ class Correlations(NamedTuple):
     """Of every translation in whole pixels of the square, one of none first."""
 
     score: Tensor
-    """(B, P) lower bound of the correlation coefficient, by how much of the images overlaps; -1 where too little does."""
+    """(B, P) lower bound of the correlation coefficient, by how much of the images overlaps; -1 where too little does.
+
+    Coefficients above 0.9 count hardly more than that."""
     shifts: Tensor
     """(P, ndim) NORMALISED: where pixels of the fixed image lie in the moving one."""
 
@@ -66,7 +70,8 @@ def correlate_translations(fixed: Tensor, fixed_weight: Tensor, moving: Tensor, 
     coefficient = covariance / (variance_a * variance_b + _FLAT**2).sqrt()
     enough = count >= _LEAST_OVERLAP * count.flatten(1).amax(1).view(-1, *[1] * ndim)
     patches = (count / _PATCH_PX**ndim).clamp_min(1)
-    score = torch.tanh(torch.atanh(coefficient.clamp(-0.999, 0.999)) - _CAUTION / patches.sqrt())
+    bound = torch.atanh(coefficient.clamp(-0.999, _AS_GOOD_AS_ANY)) - _CAUTION / patches.sqrt()
+    score = torch.tanh(bound) + _BETTER_STILL * (coefficient - _AS_GOOD_AS_ANY).clamp_min(0)
     score = torch.where(enough, score, -1)
     most = math.floor(_FARTHEST * (size - 1))
     pixels = torch.arange(-most, most + 1, device=fixed.device)

@@ -15,6 +15,7 @@ from torch import Tensor
 from r2n2.config import FitConfig
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.fit.method import FitMethod
+from r2n2.registration.measures import Measure
 from r2n2.transform import BSplineField, GaussianSequence, Transform, bspline_basis, jacobian_bound, precision_matrix
 
 __all__ = ["SMALLEST_PROVEN", "Unfolding", "limited"]
@@ -38,10 +39,13 @@ class Unfolding:
         The method.
     fit
         Its settings of fit: Gaussians that fold take ``unfolding_steps`` more with ``unfolding_weight`` times the folding weight.
+    measure
+        What the images are then compared by; squared differences if None.
     """
 
-    def __init__(self, method: Method, fit: FitConfig) -> None:
+    def __init__(self, method: Method, fit: FitConfig, *, measure: Measure | None = None) -> None:
         self._method = method
+        self._measure = measure
         self._fit = fit.model_copy(
             update={
                 "folding_weight": fit.unfolding_weight * max(fit.folding_weight, 1.0),
@@ -87,7 +91,7 @@ class Unfolding:
             return start
         chosen = torch.tensor(list(folding), device=pairs.moving.device)
         some = pairs.chosen(chosen)
-        fit = FitMethod(self._fit, gaussians=max(len(one) for one in sequences))
+        fit = FitMethod(self._fit, gaussians=max(len(one) for one in sequences), measure=self._measure)
         *_, last = fit.register(some, start=start)
         # What filled shorter sequences up to the longest has no part in them.
         again = [one for one in last.transforms() if isinstance(one, GaussianSequence)]

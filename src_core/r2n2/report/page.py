@@ -191,7 +191,7 @@ def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | No
         was = f"before {length_text(before.mean_mm, unit)}, n = {after.count}"
         tiles.append(("Landmark error (TRE)", length_text(after.mean_mm, unit), was))
     similar = [_mean([getattr(row, name) for row in moved]) for name in ("similarity_after", "similarity_before")]
-    tiles.append(("Correlation with the reference", _number(similar[0], 4), f"before {_number(similar[1], 4)}"))
+    tiles.append((_similarity_name(registered), _number(similar[0], 4), f"before {_number(similar[1], 4)}"))
     left = float(data.deviation_after.mean()) / (float(data.deviation_before.mean()) or 1.0)
     tiles.append(("Variation over time left", f"{100 * left:.0f} %", "of the mean standard deviation before"))
     most = max((row.max_displacement_mm for row in moved), default=0.0)
@@ -211,6 +211,11 @@ def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | No
     return tiles
 
 
+def _similarity_name(registered: RegisteredSeries) -> str:
+    measure = registered.manifest.similarity_measure
+    return "Correlation with the reference" if measure == "ssd" else f"Agreement with the reference ({measure})"
+
+
 def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
     manifest, grid = registered.manifest, registered.grid
     known = manifest.input.spacing_known
@@ -218,11 +223,11 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
     rows = [
         (
             "Method",
-            manifest.settings.method + (" + refine" if manifest.settings.method == "r2n2" and manifest.settings.refine else ""),
+            _method(registered),
         ),
         (
             "Reference frame",
-            f"{manifest.reference} ({'chosen automatically' if manifest.settings.reference == 'auto' else 'as asked for'})",
+            f"{manifest.reference} ({_chosen(manifest.settings.reference == 'auto')})",
         ),
         ("Frames", f"{manifest.input.frames} of {' x '.join(map(str, grid.shape))} pixels, {manifest.input.dtype}"),
         ("Spacing", spacing),
@@ -230,6 +235,7 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
             "Time axis",
             str(manifest.input.source.get("time_tag", "as in the file" if manifest.input.times_s else "none in the file")),
         ),
+        ("Compared by", f"{manifest.similarity_measure} ({_chosen(manifest.settings.similarity == 'auto')})"),
         ("Similarity", manifest.similarity),
         *_masks(registered),
         ("Outside the image", manifest.convention["outside"]),
@@ -268,6 +274,19 @@ def _masks(registered: RegisteredSeries) -> list[tuple[str, str]]:
             rows.append((name, f"{PurePath(record.path).name or 'drawn'}: {'; '.join(record.notes)}{figures}"))
             rows.append((f"{name}, SHA-256", record.sha256))
     return rows
+
+
+def _method(registered: RegisteredSeries) -> str:
+    settings = registered.manifest.settings
+    if settings.method != "r2n2":
+        return settings.method
+    if registered.manifest.similarity_measure != "ssd":
+        return "r2n2, without its network, which compares intensities: fit"
+    return "r2n2 + refine" if settings.refine else "r2n2"
+
+
+def _chosen(automatically: bool) -> str:
+    return "chosen automatically" if automatically else "as asked for"
 
 
 def _mean(values: list[float]) -> float:

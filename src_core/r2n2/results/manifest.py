@@ -236,6 +236,9 @@ class RunManifest(Config):
     input: InputRecord
     reference: int
     similarity: str
+    """What the columns similarity_before and similarity_after are."""
+    similarity_measure: str = "ssd"
+    """What frames were compared by, whatever "auto" meant."""
     convention: dict[str, str]
     status_counts: dict[str, int]
     messages: dict[int, str]

@@ -53,6 +53,7 @@ _COLUMNS = (
     "status",
 )
 _UNCERTAINTY_COLUMNS = ("uncertainty_mm", "uncertainty_95_mm")
+_MEASURE_COLUMN = "similarity_measure"
 _TRE_COLUMNS = ("tre_before_mm", "tre_mm", "tre_max_mm")
 
 
@@ -78,11 +79,13 @@ class FrameMetrics:
     uncertainty_mm: float = math.nan
     uncertainty_95_mm: float = math.nan
     uncalibrated: str = ""
+    similarity_measure: str = "ssd"
 
     @classmethod
     def of(cls, result: FrameResult, time_s: float = math.nan) -> FrameMetrics:
         """Of a result, without its transform."""
-        shared = {name: getattr(result, name) for name in (*_COLUMNS, "message") if name != "time_s"}
+        columns = (*_COLUMNS, _MEASURE_COLUMN)
+        shared = {name: getattr(result, name) for name in (*columns, "message") if name != "time_s"}
         if result.uncertainty is not None:
             found = result.uncertainty
             shared |= {"uncertainty_mm": found.median_mm, "uncertainty_95_mm": found.q95_mm, "uncalibrated": found.uncalibrated}
@@ -95,7 +98,7 @@ class FrameMetrics:
 
     def result(self, transform: Transform) -> FrameResult:
         """The frame's result again."""
-        shared = {name: getattr(self, name) for name in (*_COLUMNS, "message") if name != "time_s"}
+        shared = {name: getattr(self, name) for name in (*_COLUMNS, _MEASURE_COLUMN, "message") if name != "time_s"}
         return FrameResult(transform=transform, **shared)
 
 
@@ -273,7 +276,7 @@ class RegisteredSeries:
 
 def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
     """Text of metrics.csv: a row a frame; an undefined number is left empty."""
-    columns = (*_COLUMNS, *_UNCERTAINTY_COLUMNS, *(_TRE_COLUMNS if with_errors else ()))
+    columns = (*_COLUMNS, _MEASURE_COLUMN, *_UNCERTAINTY_COLUMNS, *(_TRE_COLUMNS if with_errors else ()))
     return table_text(columns, [[_cell(getattr(row, column)) for column in columns] for row in metrics])
 
 
@@ -365,4 +368,13 @@ def _parse_metrics(row: Mapping[str, str], manifest: RunManifest) -> FrameMetric
     gaussians = int(row["gaussians"]) if row.get("gaussians") else None
     status, message = FrameStatus(row["status"]), manifest.messages.get(frame, "")
     uncalibrated = "" if manifest.uncertainty is None else manifest.uncertainty.uncalibrated.get(frame, "")
-    return FrameMetrics(frame=frame, status=status, message=message, uncalibrated=uncalibrated, gaussians=gaussians, **numbers)
+    return FrameMetrics(
+        frame=frame,
+        status=status,
+        message=message,
+        uncalibrated=uncalibrated,
+        gaussians=gaussians,
+        # Tables from before there was a choice do not have the column.
+        similarity_measure=row.get(_MEASURE_COLUMN) or "ssd",
+        **numbers,
+    )

@@ -81,8 +81,9 @@ class ResultWriter:
     """Writes results as they come; memory holds numbers and compact transforms only, never frames.
 
     Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json. Once it is
-    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder. Once it is finished,
-    ``doubts`` says in which other convention the landmarks would fit far better.
+    entered, ``done`` says which frames are there already, and ``note`` what was found in the folder. ``run_notes`` may be
+    given what the run decided; it is kept in run.json. Once it is finished, ``doubts`` says in which other convention the landmarks
+    would fit far better.
 
     Parameters
     ----------
@@ -153,6 +154,7 @@ class ResultWriter:
         self._held = contextlib.ExitStack()
         self.batch_size = batch_size
         self.note = ""
+        self.run_notes: tuple[str, ...] = ()
         self.doubts: tuple[str, ...] = ()
 
     def __enter__(self) -> Self:
@@ -360,6 +362,7 @@ class ResultWriter:
         run_hash = self._run_sha256()
         assert self._input_hash is not None
         record = InputRecord.of(self._series, self._input_hash, self._selection)
+        measure = self._metrics[self._reference()].similarity_measure
         return RunManifest(
             run_sha256=run_hash,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -371,9 +374,10 @@ class ResultWriter:
             weights_sha256=self._facts.weights_sha256,
             landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
             masks=MaskRecord.of(self._masks),
-            input=record.model_copy(update={"notes": (*record.notes, *notes)}),
+            input=record.model_copy(update={"notes": (*record.notes, *self.run_notes, *notes)}),
             reference=self._reference(),
-            similarity="correlation coefficient",
+            similarity="correlation coefficient" if measure == "ssd" else f"agreement by {measure}",
+            similarity_measure=measure,
             convention=CONVENTION,
             status_counts=dict(Counter(str(row.status) for row in self._ordered())),
             messages={row.frame: row.message for row in self._ordered() if row.message},

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from r2n2.simulation.contrast import ContrastKind
     from r2n2.simulation.engine import PairEngine, SimulatedBatch
     from r2n2.simulation.engine_config import AppearanceConfig, EngineConfig, MotionConfig
     from r2n2.simulation.gaussian_motion import random_gaussian_motion, synthetic_pair
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AppearanceConfig",
+    "ContrastKind",
     "EngineConfig",
     "Label",
     "MotionConfig",
@@ -35,6 +37,7 @@ __all__ = [
 # Found when asked for: the engine must import where the thorax's drawing tools are not installed.
 _PLACES = {
     "AppearanceConfig": "engine_config",
+    "ContrastKind": "contrast",
     "EngineConfig": "engine_config",
     "Label": "material",
     "MotionConfig": "engine_config",

@@ -13,6 +13,7 @@ from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.simulation.anatomy import Anatomy, draw_anatomy, wall_mm
 from r2n2.simulation.breathing import DEEPEST_BREATH, Breathing, draw_breathing
+from r2n2.simulation.contrast import Contrast, ContrastKind, contrast_of_material
 from r2n2.simulation.material import Label, Material, draw_material
 from r2n2.simulation.settings import ThoraxConfig
 from r2n2.simulation.texture import FloatArray, Raster
@@ -42,6 +43,7 @@ class _Scene:
     motion: Motion
     breathing: Breathing
     sensitivity: FloatArray
+    contrast: Contrast | None = None
 
     def lattice(self) -> FloatArray:
         """(H, W, 2) anatomical position of every pixel."""
@@ -79,25 +81,29 @@ class _SimulatedFrames:
         return (self.scene.config.frames, 1, *self.scene.grid.shape)
 
     @property
-    def dtype(self) -> np.dtype[np.uint16]:
-        return np.dtype(np.uint16)
+    def dtype(self) -> np.dtype[Any]:
+        contrast = self.scene.contrast
+        return np.dtype(np.int16 if contrast is not None and contrast.signed else np.uint16)
 
     def __len__(self) -> int:
         return self.shape[0]
 
-    def __getitem__(self, index: int) -> NDArray[np.uint16]:
+    def __getitem__(self, index: int) -> NDArray[Any]:
         config, scene = self.scene.config, self.scene
-        state = scene.state(index)
+        state, contrast = scene.state(index), scene.contrast
         reference = scene.motion.reference_of(scene.lattice(), state)
-        signal, lung, blood = scene.sample(scene.material.signal, reference)
+        factor = None if contrast is None else contrast.factor(index)
+        signal, lung, blood = scene.sample(scene.material.signal if factor is None else scene.material.signal * factor, reference)
         if config.density_effect:
             signal = signal + lung * (_expansion(reference, scene) ** config.density_effect - 1)
-        signal = (signal + config.flow_effect * state.flow * blood) * scene.sensitivity
+        signal = signal + config.flow_effect * state.flow * blood
+        signal = (signal if contrast is None else contrast.shown(signal, index)) * scene.sensitivity
         if config.noise:
             rng = np.random.default_rng([config.seed, 3, index, *_slice_key(config)])
             real, imaginary = rng.standard_normal((2, *signal.shape)) * config.noise
-            signal = np.hypot(signal + real, imaginary)
-        return np.clip(np.rint(_WHITE * signal), 0, 65535).astype(np.uint16)[None]
+            signal = signal + real if contrast is not None and contrast.signed else np.hypot(signal + real, imaginary)
+        limits = np.iinfo(self.dtype)
+        return np.clip(np.rint(_WHITE * signal), limits.min, limits.max).astype(self.dtype)[None]
 
 
 def _expansion(reference: FloatArray, scene: _Scene) -> FloatArray:
@@ -158,10 +164,17 @@ class SimulatedSeries:
         return scene.to_index(scene.motion.position_of(reference, scene.state(moving)))
 
 
-def thorax_series(config: ThoraxConfig) -> SimulatedSeries:
+def thorax_series(config: ThoraxConfig, contrast: ContrastKind | None = None) -> SimulatedSeries:
     """Draw a person and its breathing; images are computed frame by frame when asked for.
 
     A frame large enough shows an adult. A smaller one shows a smaller body, which moves less in proportion.
+
+    Parameters
+    ----------
+    config
+        Settings.
+    contrast
+        How the brightness of tissue changes from frame to frame, with anatomy, motion and noise as without; None: it stays.
     """
     spacing = config.spacing_mm or (_SIDE_MM / max(config.shape),) * 2
     grid = Grid(config.shape, spacing)
@@ -180,13 +193,16 @@ def thorax_series(config: ThoraxConfig) -> SimulatedSeries:
     material = draw_material(material_rng, anatomy, raster, blur)
     motion = _draw_motion(motion_rng, anatomy, config)
     breathing = draw_breathing(breathing_rng, config)
-    scene = _Scene(config, grid, scale, material, motion, breathing, _draw_sensitivity(coil_rng, grid, config.bias))
+    change = None
+    if contrast is not None:
+        change = contrast_of_material(np.random.default_rng([config.seed, 10]), material, contrast, config.frames)
+    scene = _Scene(config, grid, scale, material, motion, breathing, _draw_sensitivity(coil_rng, grid, config.bias), change)
     times = tuple(round(frame * config.frame_interval_s, 9) for frame in range(config.frames))
     series = ImageSeries(
         _SimulatedFrames(scene),
         grid,
         times,
-        name=f"simulated thorax {config.seed}",
+        name=f"simulated thorax {config.seed}" + (f", {contrast}" if contrast else ""),
         modality="MR",
         source={"format": "simulation", "path": "", "config": asked.model_dump(mode="json")},
     )

@@ -39,7 +39,7 @@ class Assessed:
     slope: Tensor
     """(B, C, ndim, P) derivative of each residual by the displacement of its pixel"""
     weight: Tensor
-    """(B, 1, P) of the squares of a pixel: at most 1 / number of valid pixels, less for outliers, 0 where not valid"""
+    """(B, 1, P) of a pixel's squares: the measure's strength / number of valid pixels, less for outliers, 0 where not valid"""
     fine_field: Tensor
     """(B, ndim, *shape) displacement on the lattice on which folding is measured"""
 
@@ -67,6 +67,8 @@ class Level:
     config: FitConfig
     grid: Grid
     compared: Compared
+    strength: float
+    """Of the measure."""
     fixed_valid: Tensor
     fixed_weight: Tensor | None
     """(B or 1, 1, P) of a mask."""
@@ -88,6 +90,11 @@ class Level:
     def size(self) -> int:
         """Pixels a side."""
         return self.grid.shape[0]
+
+    @property
+    def _steepness_weight(self) -> float:
+        """Decides where Gaussians go and not what becomes of them: on the finest square what contracts may be steep."""
+        return self.config.steepness_weight if self.size < self.config.sizes[-1] else 0.0
 
     @classmethod
     def build(
@@ -119,6 +126,7 @@ class Level:
             config,
             grid,
             compared,
+            measure.strength,
             fixed.valid,
             None if fixed.weight is None else fixed.weight.flatten(2),
             compared.moving if moving.weight is None else torch.cat((compared.moving, moving.weight), 1),
@@ -144,7 +152,7 @@ class Level:
         difference = self.compared.difference(warped, valid)
         counted = valid.flatten(2)
         residual = difference.residual.flatten(2) * counted
-        weight = self._weight(counted, moving_weight.flatten(2))
+        weight = self.strength * self._weight(counted, moving_weight.flatten(2))
         square = residual.square()
         if square.shape[1] > 1:
             square = square.sum(1, keepdim=True)
@@ -152,8 +160,8 @@ class Level:
         similarity = (weight * square / doubt).sum((1, 2))
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
         objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
-        if self.config.steepness_weight:
-            objective = objective + self.config.steepness_weight * steepness_penalty(model, self.config.steepness_cap)
+        if self._steepness_weight:
+            objective = objective + self._steepness_weight * steepness_penalty(model, self.config.steepness_cap)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         if self.linear is not None:
             fine_field = fine_field + linear_displacement(self.linear, self.fine_positions).unflatten(2, self.fine.shape)
@@ -181,10 +189,10 @@ class Level:
         if folding is not None:
             matrix.add_(folding[0], alpha=self.config.folding_weight)
             vector.add_(folding[1], alpha=self.config.folding_weight)
-        steepness = steepness_equations(model, self.config.steepness_cap) if self.config.steepness_weight else None
+        steepness = steepness_equations(model, self.config.steepness_cap) if self._steepness_weight else None
         if steepness is not None:
-            matrix.add_(steepness[0], alpha=self.config.steepness_weight)
-            vector.add_(steepness[1], alpha=self.config.steepness_weight)
+            matrix.add_(steepness[0], alpha=self._steepness_weight)
+            vector.add_(steepness[1], alpha=self._steepness_weight)
         change = solve_damped(
             matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
         ).unflatten(1, (len(model), model.freedom))

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from r2n2.preprocessing import Square
+from r2n2.preprocessing import Square, normalise, score_together
 
-__all__ = ["Compared", "Difference", "Measure", "gradient_of"]
+__all__ = ["Compared", "Difference", "Measure", "gradient_of", "scored", "with_gradient"]
 
 
 class Difference(NamedTuple):
@@ -49,6 +49,10 @@ class Compared(Protocol):
         """
         ...
 
+    def agreement(self, warped: Tensor, counted: Tensor) -> Tensor:
+        """How alike the images are in the sense of the measure, (B,) up to 1 for equal ones; what fit makes small differs."""
+        ...
+
 
 class Measure(Protocol):
     """A way to compare images; holds settings, keeps nothing of a call."""
@@ -56,6 +60,11 @@ class Measure(Protocol):
     @property
     def name(self) -> str:
         """As in ``RegistrationConfig.similarity``."""
+        ...
+
+    @property
+    def strength(self) -> float:
+        """Weight of the squares against roughness and folding, 1 for squared differences of intensities."""
         ...
 
     def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None, *, aligned: bool = False) -> Compared:
@@ -86,3 +95,15 @@ def gradient_of(features: Tensor, square: Square) -> Tensor:
         total, count = (functional.pad(part, (*padding, 1, 0)) + functional.pad(part, (*padding, 0, 1)) for part in (rise, both))
         slopes.append(total / count.clamp_min(1))
     return torch.stack(slopes, 2)
+
+
+def with_gradient(features: Tensor, square: Square) -> Tensor:
+    """Features (B, C, *shape), then the gradient of each, (B, C (1 + ndim), *shape)."""
+    return torch.cat((features, gradient_of(features, square).flatten(1, 2)), 1)
+
+
+def scored(fixed: Square, moving: Square, displacement: Tensor | None, *, clamp: float, aligned: bool) -> tuple[Tensor, Tensor]:
+    """z-scored intensities of both, (B, 1, *shape), the arguments as in ``Measure.compare``."""
+    if displacement is not None:
+        return score_together(fixed, moving, displacement, clamp=clamp, aligned=aligned)
+    return normalise(fixed.images, fixed.valid, clamp=clamp), normalise(moving.images, moving.valid, clamp=clamp)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from r2n2.preprocessing import Square, normalise, score_together
-from r2n2.registration.measures.base import Compared, Difference, gradient_of
+from r2n2.preprocessing import Square
+from r2n2.registration.measures.base import Compared, Difference, scored, with_gradient
+from r2n2.similarity import correlation
 
 __all__ = ["SquaredDifference"]
 
@@ -24,22 +24,13 @@ class SquaredDifference:
     """
 
     clamp: float = 3.0
+    strength: float = 1.0
     name: str = "ssd"
 
     def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None, *, aligned: bool = False) -> Compared:
         """Prepare the images of a batch."""
-        if displacement is not None:
-            intensity = score_together(fixed, moving, displacement, clamp=self.clamp, aligned=aligned)
-        else:
-            intensity = (
-                normalise(fixed.images, fixed.valid, clamp=self.clamp),
-                normalise(moving.images, moving.valid, clamp=self.clamp),
-            )
-        a, b = (
-            torch.cat((image, gradient_of(image, square)[:, 0]), 1)
-            for image, square in zip(intensity, (fixed, moving), strict=True)
-        )
-        return _Compared(a, b)
+        a, b = scored(fixed, moving, displacement, clamp=self.clamp, aligned=aligned)
+        return _Compared(with_gradient(a, fixed), with_gradient(b, moving))
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,3 +43,7 @@ class _Compared:
     def difference(self, warped: Tensor, counted: Tensor) -> Difference:
         """The intensities have no part that depends on which pixels count."""
         return Difference(warped[:, :1] - self.fixed[:, :1], (0.5 * (warped[:, 1:] + self.fixed[:, 1:])).unsqueeze(1))
+
+    def agreement(self, warped: Tensor, counted: Tensor) -> Tensor:
+        """Correlation coefficient."""
+        return correlation(self.fixed[:, :1].expand_as(counted), warped[:, :1], counted)

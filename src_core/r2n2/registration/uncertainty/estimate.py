@@ -11,7 +11,7 @@ from torch import Tensor
 from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Grid
 from r2n2.registration.base import Pairs
-from r2n2.registration.uncertainty.features import features_of, frame_features
+from r2n2.registration.uncertainty.features import Features, features_of, frame_features
 from r2n2.registration.uncertainty.tables import MethodTable, method_key, shipped_tables
 from r2n2.registration.uncertainty.verdict import reasons_for_uncertainty
 from r2n2.transform import Transform, resample
@@ -19,6 +19,7 @@ from r2n2.transform import Transform, resample
 __all__ = ["FrameUncertainty", "UncertaintyEstimator", "backward_pairs", "certain", "uncertainty_estimator"]
 
 _MEDIAN, _MOST = 0.5, 0.95
+_WITHOUT_GAUSSIANS = "bspline"
 # Settings that change no result that matters, or choose the table.
 _NO_MATTER = frozenset({"method", "refine", "reference", "device", "batch_size", "precision", "uncertainty"})
 _OF_NETWORK = frozenset({"weights", "network_share", "stop_early", "network", "stopping"})
@@ -69,6 +70,8 @@ class UncertaintyEstimator:
         Of the features of one way.
     back_table
         With the disagreement of both ways; None where there is no such table.
+    plain_table
+        Asks for no Gaussians: for transforms that hold none though the method's usually do.
     fit
         Settings of the objective that Gaussians were fitted to.
     uncalibrated
@@ -79,9 +82,12 @@ class UncertaintyEstimator:
 
     table: MethodTable
     back_table: MethodTable | None
+    plain_table: MethodTable
     fit: FitConfig
     uncalibrated: str = ""
     both_ways: bool = False
+    by_intensities: bool = True
+    """Whether the frames were compared by their intensities: else these may differ, and what they leave is no reason for doubt."""
 
     def estimate(
         self, pairs: Pairs, transforms: Sequence[Transform], backward: Sequence[Transform] = ()
@@ -97,10 +103,11 @@ class UncertaintyEstimator:
         """
         with torch.inference_mode():
             features = features_of(pairs, transforms, self.fit, backward)
-            table = self.back_table if backward and self.back_table is not None else self.table
+            table = self._table(features)
             radius = table.radius_of(features.values)
             distances = table.distance(frame_features(features)).tolist()
-            reasons = reasons_for_uncertainty(radius, features, pairs.grid)
+            judged = radius if self.by_intensities else torch.zeros_like(radius)
+            reasons = reasons_for_uncertainty(judged, features, pairs.grid)
         unit_mm, found = pairs.grid.unit_mm, []
         for k in range(len(pairs)):
             median, most = (_quantile(radius[k], features.counts[k], share) * unit_mm for share in (_MEDIAN, _MOST))
@@ -110,9 +117,17 @@ class UncertaintyEstimator:
             found.append(FrameUncertainty(radius_mm, features.lattice, median, most, reasons[k], why_not))
         return tuple(found)
 
+    def _table(self, features: Features) -> MethodTable:
+        for table in (self.back_table, self.table):
+            if table is not None and set(table.features) <= set(features.values):
+                return table
+        return self.plain_table
+
     def _uncalibrated(self, distance: float, grid: Grid, table: MethodTable) -> str:
         if self.uncalibrated:
             return self.uncalibrated
+        if table is self.plain_table and table is not self.table:
+            return "the result is no sum of Gaussians, as it was in the calibration"
         if grid.ndim != 2:
             return "the radius is calibrated on 2D frames"
         if not distance <= table.farthest:
@@ -137,13 +152,27 @@ def uncertainty_estimator(config: RegistrationConfig) -> UncertaintyEstimator | 
     """What estimates for results under these settings; None where that is switched off."""
     if config.uncertainty == "off":
         return None
+    by_intensities = config.similarity in ("auto", "ssd")
+    if not by_intensities and config.method == "r2n2":
+        config = config.model_copy(update={"method": "fit"})  # which is what then runs
     tables, key = shipped_tables().methods, method_key(config)
     both_ways = config.uncertainty == "full"
-    return UncertaintyEstimator(tables[key], tables.get(f"{key}+back"), config.fit, _other_settings(config), both_ways)
+    return UncertaintyEstimator(
+        tables[key],
+        tables.get(f"{key}+back"),
+        tables[_WITHOUT_GAUSSIANS],
+        config.fit,
+        _other_settings(config),
+        both_ways,
+        by_intensities,
+    )
 
 
 def _other_settings(config: RegistrationConfig) -> str:
     """Which settings are not those of the calibration, in words; a setting that is not listed above counts as one that matters."""
+    # A series whose contrast stays is compared by what auto chooses for it.
+    similarity = "auto" if config.similarity == "ssd" else config.similarity
+    config = config.model_copy(update={"similarity": similarity})
     usual = RegistrationConfig(method=config.method, refine=config.refine)
     ignored = _NO_MATTER | _OF_OTHER_METHODS[config.method]
     changed = [name for name in type(config).model_fields if name not in ignored and getattr(config, name) != getattr(usual, name)]

@@ -10,11 +10,12 @@ from torch import Tensor
 from r2n2.geometry import Grid
 from r2n2.registration.uncertainty.features import Features
 
-__all__ = ["reasons_for_uncertainty"]
+__all__ = ["APART", "MOST_APART", "MOST_UNCERTAIN", "UNCERTAIN", "reasons_for_uncertainty"]
 
-# NORMALISED: 2 % of the longer side.
-_UNCERTAIN, _APART = 0.04, 0.04
-_MOST_UNCERTAIN, _MOST_APART = 0.25, 0.25
+UNCERTAIN = APART = 0.04
+"""Radius, and distance from where one started, that are large: NORMALISED, 2 % of the longer side."""
+MOST_UNCERTAIN = MOST_APART = 0.25
+"""Share of what the reference shows that may be so far off."""
 
 
 def reasons_for_uncertainty(radius: Tensor, features: Features, grid: Grid) -> list[tuple[str, ...]]:
@@ -29,17 +30,17 @@ def reasons_for_uncertainty(radius: Tensor, features: Features, grid: Grid) -> l
     grid
         Of the frames.
     """
-    uncertain = _share(radius > _UNCERTAIN, features.counts)
+    uncertain = _share(radius > UNCERTAIN, features.counts)
     disagreement = features.values.get("disagreement")
-    apart = [0.0] * len(radius) if disagreement is None else _share(disagreement > _APART, features.counts)
+    apart = [0.0] * len(radius) if disagreement is None else _share(disagreement > APART, features.counts)
     found: list[tuple[str, ...]] = []
     for here, there in zip(uncertain, apart, strict=True):
         reasons = []
-        if here > _MOST_UNCERTAIN:
-            limit = f"{_UNCERTAIN * grid.unit_mm:.2g} mm"
+        if here > MOST_UNCERTAIN:
+            limit = f"{UNCERTAIN * grid.unit_mm:.2g} mm"
             reasons.append(f"the position of {100 * here:.0f} % of what the reference shows is uncertain by more than {limit}")
-        if there > _MOST_APART:
-            limit = f"{_APART * grid.unit_mm:.2g} mm"
+        if there > MOST_APART:
+            limit = f"{APART * grid.unit_mm:.2g} mm"
             reasons.append(f"there and back again, {100 * there:.0f} % of what the reference shows ends more than {limit} off")
         found.append(tuple(reasons))
     return found

@@ -121,9 +121,11 @@ def test_a_volume_is_shifted_back() -> None:
 
 
 def test_ordinary_motion_takes_none_and_gives_what_it_gave() -> None:
-    several = [make.moved_pair(seed=k, size=0.1)[:2] for k in range(3)]
+    several = [make.moved_pair(seed=k, size=0.1, width=0.8)[:2] for k in range(3)]
     pairs = make.pairs_of(*several)
     assert find_initial(pairs, "auto") == (None, None, None)
+    better = find_initial(pairs, "translation")
+    assert any(linear is not None and float(linear[:, -1].norm()) > 0.05 for linear in better), "a shift would help, but little"
     *_, plain = FIT.register(pairs)
     *_, begun = Initialised(FIT, "auto").register(pairs)
     for a, b in zip(plain.transforms(), begun.transforms(), strict=True):

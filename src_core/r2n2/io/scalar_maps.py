@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid
 from r2n2.io.atomic import atomic_write
-from r2n2.io.checks import DEFAULT_MAX_BYTES, existing
+from r2n2.io.checks import DEFAULT_MAX_BYTES
 from r2n2.io.metaimage.header import open_mha
 from r2n2.io.metaimage.writing import header_bytes
 
@@ -50,7 +50,9 @@ def read_scalar_map(
     ReadError
         If the file is damaged or holds something else.
     """
-    source = existing(path)
+    source = Path(path)
+    if not source.is_file():
+        raise ReadError(f"{source}: no such file; run r2n2 register again with --overwrite")
     image = open_mha(source, max_bytes)
     if image.components != 1 or image.array.shape != shape:
         raise ReadError(

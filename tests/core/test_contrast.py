@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 
@@ -146,10 +147,11 @@ def test_the_folder_of_a_result_tells_the_measure(tmp_path: Path) -> None:
     assert manifest["similarity_measure"] == "ngf"
     assert manifest["similarity"] == "agreement by ngf"
     assert any(note.startswith("similarity: ngf") for note in manifest["input"]["notes"])
-    rows = (tmp_path / "metrics.csv").read_text().splitlines()
-    assert rows[0].split(",")[-1] == "similarity_measure"
-    assert all(row.endswith(",ngf") for row in rows[1:])
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").read_text(encoding="utf-8").splitlines()))
+    assert {row["similarity_measure"] for row in rows} == {"ngf"}
     assert "Agreement with the reference (ngf)" in (tmp_path / "report.html").read_text()
     # A table from before the column is that of squared differences.
-    (tmp_path / "metrics.csv").write_text("\n".join(row.rpartition(",")[0] for row in rows) + "\n")
+    columns = [name for name in rows[0] if name != "similarity_measure"]
+    lines = [",".join(columns), *(",".join(row[name] for name in columns) for row in rows)]
+    (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
     assert {row.similarity_measure for row in read_result(tmp_path).metrics} == {"ssd"}

@@ -49,7 +49,7 @@ def _run(network: R2N2, fixed: Tensor, warped: Tensor, steps: int = 1) -> tuple[
     found = []
     with torch.no_grad():
         for _ in range(steps):
-            parameters, state, _ = network.step(fixed, warped, state)
+            parameters, state, *_ = network.step(fixed, warped, state)
             found.append(tuple(parameters))
     return found, state
 
@@ -63,7 +63,7 @@ def test_the_papers_network_has_3593611_parameters() -> None:
 def test_it_starts_as_the_identity() -> None:
     torch.manual_seed(0)
     network = R2N2(NetworkConfig(channels=TINY, sigma_max=0.4)).eval()
-    parameters, _, _ = network.step(*_images(3, 16), network.initial_state(3, 16))
+    parameters, _, *_ = network.step(*_images(3, 16), network.initial_state(3, 16))
     assert torch.equal(parameters.amplitudes, torch.zeros(3, 2))
     torch.testing.assert_close(parameters.sigmas, torch.full((3, 2), 0.2))
     torch.testing.assert_close(parameters.orientation, torch.full((3, 1), math.pi / 2))
@@ -76,7 +76,7 @@ def test_output_ranges_of_equation_18(scale: float) -> None:
     with torch.no_grad():
         network.parameter_head.output.weight.mul_(scale)
     fixed, warped = _images(16, 24)
-    parameters, _, _ = network.step(fixed * 2, warped * 2, network.initial_state(16, 24))
+    parameters, _, *_ = network.step(fixed * 2, warped * 2, network.initial_state(16, 24))
     assert (parameters.sigmas >= 0).all()
     assert (parameters.sigmas <= 0.3).all()
     assert (parameters.amplitudes.abs() <= 1).all()
@@ -91,7 +91,7 @@ def test_outputs_are_squashed_as_in_equation_18() -> None:
     with torch.no_grad():
         network.parameter_head.output.weight.zero_()
         network.parameter_head.output.bias.copy_(values[0])
-    parameters, _, _ = network.step(*_images(1, 8), network.initial_state(1, 8))
+    parameters, _, *_ = network.step(*_images(1, 8), network.initial_state(1, 8))
     logistic = 1 / (1 + torch.exp(-values))
     torch.testing.assert_close(parameters.sigmas, 0.3 * logistic[:, :2])
     torch.testing.assert_close(parameters.amplitudes, torch.tanh(values[:, 2:4]))
@@ -105,7 +105,7 @@ def test_output_ranges_are_narrowed_where_the_settings_say_so() -> None:
         with torch.no_grad():
             network.parameter_head.output.weight.zero_()
             network.parameter_head.output.bias[:4] = torch.tensor(values)
-        parameters, _, _ = network.step(*_images(1, 8), network.initial_state(1, 8))
+        parameters, _, *_ = network.step(*_images(1, 8), network.initial_state(1, 8))
         torch.testing.assert_close(parameters.sigmas, torch.full((1, 2), sigma))
         torch.testing.assert_close(parameters.amplitudes, torch.full((1, 2), amplitude))
 
@@ -147,9 +147,9 @@ def test_the_state_matters_and_is_not_changed_in_place() -> None:
     network = _network()
     fixed, warped = _images(1, 16)
     fresh = network.initial_state(1, 16)
-    first, state, _ = network.step(fixed, warped, fresh)
+    first, state, *_ = network.step(fixed, warped, fresh)
     assert all(not part.any() for part in fresh)
-    second, _, _ = network.step(fixed, warped, state)
+    second, _, *_ = network.step(fixed, warped, state)
     assert not torch.allclose(first.amplitudes, second.amplitudes, atol=1e-6)
 
 
@@ -160,7 +160,7 @@ def test_the_order_of_steps_matters() -> None:
     for order in ((b, c), (c, b)):
         state = network.initial_state(1, 16)
         for warped in order:
-            _, state, _ = network.step(a, warped, state)
+            _, state, *_ = network.step(a, warped, state)
         results.append(network.step(a, a, state)[0].amplitudes)
     assert not torch.allclose(results[0], results[1], atol=1e-6)
 
@@ -189,7 +189,7 @@ def test_every_working_size_and_both_dimensions(ndim: int, size: int) -> None:
     network = _network(ndim=ndim)
     state = network.initial_state(2, size)
     assert [part.shape[-1] for part in state] == [size // 2, size // 4, size // 8]
-    parameters, after, _ = network.step(*_images(2, size, ndim), state)
+    parameters, after, *_ = network.step(*_images(2, size, ndim), state)
     assert parameters.centres.shape == parameters.sigmas.shape == parameters.amplitudes.shape == (2, ndim)
     assert parameters.orientation.shape == (2, 1 if ndim == 2 else 3)
     assert [part.shape for part in after] == [part.shape for part in state]
@@ -210,7 +210,7 @@ def test_the_same_scene_on_a_finer_square_gives_similar_numbers() -> None:
 
 
 def test_displacement_of_the_parameters_is_that_of_the_transform_package() -> None:
-    parameters, _, _ = _network().step(*_images(2, 16), _network().initial_state(2, 16))
+    parameters, _, *_ = _network().step(*_images(2, 16), _network().initial_state(2, 16))
     lattice = normalised_lattice(Grid((5, 9), (2.0, 0.7)), parameters.centres)
     expected = [
         gaussian_displacement(
@@ -262,7 +262,7 @@ def test_the_final_position_is_the_weighted_mean_of_equation_16() -> None:
     network = _network()
     heard: list[tuple[Tensor, Tensor]] = []
     hooks = [level.position.register_forward_hook(lambda _m, _i, output: heard.append(output)) for level in network.levels]
-    parameters, _, _ = network.step(*_images(2, 32), network.initial_state(2, 32))
+    parameters, _, *_ = network.step(*_images(2, 32), network.initial_state(2, 32))
     for hook in hooks:
         hook.remove()
     assert len(heard) == 3
@@ -383,7 +383,7 @@ def test_a_step_is_the_papers_figures_3_and_4() -> None:
         weights.append(weight)
         features = torch.tanh(unit.down(features))
     values = network.parameter_head(features)
-    parameters, after, _ = network.step(fixed, warped, state)
+    parameters, after, *_ = network.step(fixed, warped, state)
     expected_centre = sum(p * w for p, w in zip(positions, weights, strict=True)) / sum(weights)
     torch.testing.assert_close(parameters.centres, expected_centre)
     torch.testing.assert_close(parameters.amplitudes, torch.tanh(values[:, 2:4]))
@@ -440,7 +440,7 @@ def test_gradients_of_one_step() -> None:
     weights = tuple(layer.weight for layer in layers)
 
     def step(fixed: Tensor, warped: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        parameters, after, _ = network.step(fixed, warped, others[-3:])
+        parameters, after, *_ = network.step(fixed, warped, others[-3:])
         return (*parameters, after[-1])
 
     assert torch.autograd.gradcheck(step, (fixed, warped, *weights, *state), fast_mode=True)
@@ -487,7 +487,7 @@ def test_it_learns_to_align_one_pair() -> None:
     for _ in range(60):
         state, displacement, warped, total = network.initial_state(1, 32), torch.zeros(1, 2, 32, 32), moving, torch.zeros(())
         for _ in range(3):
-            parameters, state, _ = network.step(fixed, warped, state)
+            parameters, state, *_ = network.step(fixed, warped, state)
             displacement = displacement + parameters.displacement(lattice)
             warped = warp(moving, displacement, grid).image
             total = total + (fixed - warped).square().mean() / 3

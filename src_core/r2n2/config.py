@@ -313,7 +313,7 @@ class RegistrationConfig(Config):
     steps: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = 25
     """Number of Gaussians in a sequence, each of seven numbers in 2D; auto: as many as each frame needs, at most
     ``fit.most_gaussians``, for fit and for r2n2 with refinement, whose network then gives its share of 25."""
-    network_share: float = Field(default=0.64, gt=0, le=1)
+    network_share: float = Field(default=0.8, gt=0, le=1)
     """Share of the Gaussians that the network gives where fit refines them; fit adds the others where they help most."""
     device: str = "auto"
     """auto, cpu, cuda or cuda:N."""

@@ -167,7 +167,7 @@ def test_closing_the_window_meanwhile_is_harmless(
 def test_a_problem_is_shown_in_plain_words(
     widget: Any, press: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, finished: Callable[..., None]
 ) -> None:
-    def refuse(_series: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
+    def refuse(_series: ImageSeries, _config: Any, **_masks: Any) -> Iterator[SeriesProgress]:
         raise ResourceError("the device has no memory left; use a smaller batch")
         yield
 
@@ -182,7 +182,7 @@ def test_a_problem_is_shown_in_plain_words(
 def test_an_error_of_ours_is_told_and_what_was_done_is_kept(
     widget: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch, finished: Callable[..., None]
 ) -> None:
-    def broken(item: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
+    def broken(item: ImageSeries, _config: Any, **_masks: Any) -> Iterator[SeriesProgress]:
         yield SeriesProgress(0, 1, 4, 0.25, (unregistered(0, item.grid, FrameStatus.REFERENCE, ""),))
         raise ZeroDivisionError("a bug")
 

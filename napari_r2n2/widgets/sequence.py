@@ -259,8 +259,10 @@ class SequenceWidget(Dock):
             self._quality.setText("" if key is None else "This frame is not aligned yet.")
             return
         result = self.session.registration.result(key)
+        # In the words of the command's table.
+        alike = "Correlation" if result.similarity_measure == "ssd" else f"Agreement ({result.similarity_measure})"
         lines = [
-            f"Correlation {result.similarity_before:.4f} → <b>{result.similarity_after:.4f}</b>, "
+            f"{alike} {result.similarity_before:.4f} → <b>{result.similarity_after:.4f}</b>, "
             f"folding {result.folding_percent:.2f} %, smallest Jacobian determinant {_smallest_jacobian(result):.2f}, "
             f"largest displacement {self._lengths.text(result.max_displacement_mm)}"
         ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.mask import Masks
     from r2n2.registration import FrameResult
+    from r2n2.registration.results import SeriesProgress
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries
     from r2n2.transform import Transform
@@ -71,6 +72,8 @@ class AlignmentProgress:
         What the run uses, with the time that this slice position has taken so far.
     settings
         The settings, with the reference frame that was found where it is that of all slice positions.
+    notes
+        Sentences a person should read, each once: what frames are compared by where that was chosen, and why.
     """
 
     slice_index: int
@@ -81,6 +84,7 @@ class AlignmentProgress:
     fraction: float
     facts: RunFacts
     settings: RegistrationConfig
+    notes: tuple[str, ...] = ()
 
 
 def align(
@@ -112,23 +116,23 @@ def align(
     for index in choice.order:
         seen = choice.seen.frame if index == choice.seen.slice_index else None
         began, count, item = time.monotonic(), 0, series[index]
-        for reference, share, finished in _align_one(item, held, seen, masks[index] if masks else NO_MASKS):
-            count += len(finished)
+        where = f"slice {index}: " if len(choice.slices) > 1 else ""
+        for step in _align_one(item, held, seen, masks[index] if masks else NO_MASKS):
+            count += len(step.finished)
             took = facts.model_copy(update={"wall_time_s": time.monotonic() - began})
-            fraction = (before + share * len(item)) / total
-            yield AlignmentProgress(index, reference, finished, before + count, total, fraction, took, config)
+            fraction = (before + step.fraction * len(item)) / total
+            notes = tuple(f"{where}{note}" for note in step.notes)
+            yield AlignmentProgress(index, step.reference, step.finished, before + count, total, fraction, took, config, notes)
         before += len(item)
 
 
-def _align_one(
-    series: ImageSeries, config: RegistrationConfig, seen: int | None, masks: Masks
-) -> Iterator[tuple[int, float, tuple[FrameResult, ...]]]:
-    """Reference, share done and frames that became ready, some frames around ``seen`` before all others."""
+def _align_one(series: ImageSeries, config: RegistrationConfig, seen: int | None, masks: Masks) -> Iterator[SeriesProgress]:
+    """As ``register_series``, some frames around ``seen`` before all others; only ``fraction`` counts what is done before."""
     from r2n2.registration import register_series, resolve_reference
 
     whole = config.batch_size != "auto" or config.warm_start or config.target != "reference"
     if seen is None or whole or len(series) <= 2 * _FIRST_FRAMES:
-        yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config, masks=masks))
+        yield from register_series(series, config, masks=masks)
         return
     reference = resolve_reference(series, config.reference)
     config = config.model_copy(update={"reference": reference})
@@ -138,8 +142,9 @@ def _align_one(
     few = config.model_copy(update={"batch_size": _FIRST_FRAMES})
     for progress in register_series(series, few, done=dict.fromkeys(left), masks=masks):
         done |= {r.frame: r.transform if r.status.sound else None for r in progress.finished}
-        yield reference, max(progress.fraction - len(left) / len(series), 0), progress.finished
-    yield from ((p.reference, p.fraction, p.finished) for p in register_series(series, config, done=done, masks=masks))
+        yield replace(progress, fraction=max(progress.fraction - len(left) / len(series), 0))
+    for progress in register_series(series, config, done=done, masks=masks):
+        yield replace(progress, notes=())  # the same as before
 
 
 def common_reference(series: Sequence[ImageSeries], reference: int | str) -> int:

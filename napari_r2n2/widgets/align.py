@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
@@ -31,7 +31,7 @@ __all__ = ["AlignWidget"]
 
 _BAR = 1000
 _RUN_KEY = "Control-Enter"
-_WARNINGS_TOLD = 3
+_SENTENCES_TOLD = 3
 
 
 class AlignWidget(Dock):
@@ -46,6 +46,7 @@ class AlignWidget(Dock):
         # A list, so that the slot that outlives this widget holds no reference to it.
         self._running: list[Callable[[], None]] = []
         self._run_registration: Registration | None = None
+        self._notes: list[str] = []
         self._warnings: list[str] = []
         self._began_s = 0.0
         self._build()
@@ -136,7 +137,7 @@ class AlignWidget(Dock):
         except R2N2Error as error:
             self.say(str(error), problem=True)
             return
-        self._warnings = [self.form.remark] if self.form.remark else []
+        self._notes, self._warnings = [], [self.form.remark] if self.form.remark else []
         layer = self.form.chooser.layer
         self.session.begin(series, config, masks)
         self.results.begin(Place.of(layer, self.form.chooser.axes), layer)
@@ -180,6 +181,7 @@ class AlignWidget(Dock):
     def _show(self, progress: AlignmentProgress) -> None:
         if self._run_registration is not self.session.registration:
             return
+        self._notes += progress.notes
         self.session.note_run(progress.slice_index, progress.facts, progress.settings)
         for result in progress.finished:
             self.session.add(progress.slice_index, progress.reference, result)
@@ -188,15 +190,13 @@ class AlignWidget(Dock):
         self._show_share(progress)
         if self.job is not None and not self.job.stopping:
             done = f"{progress.frames_done} of {progress.frames_total} frames"
-            self._message.setText(f"{done}{_time_left(time.monotonic() - self._began_s, progress.fraction)}")
+            left = _time_left(time.monotonic() - self._began_s, progress.fraction)
+            self._message.setText("\n".join([f"{done}{left}", *_first(self._notes)]))
 
     def _done(self, _nothing: object) -> None:
         seconds = time.monotonic() - self._began_s
-        told = self._warnings[:_WARNINGS_TOLD]
-        if len(self._warnings) > _WARNINGS_TOLD:
-            told.append(f"... and {len(self._warnings) - _WARNINGS_TOLD} more")
         done = f"Done: {len(self.session.results)} frames in {seconds:.1f} s, {self.files.reference_text()}."
-        self.say("\n".join([done, *told]))
+        self.say("\n".join([done, *_first(self._notes), *_first(self._warnings)]))
         self.results.show(View.GAUSSIANS)
 
     def _cancelled(self) -> None:
@@ -204,7 +204,8 @@ class AlignWidget(Dock):
             self.say("Stopped: the layers that it was for are gone.")
             return
         kept, total = len(self.session.results), sum(len(item) for item in self.session.series)
-        self.say(f"Cancelled: {kept} of {total} frames are aligned, the others are shown as they came.")
+        stopped = f"Cancelled: {kept} of {total} frames are aligned, the others are shown as they came."
+        self.say("\n".join([stopped, *_first(self._notes)]))
 
     def _refused(self, problem: str) -> None:
         self.say(problem, problem=True)
@@ -225,6 +226,12 @@ class AlignWidget(Dock):
             show_error(text)
         else:
             self._progress.setValue(_BAR)
+
+
+def _first(sentences: Sequence[str]) -> list[str]:
+    """As many as can be read at a glance, and how many more there are."""
+    more = len(sentences) - _SENTENCES_TOLD
+    return [*sentences[:_SENTENCES_TOLD], *([f"... and {more} more"] if more > 0 else [])]
 
 
 def _time_left(seconds: float, fraction: float) -> str:

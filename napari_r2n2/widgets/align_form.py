@@ -14,6 +14,7 @@ from napari_r2n2.layers.place import Place
 from napari_r2n2.models.alignment import Choice
 from napari_r2n2.preferences import read_preferences
 from napari_r2n2.widgets.choosers import SeriesChooser, SliceChooser, WeightsChooser, combo, device_combo, row
+from napari_r2n2.widgets.comparison import choose, measure_combo, target_combo
 from napari_r2n2.widgets.mask_chooser import MaskChooser
 from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
 from r2n2.errors import R2N2Error
@@ -62,6 +63,8 @@ class AlignForm(QWidget):
                 "method": self._method.currentData(),
                 "refine": self._refine.isChecked(),
                 "reference": "auto" if self._auto.isChecked() else self._reference.value(),
+                "similarity": self._measure.currentData(),
+                "target": self._target.currentData(),
                 "initial": self._initial.currentData(),
                 "weights": self.weights.weights,
                 "steps": self._steps.value() or "auto",
@@ -71,6 +74,23 @@ class AlignForm(QWidget):
                 "no_folding": self._unfolded.isChecked(),
             }
         )
+
+    def show_settings(self, config: RegistrationConfig) -> None:
+        """Choose what a result was made with; device and frames at once are this machine's own and stay."""
+        choose(self._method, config.method)
+        self._refine.setChecked(config.refine)
+        # The slider first: as long as the choice is automatic, nobody is taken to another frame.
+        self._auto.setChecked(True)
+        if isinstance(config.reference, int):
+            self._reference.setValue(config.reference)
+        self._auto.setChecked(config.reference == "auto")
+        choose(self._measure, config.similarity)
+        choose(self._target, config.target)
+        choose(self._initial, config.initial)
+        self.weights.choose(config.weights)
+        self._steps.setValue(0 if config.steps == "auto" else config.steps)
+        self._warm.setChecked(config.warm_start)
+        self._unfolded.setChecked(config.no_folding)
 
     @property
     def remark(self) -> str:
@@ -150,6 +170,7 @@ class AlignForm(QWidget):
         )
         for label, name in _INITIALS.items():
             self._initial.addItem(label, name)
+        self._measure, self._target = measure_combo(), target_combo()
         self._warm = QCheckBox("from the neighbour")
         self._warm.setToolTip("Start each frame from the result of its neighbour instead of from no displacement.")
         self._device = device_combo(preferred.device)
@@ -174,6 +195,8 @@ class AlignForm(QWidget):
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Gaussians", self._steps)
         form.addRow("Frames at once", self._batch)
+        form.addRow("Compared by", self._measure)
+        form.addRow("Aligned to", self._target)
         form.addRow("Whole frame", self._initial)
         form.addRow("Warm start", self._warm)
         form.addRow("Folding", self._unfolded)
@@ -192,6 +215,7 @@ class AlignForm(QWidget):
         self._auto.toggled.connect(self._update_enabled)
         self._reference.valueChanged.connect(self._reference_moved)
         self._method.currentIndexChanged.connect(self._update_enabled)
+        self._measure.currentIndexChanged.connect(self._update_enabled)
         self.slices.changed.connect(self.changed)
         self.mask.changed.connect(self.changed)
         for changed in (
@@ -201,6 +225,7 @@ class AlignForm(QWidget):
             self._unfolded.toggled,
             self.weights.box.currentIndexChanged,
             self._steps.valueChanged,
+            self._target.currentIndexChanged,
             self._initial.currentIndexChanged,
         ):
             changed.connect(lambda _value: self.changed.emit())
@@ -231,7 +256,7 @@ class AlignForm(QWidget):
         return ""
 
     def _update_enabled(self, _value: object = None) -> None:
-        network = self._method.currentData() == "r2n2"
+        network = self._method.currentData() == "r2n2" and self._measure.currentData() in ("auto", "ssd")
         self._refine.setEnabled(network)
         self.weights.set_enabled(network)
         self._steps.setEnabled(self._method.currentData() != "bspline")

@@ -248,11 +248,7 @@ class WeightsChooser(QHBoxLayout):
         self.browse.clicked.connect(self._ask)
         self.addWidget(self.box, 1)
         self.addWidget(self.browse)
-        known = max(self.box.findText(preferred), self.box.findData(preferred))
-        if known >= 0:
-            self.box.setCurrentIndex(known)
-        elif Path(preferred).is_file():
-            self.add(Path(preferred).stem, Path(preferred))
+        self.choose(preferred)
 
     @property
     def weights(self) -> str:
@@ -269,6 +265,14 @@ class WeightsChooser(QHBoxLayout):
         """Offer a file under a name, and choose it."""
         self.offer({name: path})
         self.box.setCurrentIndex(self.box.findData(str(path)))
+
+    def choose(self, weights: str) -> None:
+        """Choose by name or file; where there is no such, the choice stays."""
+        known = max(self.box.findText(weights), self.box.findData(weights))
+        if known >= 0:
+            self.box.setCurrentIndex(known)
+        elif Path(weights).is_file():
+            self.add(Path(weights).stem, Path(weights))
 
     def set_enabled(self, on: bool) -> None:
         """Whether weights can be chosen at all."""

@@ -87,8 +87,8 @@ def _consume(work: Generator[Any, None, Any], stopped: threading.Event) -> Gener
     try:
         while not stopped.is_set():
             progress = next(work)
-            # A frame that is ready is always told of.
-            if getattr(progress, "finished", ()) or time.monotonic() - told_s > _TELL_S:
+            # A frame that is ready and a note are always told of.
+            if getattr(progress, "finished", ()) or getattr(progress, "notes", ()) or time.monotonic() - told_s > _TELL_S:
                 yield progress
                 told_s = time.monotonic()
     except StopIteration as end:

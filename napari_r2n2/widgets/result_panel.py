@@ -208,6 +208,8 @@ class ResultPanel(QWidget):
         self._results.begin(Place.of(layer, axes_of(layer)), layer)
         self._results.show(View.GAUSSIANS)
         self._form.chooser.choose(layer)
+        if registration.config is not None:
+            self._form.show_settings(registration.config)
         shown = masks_to_layer(registration.masks, Place.of(layer, axes_of(layer)))
         self._form.mask.choose(None if shown is None else self._results.viewer.add_labels(shown[0], **shown[1]))
         self._say(f"Opened: {len(registration.results)} frames. {self.summary()}")

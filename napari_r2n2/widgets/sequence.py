@@ -23,6 +23,7 @@ from qtpy.QtWidgets import (
 
 from napari_r2n2.layers.result_layers import View, results_of, step_colours
 from napari_r2n2.models.lengths import Lengths
+from napari_r2n2.models.quality import described_quality, described_uncertainty
 from napari_r2n2.widgets.connections import connect_while_alive
 from napari_r2n2.widgets.docks import Dock
 from r2n2.errors import ReadError
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from napari.viewer import Viewer
 
     from napari_r2n2.models.session import FrameKey
-    from r2n2.registration import FrameResult, Uncertainty
 
 __all__ = ["SequenceWidget"]
 
@@ -259,11 +259,7 @@ class SequenceWidget(Dock):
             self._quality.setText("" if key is None else "This frame is not aligned yet.")
             return
         result = self.session.registration.result(key)
-        lines = [
-            f"Correlation {result.similarity_before:.4f} → <b>{result.similarity_after:.4f}</b>, "
-            f"folding {result.folding_percent:.2f} %, smallest Jacobian determinant {_smallest_jacobian(result):.2f}, "
-            f"largest displacement {self._lengths.text(result.max_displacement_mm)}"
-        ]
+        lines = [described_quality(result, self._lengths)]
         try:
             table = self.session.errors(key.slice_index, key.frame)
         except ReadError:
@@ -276,7 +272,7 @@ class SequenceWidget(Dock):
                 f"<b>{self._lengths.text(after.mean_mm)}</b> (max {number(after.max_mm)})"
             )
         if result.uncertainty is not None:
-            lines.append(_described(result.uncertainty, self._lengths))
+            lines.append(described_uncertainty(result.uncertainty, self._lengths))
         if result.message:
             lines.append(result.message)
         self._quality.setText("<br>".join(lines))
@@ -339,18 +335,6 @@ class SequenceWidget(Dock):
             self._flicker.setChecked(False)
             return
         layer.visible = not layer.visible
-
-
-def _smallest_jacobian(result: FrameResult) -> float:
-    """Proven for the whole frame, or of the pixel lattice in results from before there was a proof."""
-    return result.min_jacobian_proven if math.isfinite(result.min_jacobian_proven) else result.min_jacobian
-
-
-def _described(uncertainty: Uncertainty, lengths: Lengths) -> str:
-    """How far half and most of what is seen may be off, in words."""
-    half, most = lengths.text(uncertainty.median_mm), lengths.text(uncertainty.q95_mm)
-    text = f"Half of what is seen is off by less than {half}, 95 % of it by less than {most}, each with 90 % probability"
-    return f"{text} (not calibrated: {uncertainty.uncalibrated})" if uncertainty.uncalibrated else text
 
 
 def _still(flipped: list[tuple[Any, bool]]) -> None:

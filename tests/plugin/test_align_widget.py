@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -18,6 +18,8 @@ from qtpy.QtWidgets import QApplication
 import r2n2.registration
 from napari_r2n2.layers.image_views import View
 from napari_r2n2.models.session import FrameKey
+from napari_r2n2.widgets.comparison import choose
+from r2n2.config import RegistrationConfig, SimilarityName
 from r2n2.errors import ResourceError
 from r2n2.io import write_series
 from r2n2.registration import FrameStatus, unregistered
@@ -167,7 +169,7 @@ def test_closing_the_window_meanwhile_is_harmless(
 def test_a_problem_is_shown_in_plain_words(
     widget: Any, press: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch, finished: Callable[..., None]
 ) -> None:
-    def refuse(_series: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
+    def refuse(_series: ImageSeries, _config: Any, **_masks: Any) -> Iterator[SeriesProgress]:
         raise ResourceError("the device has no memory left; use a smaller batch")
         yield
 
@@ -182,7 +184,7 @@ def test_a_problem_is_shown_in_plain_words(
 def test_an_error_of_ours_is_told_and_what_was_done_is_kept(
     widget: Any, press: Callable[[Any], None], qtbot: Any, monkeypatch: pytest.MonkeyPatch, finished: Callable[..., None]
 ) -> None:
-    def broken(item: ImageSeries, _config: Any) -> Iterator[SeriesProgress]:
+    def broken(item: ImageSeries, _config: Any, **_masks: Any) -> Iterator[SeriesProgress]:
         yield SeriesProgress(0, 1, 4, 0.25, (unregistered(0, item.grid, FrameStatus.REFERENCE, ""),))
         raise ZeroDivisionError("a bug")
 
@@ -250,9 +252,58 @@ def test_advanced_settings_reach_the_configuration(widget: Any) -> None:
     form._warm.setChecked(True)
     form._unfolded.setChecked(True)
     form._device.setCurrentText("cpu")
+    assert (form.config().similarity, form.config().target) == ("auto", "reference")
+    form._measure.setCurrentIndex(form._measure.findText("edges"))
+    form._target.setCurrentIndex(form._target.findText("2 components"))
     config = form.config()
+    assert (config.similarity, config.target) == ("ngf", "pca:2")
     assert config.no_folding
     assert (config.method, config.steps, config.batch_size, config.warm_start, config.device) == ("fit", 12, 3, True, "cpu")
+
+
+@pytest.mark.usefixtures("in_layer")
+def test_every_measure_is_offered_and_the_network_only_where_it_takes_part(widget: Any) -> None:
+    form = widget.form
+    offered = {form._measure.itemData(k) for k in range(form._measure.count())}
+    assert offered == {*get_args(SimilarityName), "auto"}
+    for measure in sorted(offered):
+        choose(form._measure, measure)
+        assert form.weights.box.isEnabled() == form._refine.isEnabled() == (measure in ("auto", "ssd"))
+        assert form.config().similarity == measure
+    for k in range(form._target.count()):
+        form._target.setCurrentIndex(k)
+        assert form.config().target == form._target.itemData(k)
+    form.advanced.expand(animate=False)
+    QApplication.processEvents()
+    for box in (form._measure, form._target):
+        room = box.minimumSizeHint().width() - 30  # for the arrow and the frame
+        names = [box.itemText(k) for k in range(box.count())]
+        assert [name for name in names if box.fontMetrics().horizontalAdvance(name) > room] == [], "each can be read whole"
+
+
+@pytest.mark.usefixtures("in_layer")
+@pytest.mark.parametrize("reference", [2, "auto"])
+def test_settings_of_a_result_are_chosen(viewer: Any, widget: Any, reference: int | str, tmp_path: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(b"")
+    made_with = RegistrationConfig(
+        refine=False,
+        similarity="lncc",
+        reference=reference,
+        target="pca:7",
+        initial="rigid",
+        weights=str(weights),
+        steps=12,
+        warm_start=True,
+        no_folding=True,
+    )
+    seen = viewer.dims.current_step
+    widget.form.show_settings(made_with)
+    assert widget.form.config() == made_with
+    assert viewer.dims.current_step == seen
+    defaults = RegistrationConfig(device="cuda", batch_size=3)
+    widget.form.show_settings(defaults)
+    assert widget.form.config() == RegistrationConfig(), "device and batch are of the machine it was made on"
 
 
 def test_weights_of_a_file_can_be_chosen(widget: Any, tmp_path: Path) -> None:
@@ -321,6 +372,8 @@ def test_a_result_is_written_and_opened_again(
     widget.files.open(tmp_path / "out")
     finished(widget)
     assert "Opened: 4 frames" in widget._message.text()
+    chosen = widget.form.config()
+    assert (chosen.method, chosen.steps, chosen.reference) == ("fit", 6, 0), "as it was made"
     assert len(widget.session.sequence(FrameKey(0, 2)) or ()) == 5, "the step that was switched off was not written"
     assert widget.session.results[FrameKey(0, 2)].status is FrameStatus.EDITED
     np.testing.assert_array_equal(np.asarray(widget.results.layer(View.ALIGNED).data)[-1], expected)

@@ -40,7 +40,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any, int | str, li
         calls.append((series.name, config.batch_size, config.reference, left))
         own = unregistered(reference, series.grid, FrameStatus.REFERENCE, "")
         total, ready = len(series), len({reference, *known})
-        yield SeriesProgress(reference, ready, total, ready / total, () if reference in known else (own,))
+        yield SeriesProgress(reference, ready, total, ready / total, () if reference in known else (own,), ("why",))
         yield SeriesProgress(reference, ready, total, (ready + len(left) / 2) / total, ())
         results = tuple(unregistered(k, series.grid, FrameStatus.OK, "") for k in left)
         yield SeriesProgress(reference, total, total, 1.0, results)
@@ -73,6 +73,15 @@ def test_frames_around_the_screen_come_first_in_a_small_batch(series: ImageSerie
     assert shares == sorted(shares)
     assert shares[-1] == 1
     assert progress[-1].frames_done == progress[-1].frames_total == 20
+
+
+def test_what_is_said_of_a_series_is_said_once(series: ImageSeries, asked: list[Any]) -> None:
+    said = [p.notes for p in align(_several(series)[:1], CONFIG, Choice((0,), FrameKey(0, 12)))]
+    assert len(asked) == 2
+    assert said[0] == ("why",)
+    assert not any(said[1:])
+    several = [note for p in align(_several(series), CONFIG, Choice((1, 3))) for note in p.notes]
+    assert several == ["slice 1: why", "slice 3: why"]
 
 
 @pytest.mark.parametrize("change", [{"batch_size": 7}, {"warm_start": True}])

@@ -49,6 +49,7 @@ def _settings_given(command: str, monkeypatch: pytest.MonkeyPatch) -> tuple[dict
         RegistrationConfig(refine=False, reference=2, steps=12),
         RegistrationConfig(method="fit", warm_start=True, no_folding=True, batch_size=3, device="cpu"),
         RegistrationConfig(method="bspline"),
+        RegistrationConfig(method="fit", similarity="mind", target="pca:3"),
     ],
     ids=lambda config: config.method,
 )

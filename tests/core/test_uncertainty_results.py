@@ -224,3 +224,20 @@ def test_the_command_line_offers_it(series: ImageSeries, tmp_path: Path, monkeyp
     assert isinstance(wrong, ArgumentError)
     assert "'on', 'off' or 'full'" in str(wrong)
     assert RegistrationConfig().uncertainty == "on"
+
+
+def test_a_reversed_contrast_does_not_matter_where_edges_were_compared() -> None:
+    from r2n2.registration.uncertainty import uncertainty_estimator
+
+    fixed, moving, exact = make.moved_pair()
+    radii = {}
+    for measure in ("ssd", "ngf"):
+        estimator = uncertainty_estimator(RegistrationConfig(method="fit", similarity=measure))
+        assert estimator is not None
+        for name, image in (("as it is", moving), ("reversed", 300 - moving)):
+            (found,) = estimator.estimate(make.pairs_of((fixed, image)), (exact,))
+            radii[measure, name] = found.median_mm
+            assert measure == "ssd" or "similarity" in found.uncalibrated
+            assert bool(found.reasons) is (measure == "ssd" and name == "reversed")
+    assert radii["ngf", "reversed"] == pytest.approx(radii["ngf", "as it is"], rel=1e-3)
+    assert radii["ssd", "reversed"] > 3 * radii["ssd", "as it is"]

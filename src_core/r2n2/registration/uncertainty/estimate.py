@@ -87,7 +87,7 @@ class UncertaintyEstimator:
     uncalibrated: str = ""
     both_ways: bool = False
     by_intensities: bool = True
-    """Whether the frames were compared by their intensities: else these may differ, and what they leave is no reason for doubt."""
+    """Whether the frames were compared by their intensities: else their edges are looked at, and give no reason for doubt."""
 
     def estimate(
         self, pairs: Pairs, transforms: Sequence[Transform], backward: Sequence[Transform] = ()
@@ -102,7 +102,7 @@ class UncertaintyEstimator:
             Of ``backward_pairs``, from the moving into the fixed image; or none.
         """
         with torch.inference_mode():
-            features = features_of(pairs, transforms, self.fit, backward)
+            features = features_of(pairs, transforms, self.fit, backward, by_intensities=self.by_intensities)
             table = self._table(features)
             radius = table.radius_of(features.values)
             distances = table.distance(frame_features(features)).tolist()

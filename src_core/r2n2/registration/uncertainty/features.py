@@ -13,9 +13,10 @@ from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.geometry import Grid
-from r2n2.preprocessing import blur, normalise, to_square
+from r2n2.preprocessing import Square, blur, normalise, to_square
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.whitened import WhitenedGaussians
+from r2n2.registration.measures import GradientField
 from r2n2.registration.uncertainty.eigenvalues import smallest_eigenvalue
 from r2n2.registration.uncertainty.sandwich import sandwich_sigma
 from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, resample, sample_masked
@@ -74,7 +75,14 @@ class _Compared:
         return (self.warped - self.fixed) * self.weight
 
 
-def features_of(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig, backward: Sequence[Transform] = ()) -> Features:
+def features_of(
+    pairs: Pairs,
+    transforms: Sequence[Transform],
+    config: FitConfig,
+    backward: Sequence[Transform] = (),
+    *,
+    by_intensities: bool = True,
+) -> Features:
     """Features of the transforms of pairs.
 
     Parameters
@@ -85,9 +93,11 @@ def features_of(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig
         Settings of the objective that Gaussians were fitted to.
     backward
         One a pair, found by registering the moving image to the fixed one the other way round; or none.
+    by_intensities
+        Whether the images show tissue alike; else their edges are compared instead, whichever side is the brighter one.
     """
     ndim = pairs.grid.ndim
-    compared = _compare(pairs, transforms, config)
+    compared = _compare(pairs, transforms, config, by_intensities=by_intensities)
     lattice = compared.grid.resized((_LATTICE_SIDE[ndim],) * ndim)
     values = _leftover(compared, lattice)
     values["unlike"] = _unlike(compared, lattice)
@@ -100,15 +110,17 @@ def features_of(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig
     return Features(values | _of_frame(values, counts), counts, lattice)
 
 
-def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig) -> _Compared:
+def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig, *, by_intensities: bool) -> _Compared:
     ndim = pairs.grid.ndim
     size = _WORKING_SIDE[ndim]
     images, valid, counting = pairs.distinct_fixed()
     fixed = to_square(images, valid, pairs.grid, size, weight=counting)
     moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
     grid, smooth = fixed.grid, (_SMOOTH_PX,) * ndim
-    a = blur(normalise(fixed.images, fixed.valid, clamp=config.clamp), smooth)
-    b = blur(normalise(moving.images, moving.valid, clamp=config.clamp), smooth)
+    a, b = (
+        blur(normalise(square.images if by_intensities else _edges(square), square.valid, clamp=config.clamp), smooth)
+        for square in (fixed, moving)
+    )
     lattice = normalised_lattice(grid, a)
     points = lattice.flatten(1).mT
     displacement = torch.stack([t.displacement_at(points.cpu()).to(a).mT.unflatten(1, grid.shape) for t in transforms])
@@ -120,6 +132,13 @@ def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig) -
         weight = weight * warped[:, 1 + ndim :]
     slope = 0.5 * (warped[:, 1 : 1 + ndim] + _gradient(a, grid)) * weight
     return _Compared(grid, a, warped[:, :1], fixed_weight, weight, slope, displacement)
+
+
+def _edges(square: Square) -> Tensor:
+    """How sharp an edge there is, 0 to 1, (B, 1, *shape): the trace of the products that the measure ``ngf`` compares."""
+    ndim = square.grid.ndim
+    products = GradientField().products(square)
+    return sum((products[:, k : k + 1] for k, (i, j) in enumerate(upper(ndim)) if i == j), torch.zeros_like(products[:, :1]))
 
 
 def _gradient(images: Tensor, grid: Grid) -> Tensor:

@@ -163,7 +163,8 @@ def test_ours_find_a_known_motion_in_pixels(choice: str, one_thread) -> None:
     assert len(found) == 2
     errors = np.hypot(*(found[1].vectors_px - smooth_motion(GRID.shape)))[12:-12, 12:-12]
     assert errors.mean() < 1.0 < 2.9 < np.hypot(*smooth_motion(GRID.shape)).mean()
-    assert found[1].numbers == 25 * 7
+    # The network alone stops where several Gaussians in a row changed nothing.
+    assert found[1].numbers == 25 * 7 if choice != "network" else found[1].numbers in range(7 * 7, 25 * 7 + 1, 7)
 
 
 def series(frames: int = 9, **changes: object) -> ImageSeries:

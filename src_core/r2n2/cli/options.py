@@ -51,11 +51,7 @@ def parse_batch_size(text: str) -> int | str:
     ArgumentError
         If it is neither.
     """
-    if text == "auto":
-        return text
-    if not text.isdecimal() or not 1 <= int(text) <= 1024:
-        raise ArgumentError(f"--batch-size: expected auto or a number from 1 to 1024, got {text!r}")
-    return int(text)
+    return _auto_or_number("--batch-size", text, most=1024)
 
 
 def parse_steps(text: str) -> int | str:
@@ -66,8 +62,12 @@ def parse_steps(text: str) -> int | str:
     ArgumentError
         If it is neither.
     """
+    return _auto_or_number("--steps", text, most=500)
+
+
+def _auto_or_number(option: str, text: str, *, most: int) -> int | str:
     if text == "auto":
         return text
-    if not text.isdecimal() or not 1 <= int(text) <= 500:
-        raise ArgumentError(f"--steps: expected auto or a number from 1 to 500, got {text!r}")
+    if not text.isdecimal() or not 1 <= int(text) <= most:
+        raise ArgumentError(f"{option}: expected auto or a number from 1 to {most}, got {text!r}")
     return int(text)

@@ -13,8 +13,9 @@ import torch
 
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError
+from r2n2.mask import Mask, Masks
 from r2n2.registration import FrameResult, FrameStatus, automatic_reference, register_series
-from r2n2.registration.contrast import examine_series
+from r2n2.registration.contrast import examine_frames, examine_series
 from r2n2.results.reader import read_result
 from r2n2.series import ImageSeries
 from r2n2.simulation import ContrastKind, SimulatedSeries, ThoraxConfig, thorax_series
@@ -155,3 +156,16 @@ def test_the_folder_of_a_result_tells_the_measure(tmp_path: Path) -> None:
     lines = [",".join(columns), *(",".join(row[name] for name in columns) for row in rows)]
     (tmp_path / "metrics.csv").write_text("\n".join(lines) + "\n")
     assert {row.similarity_measure for row in read_result(tmp_path).metrics} == {"ssd"}
+
+
+def test_what_a_mask_leaves_out_does_not_choose_the_measure() -> None:
+    """A pair that is a negative of itself outside the mask."""
+    image = make.texture(make.GRID.shape, 3)
+    inside = np.zeros(make.GRID.shape, dtype=bool)
+    inside[:, :30] = True
+    other = torch.where(torch.from_numpy(inside), image, 200 - image)
+    valid = torch.ones_like(image, dtype=torch.bool)
+    pair = [(image, valid), (other, valid)]
+    assert examine_frames(pair, make.GRID, (0, 1)).changes
+    assert not examine_frames(pair, make.GRID, (0, 1), Masks(Mask.of(inside[None]))).changes
+    assert examine_frames(pair, make.GRID, (0, 1), Masks(Mask.of(~inside[None]))).changes

@@ -72,12 +72,9 @@ def examine_series(series: ImageSeries, masks: Masks = NO_MASKS) -> ContrastFind
             image, valid = luminance(series.frame(index))
         except (OSError, ValueError, RuntimeError, R2N2Error):
             continue
-        inside = _inside(masks, index)
-        seen = valid if inside is None else valid & inside
-        if bool(seen.any()) and float(image[seen].max()) > float(image[seen].min()):
-            frames.append((image, seen))
-            kept.append(index)
-    return examine_frames(frames, series.grid, kept, masked=bool(masks))
+        frames.append((image, valid))
+        kept.append(index)
+    return examine_frames(frames, series.grid, kept, masks)
 
 
 def _inside(masks: Masks, index: int) -> Tensor | None:
@@ -90,32 +87,35 @@ def _inside(masks: Masks, index: int) -> Tensor | None:
 
 
 def examine_frames(
-    frames: Sequence[tuple[Tensor, Tensor]], grid: Grid, numbers: Sequence[int], *, masked: bool = False
+    frames: Sequence[tuple[Tensor, Tensor]], grid: Grid, numbers: Sequence[int], masks: Masks = NO_MASKS
 ) -> ContrastFinding:
-    """Look at frames, each (1, *grid.shape) float and bool, that have these numbers in their series.
+    """Look at frames, each (1, *grid.shape) float and bool, that have these numbers in their series, where masks let them count.
 
-    Where they are ``masked``, what the bool leaves out has no part in any other pixel, either.
+    What masks leave out has no part in any other pixel, either; frames without contrast where they count are left out.
     """
-    if not frames:
+    squares, kept = [], []
+    for (image, valid), number in zip(frames, numbers, strict=True):
+        inside = _inside(masks, number)
+        seen = valid if inside is None else valid & inside
+        if bool(seen.any()) and float(image[seen].max()) > float(image[seen].min()):
+            weight = seen[None].to(image.dtype) if masks else None
+            squares.append(to_square(image[None], seen[None], grid, _SIZE[grid.ndim], weight=weight))
+            kept.append(number)
+    if not squares:
         return ContrastFinding(False, "", None)
-    size = _SIZE[grid.ndim]
-    squares = [
-        to_square(image[None], valid[None], grid, size, weight=valid[None].to(image.dtype) if masked else None)
-        for image, valid in frames
-    ]
     structures = torch.stack([GradientField().products(square).flatten() for square in squares])
     alike = torch.nn.functional.normalize(structures, dim=1) @ torch.nn.functional.normalize(structures, dim=1).mT
     best = int(alike.sum(1).argmax())
     smooth = [blur(normalise(square.images, square.valid, clamp=3.0), (_SMOOTH_PX,) * grid.ndim) for square in squares]
     reasons = []
-    for k in range(len(frames)):
+    for k, number in enumerate(kept):
         both = squares[k].valid & squares[best].valid
         if k != best and int(both.sum()) > 1:
-            reasons.append(_reason(smooth[best][both], smooth[k][both], float(alike[best, k]), numbers[k]))
+            reasons.append(_reason(smooth[best][both], smooth[k][both], float(alike[best, k]), number))
     changed = [reason for reason in reasons if reason]
     if not changed:
-        return ContrastFinding(False, "intensities follow one another in a straight line", numbers[best])
-    return ContrastFinding(True, f"{changed[0]} ({len(changed)} of {len(reasons)} frames looked at)", numbers[best])
+        return ContrastFinding(False, "intensities follow one another in a straight line", kept[best])
+    return ContrastFinding(True, f"{changed[0]} ({len(changed)} of {len(reasons)} frames looked at)", kept[best])
 
 
 def _reason(a: Tensor, b: Tensor, structures: float, number: int) -> str:

@@ -66,7 +66,7 @@ def register_pair(
     weights = [None if m is None else weight_of(m, 0)[None].to(device) for m in (masks.fixed, masks.moving)]
     pairs = Pairs(*images, grid, *weights)
     if config.similarity == "auto":
-        finding = examine_frames([(a, a_valid), (b, b_valid)], grid, (0, 1))
+        finding = examine_frames([(a, a_valid), (b, b_valid)], grid, (0, 1), masks)
         config = config.model_copy(update={"similarity": suitable_measure(finding)})
     yield from build_method(config).register(pairs)
 

@@ -32,6 +32,7 @@ __all__ = ["AlignWidget"]
 _BAR = 1000
 _RUN_KEY = "Control-Enter"
 _SENTENCES_TOLD = 3
+_LAYERS_GONE = "Stopped: the layers that it was for are gone."
 
 
 class AlignWidget(Dock):
@@ -101,7 +102,9 @@ class AlignWidget(Dock):
 
     def _series_changed(self) -> None:
         """What was said belongs to another series; what is known of this one is said instead."""
-        if self.job is None:
+        # The run of a deleted layer may end before or after the layer leaves the choice: why it ended is told either way.
+        told = self.form.chooser.layer is None and self._message.text() == _LAYERS_GONE
+        if self.job is None and not told:
             self._progress.setValue(0)
             self._message.setText(self.form.problem or self.files.summary() or self.form.remark)
         self._update()
@@ -201,7 +204,7 @@ class AlignWidget(Dock):
 
     def _cancelled(self) -> None:
         if self._run_registration is not self.session.registration:
-            self.say("Stopped: the layers that it was for are gone.")
+            self.say(_LAYERS_GONE)
             return
         kept, total = len(self.session.results), sum(len(item) for item in self.session.series)
         stopped = f"Cancelled: {kept} of {total} frames are aligned, the others are shown as they came."

@@ -210,10 +210,14 @@ def test_deleting_both_layers_ends_the_run_and_forgets_it(
     viewer.layers.remove_selected()
     finished(widget)
     assert widget._message.text() == "Stopped: the layers that it was for are gone."
+    widget.form.chooser.changed.emit()  # it may also come after the run has ended
+    assert widget._message.text() == "Stopped: the layers that it was for are gone."
     assert not widget.session.series
     assert not widget.files._export.isEnabled()
     assert not widget.files._step_through.isEnabled()
     qtbot.waitUntil(lambda: not len(viewer.layers), timeout=5000)
+    viewer.add_image(np.zeros((2, 9, 7)), name="another")
+    assert "gone" not in widget._message.text()
 
 
 @pytest.mark.usefixtures("quick")

@@ -22,7 +22,7 @@ def export(
     inverse: Annotated[bool, typer.Option("--inverse", help="The other way round: points of the frame to the reference.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files of the same name.")] = False,
 ) -> None:
-    """Write one composite transform a frame (.h5, LPS mm) for ITK, SimpleITK, 3D Slicer, ANTs and elastix."""
+    """Write one composite transform a frame (.h5, LPS mm) for ITK, SimpleITK, 3D Slicer and ANTs."""
     from r2n2.cli.apply import chosen_frames
     from r2n2.quantities import length_text
     from r2n2.results.export import export_transforms

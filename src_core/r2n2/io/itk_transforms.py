@@ -1,4 +1,4 @@
-"""Transforms as files that ITK, Slicer, ANTs and elastix open: one composite transform a frame, world millimetres, x first."""
+"""Transforms as files that ITK, Slicer and ANTs open: one composite transform a frame, world millimetres, x first."""
 
 from __future__ import annotations
 

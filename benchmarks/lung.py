@@ -20,7 +20,7 @@ from r2n2.lung.analysis import LungFunction, analyse
 from r2n2.lung.region import propose_lung
 from r2n2.registration import register_series, warp_frame
 from r2n2.registration.reference import resolve_reference
-from r2n2.simulation import ThoraxConfig, simulate_thorax
+from r2n2.simulation import ThoraxConfig, thorax_series
 from r2n2.simulation.tissue_phantom import simulate_tissue
 from r2n2.transform import warp_image
 
@@ -55,10 +55,8 @@ def phantom(seeds: range) -> None:
             breathing = abs(found.breathing.frequency_hz - made.breathing_hz)
             rows.append((error.mean(), math.sqrt((error**2).mean()), breathing, heart, r, seconds))
         bias, rmse, breathing, heart, r, seconds = np.array(rows).T
-        print(
-            f"| {snr} | {frames} | {bias[np.abs(bias).argmax()]:+.4f} | {rmse.max():.4f} | {breathing.max():.4f} | {heart.max():.4f} "
-            f"| {r.min():.4f} | {seconds.mean():.2f} |"
-        )
+        worst = (bias[np.abs(bias).argmax()], rmse.max(), breathing.max(), heart.max(), r.min())
+        print(f"| {snr} | {frames} | " + " | ".join(f"{value:.4f}" for value in worst) + f" | {seconds.mean():.2f} |")
 
 
 def moving(seeds: range, frames: int, size: int) -> None:
@@ -68,7 +66,7 @@ def moving(seeds: range, frames: int, size: int) -> None:
     table: dict[str, list[tuple[float, float, float, float]]] = {}
     for seed in seeds:
         config = ThoraxConfig(seed=seed, frames=frames, shape=(size, size))
-        made, clean = simulate_thorax(config), simulate_thorax(config.model_copy(update={"noise": 0.0}))
+        made, clean = thorax_series(config), thorax_series(config.model_copy(update={"noise": 0.0}))
         series = made.series
         assert series.times_s is not None
         reference = resolve_reference(series, "auto")

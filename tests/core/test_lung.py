@@ -26,6 +26,7 @@ from r2n2.lung.pencil import matrix_pencil
 from r2n2.lung.region import propose_lung, sides
 from r2n2.lung.rhythm import Rhythm, find_rhythm, uniform_step
 from r2n2.lung.settings import LungConfig
+from r2n2.simulation import Label, ThoraxConfig, thorax_series
 from r2n2.simulation.tissue_phantom import TissuePhantom, simulate_tissue
 
 STEP = 0.25
@@ -251,6 +252,16 @@ def test_lung_is_proposed_where_it_is_and_right_is_right() -> None:
     assert sides(phantom.lung, sagittal)[0] == {}
     with pytest.raises(ReadError, match="no contrast"):
         propose_lung(np.full((40, 40), 3.0), (1.0, 1.0))
+
+
+@pytest.mark.parametrize("seed", [101, 103])
+def test_lung_is_proposed_in_a_thorax_with_arms_airways_and_bright_blood(seed: int) -> None:
+    made = thorax_series(ThoraxConfig(seed=seed, frames=8, shape=(144, 144)))
+    mean = np.mean([made.series.frame(k)[0].astype(float) for k in range(8)], axis=0)
+    proposed = propose_lung(mean, made.series.grid.spacing)
+    lung = made.label_map(0) == Label.LUNG
+    assert (proposed & lung).sum() > 0.6 * proposed.sum(), "mostly lung"
+    assert (proposed & lung).sum() > 0.35 * lung.sum(), "a good part of it"
 
 
 @pytest.fixture(scope="module")

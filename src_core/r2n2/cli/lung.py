@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from r2n2.lung.analysis import LungFunction
     from r2n2.lung.settings import LungConfig
-    from r2n2.lung.sources import AlignedSeries
+    from r2n2.results.aligned_series import AlignedSeries
     from r2n2.series import ImageSeries
 
 __all__ = ["lung"]
@@ -111,7 +111,7 @@ def _parts(
 ) -> list[AlignedSeries]:
     """The slice positions, aligned: of a result, of a series that is, or of one that is registered now."""
     from r2n2.io import read_series
-    from r2n2.lung.sources import AlignedSeries
+    from r2n2.results.aligned_series import AlignedSeries
     from r2n2.results.acquisition import slice_names
     from r2n2.results.manifest import MANIFEST_NAME
 
@@ -127,7 +127,7 @@ def _parts(
 
 def _of_result(folder: Path, frame_time: float | None) -> list[AlignedSeries]:
     from r2n2.io import read_series
-    from r2n2.lung.sources import AlignedSeries
+    from r2n2.results.aligned_series import AlignedSeries
     from r2n2.results.reader import own_path, read_result, slice_folders
 
     parts = []

@@ -92,9 +92,12 @@ def normalised_perfusion(amplitude: Map, mask: NDArray[np.bool_], percentile: fl
 def ventilation_perfusion_ratio(ventilation: Map, perfusion: Map, mask: NDArray[np.bool_]) -> Map:
     """V/Q, each divided by its median inside the mask: 1 where a place has as much of the one as of the other.
 
-    NaN where perfusion is 0.
+    NaN where perfusion is 0, and everywhere where half of the mask has none of the one or the other.
     """
-    v, q = (values / np.nanmedian(values[mask]) for values in (ventilation, perfusion))
+    medians = [float(np.nanmedian(values[mask])) for values in (ventilation, perfusion)]
+    if not all(median > 0 for median in medians):
+        return np.full_like(ventilation, np.nan)
+    v, q = ventilation / medians[0], perfusion / medians[1]
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.where(q > 0, v / q, np.nan)
 

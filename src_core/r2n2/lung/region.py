@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -11,16 +13,20 @@ from r2n2.geometry import Grid
 __all__ = ["propose_lung", "sides"]
 
 _SMOOTH_MM = 2.0
-_CLOSE_MM = 6.0
-_SMALLEST_SHARE = 0.01  # of the frame: smaller dark regions are airways, stomach or bowel
-_AIR_SHARE = 0.35  # of the lung threshold: what is darker and touches the frame's edge is air around the body
+_SHADING_MM = 60.0
+_CLIPPED = 0.8
+_OPEN_MM = 10.0
+_CLOSE_MM = 5.0
+_VESSEL_MM2 = 900.0  # holes up to this size are vessels in the lung
+_SMALLEST_SHARE = 0.02  # of the frame: smaller dark regions are airways, stomach or bowel
 
 
 def propose_lung(mean: NDArray[np.float64], spacing_mm: tuple[float, ...]) -> NDArray[np.bool_]:
-    """The two largest dark regions inside the body of a temporal mean image.
+    """The two largest dark regions of a temporal mean image that the body encloses.
 
-    Otsu's threshold tells tissue from air and lung; the body is the largest bright region with what it encloses, lung what is dark
-    in it. A proposal: it must be looked at.
+    Shading by the coils is taken away by dividing by a wide blur of what is no air; Otsu's threshold, what is brighter than most
+    tissue clipped, tells tissue from lung and air; of the dark regions that do not run into the edge of the frame the two largest
+    are lung, with the vessels in them. A proposal: it must be looked at.
 
     Parameters
     ----------
@@ -34,29 +40,59 @@ def propose_lung(mean: NDArray[np.float64], spacing_mm: tuple[float, ...]) -> ND
     ReadError
         If there is no such region.
     """
-    from scipy.ndimage import binary_fill_holes, gaussian_filter  # type: ignore[import-untyped]
-    from skimage.filters import threshold_otsu
-    from skimage.measure import label
-    from skimage.morphology import closing, disk, opening
+    from scipy.ndimage import gaussian_filter  # type: ignore[import-untyped]
+    from skimage.filters import threshold_multiotsu, threshold_otsu
 
-    smooth = gaussian_filter(mean, [_SMOOTH_MM / s for s in spacing_mm])
-    radius = max(1, round(_CLOSE_MM / max(spacing_mm)))
-    if np.ptp(smooth) == 0:
+    if np.ptp(mean) == 0:
         raise ReadError("mask: the mean image has no contrast to find lung by; draw one or give it as --mask")
-    bright = smooth > threshold_otsu(smooth)
-    body = _largest(closing(np.pad(bright, radius), disk(radius)), 1)[radius:-radius, radius:-radius]
-    # Body that leaves the frame above and below still encloses the lungs: its ends are closed for a moment.
-    closed = np.pad(body, ((1, 1), (0, 0)), mode="edge")
-    for row in (0, -1):
-        columns = np.flatnonzero(closed[row])
-        if columns.size:
-            closed[row, columns[0] : columns[-1] + 1] = True
-    inside = binary_fill_holes(closed)[1:-1]
-    dark = opening(inside & ~bright, disk(max(1, radius // 2)))
-    lung = _largest(dark, 2)
-    if lung.sum() < _SMALLEST_SHARE * lung.size:
+    smooth = gaussian_filter(mean, [_SMOOTH_MM / s for s in spacing_mm])
+    solid = (smooth > threshold_otsu(np.minimum(smooth, np.median(smooth)))).astype(np.float64)
+    width = [_SHADING_MM / s for s in spacing_mm]
+    shading = gaussian_filter(smooth * solid, width) / np.maximum(gaussian_filter(solid, width), 1e-3)
+    flat = smooth / np.maximum(shading, 1e-3 * shading.max())
+    clipped = np.minimum(flat, np.quantile(flat, _CLIPPED))
+    # Three kinds of tissue: air with lung, muscle, organs; or air, lung, and all else, where air is black and lung is not.
+    found = [_inside(clipped < threshold, spacing_mm) for threshold in threshold_multiotsu(clipped, classes=3)]
+    best = max(found, key=_lungs)
+    if not _lungs(best):
         raise ReadError("mask: found no dark region inside the body that could be lung; draw one or give it as --mask")
-    return np.asarray(binary_fill_holes(_largest(lung, len(np.unique(label(lung))) - 1)))
+    return best
+
+
+def _lungs(regions: NDArray[np.bool_]) -> int:
+    """How many regions are as large as a lung, at most two."""
+    from skimage.measure import label
+
+    sizes = np.bincount(label(regions, connectivity=1).ravel())[1:]
+    return min(2, int((sizes >= _SMALLEST_SHARE * regions.size).sum()))
+
+
+def _inside(dark: NDArray[np.bool_], spacing_mm: tuple[float, ...]) -> NDArray[np.bool_]:
+    """The two largest dark regions that do not lead out of the frame, with the vessels in them."""
+    from skimage.morphology import closing, dilation, opening, remove_small_holes
+
+    pixel = max(spacing_mm)
+    whole = remove_small_holes(dark, max_size=round(_VESSEL_MM2 / (spacing_mm[0] * spacing_mm[1])))
+    whole = _padded(closing, whole, _CLOSE_MM / pixel)
+    # Airways and gaps beside the arms lead out of the body: what is left without narrow parts tells which regions are inside.
+    inner = _largest(_off_the_edge(_padded(opening, whole, _OPEN_MM / pixel)), 2)
+    return _padded(dilation, inner, _OPEN_MM / pixel) & whole
+
+
+def _padded(operation: Any, regions: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+    """A morphological operation by a disk, as if the frame went on at its edge."""
+    from skimage.morphology import disk
+
+    reach = max(1, round(radius))
+    return np.asarray(operation(np.pad(regions, reach, mode="edge"), disk(reach))[reach:-reach, reach:-reach])
+
+
+def _off_the_edge(regions: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The regions that do not touch the frame's edge, as the air around the body does."""
+    from skimage.measure import label
+    from skimage.segmentation import clear_border
+
+    return np.asarray(clear_border(label(regions, connectivity=1)) > 0)
 
 
 def _largest(regions: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:

@@ -64,7 +64,7 @@ def simulate_tissue(
     height, width = shape
     y, x = np.mgrid[:height, :width]
     v, u = (y - (height - 1) / 2) / (height / 2), (x - (width - 1) / 2) / (width / 2)
-    sides = [((u - side * 0.42) / 0.34) ** 2 + (v / 0.78) ** 2 < 1 for side in (-1, 1)]
+    sides = [((u - side * 0.42) / 0.31) ** 2 + (v / 0.7) ** 2 < 1 for side in (-1, 1)]
     lung = sides[0] | sides[1]
     body = (u / 0.95) ** 2 + (v / 0.97) ** 2 < 1
     vessel = lung & (np.hypot(np.abs(u) - 0.36, 2.2 * (v - 0.05)) < 0.14)

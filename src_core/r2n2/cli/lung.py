@@ -111,8 +111,8 @@ def _parts(
 ) -> list[AlignedSeries]:
     """The slice positions, aligned: of a result, of a series that is, or of one that is registered now."""
     from r2n2.io import read_series
-    from r2n2.results.aligned_series import AlignedSeries
     from r2n2.results.acquisition import slice_names
+    from r2n2.results.aligned_series import AlignedSeries
     from r2n2.results.manifest import MANIFEST_NAME
 
     if (source / MANIFEST_NAME).is_file():

@@ -203,7 +203,7 @@ class LandmarkSet:
             )
         import torch
 
-        converted = grid.convert_points(torch.from_numpy(self.points), self.space, space)
+        converted = grid.convert_points(torch.from_numpy(np.ascontiguousarray(self.points)), self.space, space)
         return replace(self, points=converted.numpy(), space=space)
 
     def _take(self, keep: NDArray[np.int64]) -> LandmarkSet:

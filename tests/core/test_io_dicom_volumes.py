@@ -111,6 +111,16 @@ def test_slices_are_stacked_along_their_normal_whatever_their_numbers(tmp_path: 
     np.testing.assert_allclose(np.array(series.grid.direction)[:, 0], NORMAL[::-1], atol=1e-6)
 
 
+def test_orientations_that_differ_by_rounding_do_not_shuffle_the_slices(tmp_path: Path) -> None:
+    def tags(s: int, p: int) -> dict[str, Any]:
+        turned = [value + (1e-6 if k == 0 else 0) * (s * 3 % 5) for k, value in enumerate(ORIENTATION)]
+        return {**CARRIERS["TriggerTime"](s, p), "ImageOrientationPatient": turned}
+
+    (series,) = read_series(write(tmp_path / "in", tags), volumes=True)
+    check(series)
+    assert series.grid.spacing[0] == pytest.approx(GAP)
+
+
 def test_no_value_is_shared_but_every_slice_is_in_time(tmp_path: Path) -> None:
     """Cine slice by slice: the trigger times differ a little from slice to slice; the mean of a volume is its time."""
     (series,) = read_series(write(tmp_path / "in", lambda s, p: {"TriggerTime": f"{40 * p + s}"}), volumes=True)
@@ -167,6 +177,10 @@ def beside(s: int) -> np.ndarray:
     return START + GAP * s * NORMAL + [0, 0.3 if s == 2 else 0, 0]
 
 
+def level(s: int) -> np.ndarray:
+    return START + GAP * min(s, 3) * NORMAL + [0, 9.0 if s == 4 else 0, 0]
+
+
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {
     "a slice is missing": (
         {"keep": lambda s, p: s != 2},
@@ -178,6 +192,7 @@ FAULTS: dict[str, tuple[dict[str, Any], str]] = {
         r"shifted along y of the image by 0.2 mm for each mm .*gantry tilt of 11.3 degrees.*--slices",
     ),
     "a slice beside the others": ({"place": beside}, r"slice position 2 lies 0.\d+ mm beside the others.*--slices"),
+    "two slices side by side": ({"place": level}, r"beside the others|at the same height"),
     "one file lost": (
         {"keep": lambda s, p: (s, p) != (3, 1)},
         r"told by TriggerTime, have different numbers of slices: volume 1 lacks slice position 3; .*--drop-damaged.*--slices",
@@ -278,7 +293,7 @@ def test_a_folder_of_volumes_is_described(tmp_path: Path) -> None:
     stack, scout = describe(folder, volumes=True)
     assert (stack.shape, stack.frames, stack.times_s) == ((SLICES, 5, 7), PHASES, pytest.approx((0, 0.08)))
     assert stack.spacing_mm == pytest.approx((GAP, 1.2, 2.5))
-    assert stack.orientation.endswith("oblique by 36.9 degrees")
+    assert stack.orientation.endswith("oblique by 36.9 deg")
     assert (scout.shape, scout.orientation) == ((5, 7), "")
     (only,) = describe(folder, volumes=True, series="77")
     assert only.frames == 2

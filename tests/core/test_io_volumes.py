@@ -327,7 +327,7 @@ def test_a_description_of_volumes(tmp_path: Path) -> None:
     assert found.spacing_mm == pytest.approx(SPACING)
     # Columns x, y, z of the rotation run mostly to L, P and, turned round, I; the furthest is turned by acos(0.838).
     turned = np.degrees(np.arccos(np.abs(oblique()).max(axis=0).min()))
-    assert found.orientation == f"I P L, oblique by {turned:.1f} degrees"
+    assert found.orientation == f"I P L, oblique by {turned:.1f} deg"
     assert len(describe(tmp_path / "a.nii")) == 17
     (asked,) = describe(tmp_path / "a.nii", volumes=True, spacing=(9.0, 1.0, 1.0))
     assert asked.spacing_mm == (9, 1, 1)

@@ -33,4 +33,4 @@ def orientation_text(grid: Grid) -> str:
         ends[axis] = _ENDS[world][0 if direction[world, axis] > 0 else 1]
         left[world, :] = left[:, axis] = -1
     turned = math.degrees(max(math.acos(min(float(column.max()), 1.0)) for column in np.abs(direction).T))
-    return " ".join(ends) + (f", oblique by {turned:.1f} degrees" if turned > _PLAIN_DEGREES else "")
+    return " ".join(ends) + (f", oblique by {turned:.1f} deg" if turned > _PLAIN_DEGREES else "")

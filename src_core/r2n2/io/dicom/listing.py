@@ -68,6 +68,7 @@ class DicomVolume:
     """A stack of slice positions that is read as volumes, as its headers describe it."""
 
     key: str
+    label: str
     series_uid: str
     grid: Grid
     spacing_known: bool
@@ -160,6 +161,7 @@ def _volume_summary(plan: VolumePlan) -> DicomVolume:
     problems += [f"{f.path} ({f.label}): {f.damage}" for group in stack for f in group.frames if f.damage]
     return DicomVolume(
         key=stack[0].series_key,
+        label=stack[0].label,
         series_uid=stack[0].series_uid,
         grid=plan.grid,
         spacing_known=first.spacing is not None,

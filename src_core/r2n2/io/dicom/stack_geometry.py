@@ -14,7 +14,7 @@ from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.geometry import direction_of
 from r2n2.io.placement import Placement
 
-__all__ = ["place_stack"]
+__all__ = ["height_mm", "place_stack"]
 
 _UNEVEN = 0.02
 _ROUNDED_MM = 0.02
@@ -27,6 +27,13 @@ _TILT = 2e-3
 
 _BESIDE_PX = 0.1
 _REMEDY = "--slices reads slice by slice"
+
+
+def height_mm(frame: FrameHeader, first: FrameHeader) -> float:
+    """Place of a slice along the normal of the first one of its stack; 0 where positions are not known."""
+    if frame.position_mm is None or first.orientation is None:
+        return 0.0
+    return float(np.dot(np.cross(first.orientation[:3], first.orientation[3:]), frame.position_mm))
 
 
 def place_stack(slices: Sequence[FrameHeader], spacing: tuple[float, float]) -> tuple[Placement, tuple[str, ...]]:
@@ -96,6 +103,9 @@ def _check_shift(where: object, index: NDArray[np.float64], spacing: tuple[float
 
 def _distance(where: object, gaps: NDArray[np.float64]) -> tuple[float, tuple[str, ...]]:
     """The even distance of the slices."""
+    if gaps.min() <= 0:
+        k = int(gaps.argmin())
+        raise ReadError(f"{where}: slice positions {k} and {k + 1} lie at the same height, so the slices make no volume; {_REMEDY}")
     even = float(gaps.mean())
     places = np.concatenate([[0.0], np.cumsum(gaps)])
     off = float(np.abs(places - even * np.arange(len(places))).max())

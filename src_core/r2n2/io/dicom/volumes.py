@@ -16,7 +16,7 @@ from r2n2.geometry import Grid
 from r2n2.io.dicom.decode import decode_frames
 from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.group import FrameGroup
-from r2n2.io.dicom.stack_geometry import place_stack
+from r2n2.io.dicom.stack_geometry import height_mm, place_stack
 from r2n2.io.dicom.stacks import Moments, find_moments
 from r2n2.io.dicom.values import shown
 from r2n2.io.placement import Placement
@@ -78,6 +78,8 @@ def plan_volume(
     if len(stack) == 1:
         told = "one slice position: read as a 2D series, though --volumes asks for volumes"
         return VolumePlan(stack, (told,) if asked else ())
+    # Orientations that differ by rounding have put the slices in another order.
+    stack = tuple(sorted(stack, key=lambda group: height_mm(group.frames[0], stack[0].frames[0])))
     known = spacing[-2:] if spacing is not None else stack[0].frames[0].spacing
     pixel = (1.0, 1.0) if known is None else (known[0], known[1])
     distance = _distance(stack)

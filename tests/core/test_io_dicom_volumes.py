@@ -16,6 +16,7 @@ from r2n2.errors import ArgumentError, ReadError
 from r2n2.geometry import Space
 from r2n2.io import describe, read_series, volume_choice
 from r2n2.io.dicom.phases import described_phase
+from r2n2.io.writing import output_name
 
 ORIENTATION = [0.6, 0.0, 0.8, 0.0, 1.0, 0.0]
 NORMAL = np.cross(ORIENTATION[:3], ORIENTATION[3:])
@@ -76,6 +77,7 @@ CARRIERS: dict[str, Callable[[int, int], dict[str, Any]]] = {
 def test_the_slices_of_a_volume_share_a_value(tmp_path: Path, tag: str) -> None:
     (series,) = read_series(write(tmp_path / "in", CARRIERS[tag]), volumes=True)
     check(series)
+    assert output_name("aligned", series) == "aligned.nii.gz"
     assert series.source["time_tag"] == tag
     assert any(f"those of one {tag}, in its order" in note for note in series.notes)
     expected = {"TriggerTime": (0, 0.04, 0.08), "AcquisitionTime": (0, 1, 2)}.get(tag)

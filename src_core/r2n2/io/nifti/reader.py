@@ -105,7 +105,9 @@ def _geometry(path: Path, header: Any, notes: list[str]) -> tuple[tuple[float, .
     if sform and qform:
         other = _affine(path, header, False, True, np.where(usable, sizes, 1.0))
         if other is not None and np.abs(other - affine).max() > _SAME_PLACE_MM:
-            notes.append("qform and sform disagree: the sform is used")
+            notes.append(
+                f"qform and sform disagree by up to {_furthest(header, other - affine) * factor:.3g} mm: the sform is used"
+            )
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or lengths.min() <= 0:
         raise ReadError(f"{path}: its affine is singular or not finite: {affine.tolist()}; correct the header")
@@ -120,6 +122,13 @@ def _geometry(path: Path, header: Any, notes: list[str]) -> tuple[tuple[float, .
     if known and not thick:
         notes.append("the slice thickness is not known: 1 mm is taken")
     return (placement.spacing[0 if thick else 1 :] if known else None), placement
+
+
+def _furthest(header: Any, difference: NDArray[np.float64]) -> float:
+    """How far apart two affines put a corner of the volume at most, from their difference, in the file's unit."""
+    last = [max(int(n) - 1, 0) for n in header["dim"][1:4]]
+    corners = np.array([[*np.where(corner, last, 0), 1] for corner in np.ndindex(2, 2, 2)])
+    return float(np.linalg.norm((corners @ difference.T)[:, :3], axis=1).max())
 
 
 def _affine(path: Path, header: Any, sform: bool, qform: bool, sizes: NDArray[np.float64]) -> NDArray[np.float64] | None:

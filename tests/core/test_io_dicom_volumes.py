@@ -255,6 +255,16 @@ def test_small_unevenness_is_noted_and_a_wrong_distance_told(tmp_path: Path) -> 
     assert any("--spacing gives slices 4 mm apart" in note for note in given.notes)
 
 
+def test_positions_of_thin_slices_may_be_rounded_but_not_be_missing(tmp_path: Path) -> None:
+    """Slices 0.3 mm apart whose files keep two decimals."""
+    thin = write(tmp_path / "in", CARRIERS["TriggerTime"], place=lambda s: START + (0.3 * s + (0.012 if s == 2 else 0)) * NORMAL)
+    (series,) = read_series(thin, volumes=True)
+    assert series.grid.spacing[0] == pytest.approx(0.3)
+    off = write(tmp_path / "off", CARRIERS["TriggerTime"], place=lambda s: START + (0.3 * s + (0.018 if s == 2 else 0)) * NORMAL)
+    with pytest.raises(ReadError, match="lie unevenly"):
+        read_series(off, volumes=True)
+
+
 def test_one_slice_position_and_a_slice_of_a_volume(tmp_path: Path) -> None:
     (series,) = read_series(write(tmp_path / "one", CARRIERS["TriggerTime"], slices=1), volumes=True)
     assert (series.grid.ndim, len(series)) == (2, PHASES)

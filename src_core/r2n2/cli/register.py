@@ -144,6 +144,10 @@ def register(
     slice_index: Annotated[
         int | None, typer.Option("--slice", metavar="N", help="One slice position.", rich_help_panel=_INPUT)
     ] = None,
+    volumes: Annotated[
+        bool | None,
+        typer.Option("--volumes/--slices", help="Read slices as volumes, or slice by slice (the default).", rich_help_panel=_INPUT),
+    ] = None,
     landmarks: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=_INPUT),
@@ -211,6 +215,7 @@ def register(
     pixel_size = None if spacing is None else parse_spacing(spacing)
     from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
+    from r2n2.io.volume_choice import check_registrable
     from r2n2.results.manifest import RunFacts
     from r2n2.results.mask_files import read_masks
     from r2n2.results.writer import check_folder
@@ -218,12 +223,20 @@ def register(
     facts = RunFacts.of(settings)
     _check_paths(source, output, {"--landmarks": landmarks, "--mask": mask, "--moving-mask": moving_mask, "--to": to})
     check_folder(output)
-    reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
+    reading: dict[str, Any] = {
+        "axes": axes,
+        "spacing": pixel_size,
+        "series": series,
+        "slice_index": slice_index,
+        "volumes": volumes,
+    }
     if contrast_series:
         reading["contrast_series"] = True
     limits = {} if max_bytes is None else {"max_bytes": max_bytes}
     with scan_progress(quiet=quiet) as progress:
         found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged, progress=progress)
+    for item in found:
+        check_registrable(item.grid.ndim)
     _check_frames(source, found)
     reading["keep_headers"] = keep_headers or None
     selection = {name: value for name, value in reading.items() if value is not None}
@@ -271,7 +284,8 @@ def _against(found: Sequence[ImageSeries], to: Path) -> Against:
 
     if len(found) != 1:
         raise ArgumentError(f"--to {to}: the input holds {len(found)} slice positions; pick one with --slice")
-    fixed = read_series(to)
+    # A volume is aligned to a volume, a slice to a slice.
+    fixed = read_series(to, volumes=found[0].grid.ndim == 3)
     if len(fixed) != 1:
         raise ArgumentError(f"--to {to}: holds {len(fixed)} slice positions; give a file of one image")
     return against(found[0], fixed[0], f"--to {to.name}")

@@ -89,3 +89,16 @@ def test_a_scheduler_that_goes_is_told_and_a_second_command_completes(tmp_path, 
     assert "Traceback" not in told
     assert run("batch", *inputs, "-o", out, "--config", settings) == 0
     assert [row["state"] for row in table(out / "summary.csv")] == ["done", "done"]
+
+
+def test_workers_of_this_machine_come_and_go_with_the_command(tmp_path, capsys) -> None:
+    inputs, settings = write_series(tmp_path / "in", 2), write_settings(tmp_path)
+    out = tmp_path / "out"
+    assert run("batch", inputs[0], "-o", out, "--config", settings) == 0
+    log = (out / "s0" / "log.txt").read_text()
+    inputs[1].write_bytes(b"")
+    assert run("batch", *inputs, "-o", out, "--config", settings, "--workers", 1) == 3
+    assert "1 of 2 slice positions registered" in capsys.readouterr().out
+    assert (out / "s0" / "log.txt").read_text() == log
+    rows = table(out / "status.csv")
+    assert [(row["name"], row["state"], row["attempts"]) for row in rows] == [("s0", "done", "1"), ("s1", "failed", "1")]

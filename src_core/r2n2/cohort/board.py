@@ -62,12 +62,13 @@ class Board:
         stem, _, ending = STATUS_NAME.partition(".")
         self._path = folder / f"{stem}{suffix}.{ending}"
         self._rows: dict[tuple[str, str], StatusRow] = {}
+        self._order: dict[str, int] = {}
         self._written = -_WRITTEN_EVERY_S
 
     @property
     def rows(self) -> tuple[StatusRow, ...]:
-        """In the order in which they became known."""
-        return tuple(self._rows.values())
+        """Acquisition by acquisition, in the order in which those became known."""
+        return tuple(sorted(self._rows.values(), key=lambda row: (self._order[row.name], row.slice)))
 
     @property
     def counts(self) -> Mapping[State, int]:
@@ -77,6 +78,7 @@ class Board:
     def wait(self, jobs: Iterable[Listing]) -> None:
         """These are known and have not begun."""
         for job in jobs:
+            self._order.setdefault(job.entry.name, len(self._order))
             self._rows[_key(job)] = StatusRow(*_key(job), State.WAITING, path=job.entry.path)
 
     def forget(self, job: Listing) -> None:
@@ -105,6 +107,12 @@ class Board:
             outcome.message,
             job.entry.path,
         )
+
+    def stop(self) -> None:
+        """Nothing is at work any more, as far as this command knows."""
+        for key, row in self._rows.items():
+            if row.state is State.RUNNING:
+                self._rows[key] = replace(row, state=State.WAITING)
 
     def write(self, *, now: bool = False) -> None:
         """Write the file if it is time or it must be now; raises as ``atomic_write``."""

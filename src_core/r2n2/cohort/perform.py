@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from r2n2 import __version__
 from r2n2.cohort.derivative import export_derivative
 from r2n2.cohort.entry import Entry, Listing, Outcome, Selector, Task
-from r2n2.cohort.lease import held_lock, remove_dead_lock
+from r2n2.cohort.lease import await_lock, held_lock
 from r2n2.cohort.log import LOG_NAME, SeriesLog
 from r2n2.cohort.stamps import done_before, keep_slices, kept_slices, stamp_result
 from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
@@ -141,8 +141,8 @@ def _register(task: Task, log: SeriesLog, tick: Callable[[], None]) -> Outcome:
     from r2n2.workflow import register_to_folder
 
     entry, folder = task.entry, task.place
-    if remove_dead_lock(folder, folder / LOG_NAME):
-        log.say("removed the lock of a machine that is gone")
+    if found := await_lock(folder, folder / LOG_NAME, tick):
+        log.say(found)
     series = _read(task)
     facts = _facts(entry.settings)
     marks = _landmarks(task, series, log)

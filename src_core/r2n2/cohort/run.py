@@ -115,6 +115,7 @@ def run_cohort(entries: Sequence[Entry], folder: Path, engine: Engine, *, shard:
                     board.forget(job)
             yield _progress(board, engine, fresh, ended)
     finally:
+        board.stop()
         board.write(now=True)
 
 

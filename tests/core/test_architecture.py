@@ -26,6 +26,7 @@ LEVELS = [
     {"results"},
     {"report"},
     {"doctor", "benchmark", "workflow"},
+    {"cohort"},
     {"cli"},
 ]
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}

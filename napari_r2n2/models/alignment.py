@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from r2n2.registration.results import SeriesProgress
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries
-    from r2n2.transform import Transform
 
 __all__ = ["AlignmentProgress", "Choice", "align", "common_reference"]
 
@@ -138,10 +137,10 @@ def _align_one(series: ImageSeries, config: RegistrationConfig, seen: int | None
     config = config.model_copy(update={"reference": reference})
     nearest = sorted(range(len(series)), key=lambda k: (k == reference, abs(k - seen), k))[:_FIRST_FRAMES]
     left = [k for k in range(len(series)) if k not in (*nearest, reference)]
-    done: dict[int, Transform | None] = {reference: None}
+    done: dict[int, FrameResult | None] = {reference: None}
     few = config.model_copy(update={"batch_size": _FIRST_FRAMES})
     for progress in register_series(series, few, done=dict.fromkeys(left), masks=masks):
-        done |= {r.frame: r.transform if r.status.sound else None for r in progress.finished}
+        done |= {result.frame: result for result in progress.finished}
         yield replace(progress, fraction=max(progress.fraction - len(left) / len(series), 0))
     for progress in register_series(series, config, done=done, masks=masks):
         yield replace(progress, notes=())  # the same as before

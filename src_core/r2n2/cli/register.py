@@ -77,7 +77,15 @@ def register(
             rich_help_panel=_METHOD,
         ),
     ] = None,
-    reference: Annotated[str | None, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=_METHOD)] = None,
+    reference: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|N|mean|previous",
+            help="Frame to align to; mean: to the mean image, in the place of the automatic frame; previous: each frame to the one "
+            "before it, composed back to frame 0.",
+            rich_help_panel=_METHOD,
+        ),
+    ] = None,
     to: Annotated[
         Path | None,
         typer.Option(
@@ -87,8 +95,9 @@ def register(
     target: Annotated[
         str | None,
         typer.Option(
-            metavar="reference|median|pca:L",
-            help="What frames are registered to in the reference's place: that frame, or an image made of the aligned series.",
+            metavar="reference|mean|median|previous|pca:L",
+            help="What frames are registered to: the reference frame, an image in its place made of the aligned series, or their "
+            "neighbour.",
             rich_help_panel=_METHOD,
         ),
     ] = None,
@@ -192,7 +201,7 @@ def register(
         "method": method,
         "refine": refine,
         "similarity": similarity,
-        "reference": None if reference is None else parse_reference(reference),
+        "reference": None if reference is None else parse_reference(reference, ("auto", "mean", "previous")),
         "target": target,
         "initial": initial,
         "weights": weights,

@@ -17,6 +17,7 @@ from r2n2.preprocessing import luminance
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.batch import LoadedFrame, assess_edited, masked_note, unregistered
 from r2n2.registration.batch_size import resolve_batch_size
+from r2n2.registration.chain import Chain, Predecessors
 from r2n2.registration.contrast import examine_frames, examine_series, suitable_measure
 from r2n2.registration.measures import measure_of
 from r2n2.registration.methods import build_method, resolve_device
@@ -29,6 +30,10 @@ from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
 __all__ = ["edited_result", "register_pair", "register_series", "resolve_similarity"]
+
+_CHAINED = (
+    "target: each frame is registered to its neighbour; errors add up from frame to frame, and nothing tells how far off they are"
+)
 
 
 def register_pair(
@@ -75,7 +80,7 @@ def register_series(
     series: ImageSeries,
     config: RegistrationConfig | None = None,
     *,
-    done: Mapping[int, Transform | None] | None = None,
+    done: Mapping[int, FrameResult | None] | None = None,
     masks: Masks = NO_MASKS,
 ) -> Iterator[SeriesProgress]:
     """Align every frame to the reference, yielding after every step.
@@ -90,8 +95,8 @@ def register_series(
     config
         How; the defaults if None.
     done
-        Frames that are not registered again, each with its transform if that was ok, from which a warm start may begin. With
-        those of whole batches of the same size, the others come out as they would have, to the bit.
+        Frames that are not registered again, each with its result, which others may go on from; None where it is not known. With
+        the results of whole batches of the same size, the others come out as they would have, to the bit.
     masks
         What counts, in the reference and in the other frames.
 
@@ -111,7 +116,8 @@ def register_series(
     masks.check(series)
     device = resolve_device(config.device)
     config, note = resolve_similarity(series, config, masks)
-    notes = (note,) if note else ()
+    chained = config.target == "previous"
+    notes = tuple(filter(None, (note, _CHAINED if chained else "")))
     method = build_method(config)
     index = resolve_reference(series, config.reference)
     reference = load_frame(series, index, masks.fixed)
@@ -120,16 +126,24 @@ def register_series(
     measure = measure_of(config.similarity)
     own = unregistered(index, series.grid, FrameStatus.REFERENCE, masked_note(reference), similarity=1.0)
     own = replace(own, similarity_measure=measure.name)
-    estimator = uncertainty_estimator(config)
+    estimator = uncertainty_estimator(config) if config.estimates_uncertainty else None
     if estimator is not None:
         own = replace(own, uncertainty=certain(series.grid))
     done = done or {}
     size = resolve_batch_size(config, series.grid, device)
-    frames = Frames(series, config.warm_start, index, size, masks)
-    work = Work(method, measure, dict.fromkeys(range(len(series)), reference), series.grid, device, size, estimator)
-    rounds = config.target_rounds if config.target != "reference" else 0
-    results = {index: own}
+    frames = Frames(series, config.warm_start or chained, index, size, masks, config.warm_start)
+    rounds = 0 if config.target in ("reference", "previous") else config.target_rounds
+    targets: Mapping[int, LoadedFrame] = dict.fromkeys(range(len(series)), reference)
+    if chained:
+        targets = Predecessors(frames, reference)
+    work = Work(method, measure, targets, series.grid, device, size, estimator)
     yield SeriesProgress(index, *_share(len(series), index, done, 0, rounds), () if index in done else (own,), notes)
+    if chained:
+        chain = Chain(frames, reference, measure, done, proven=config.no_folding)
+        for ready, finished in run_pass(work, frames, done, {}):
+            yield SeriesProgress(index, *_share(len(series), index, done, 0, 0, ready), chain.add(finished))
+        return
+    results = {index: own}
     for number in range(rounds):
         for ready, finished in run_pass(work, frames, {}, _transforms(results) if number else {}):
             results.update({result.frame: result for result in finished})
@@ -140,7 +154,7 @@ def register_series(
 
 
 def _share(
-    total: int, reference: int, done: Mapping[int, Transform | None], number: int, rounds: int, ready: float = 0.0
+    total: int, reference: int, done: Mapping[int, FrameResult | None], number: int, rounds: int, ready: float = 0.0
 ) -> tuple[int, int, float]:
     """Frames that are ready, all, and share of the work done: ``ready`` frames of pass ``number``, the first being 0."""
     before = len({reference, *done})

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FrameMetrics",
     "RegisteredSeries",
+    "StoredResults",
     "StoredTransforms",
     "StoredUncertainty",
     "field_path",
@@ -197,6 +198,34 @@ class StoredTransforms(Mapping[int, Transform]):
 
     def __contains__(self, frame: object) -> bool:
         return frame in self._frames
+
+
+class StoredResults(Mapping[int, FrameResult]):
+    """Frame -> its result, put together each time: the transforms are read as ``StoredTransforms`` reads them.
+
+    Parameters
+    ----------
+    rows
+        Frame -> its numbers.
+    transforms
+        Of all these frames.
+    """
+
+    def __init__(self, rows: Mapping[int, FrameMetrics], transforms: Mapping[int, Transform]) -> None:
+        self._rows = rows
+        self._transforms = transforms
+
+    def __getitem__(self, frame: int) -> FrameResult:
+        return self._rows[frame].result(self._transforms[frame])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, frame: object) -> bool:
+        return frame in self._rows
 
 
 @dataclass(frozen=True, eq=False)

@@ -45,6 +45,7 @@ from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_spac
 from r2n2.results.reader import (
     FrameMetrics,
     RegisteredSeries,
+    StoredResults,
     StoredTransforms,
     field_path,
     metrics_table,
@@ -189,10 +190,9 @@ class ResultWriter:
             self._held.close()
 
     @property
-    def done(self) -> dict[int, Transform | None]:
-        """Frames that are there already, each with its transform if that is ok; what ``register_series`` needs to go on."""
-        transforms = self._transforms()
-        return {frame: transforms[frame] if row.status.sound else None for frame, row in self._metrics.items()}
+    def done(self) -> StoredResults:
+        """Results of the frames that are there already; what ``register_series`` needs to go on."""
+        return StoredResults(dict(self._metrics), self._transforms())
 
     def add(self, *results: FrameResult) -> None:
         """Write the fields of frames that were registered together, keep their numbers, and write the journal if there is one.
@@ -234,7 +234,7 @@ class ResultWriter:
     @property
     def _maps(self) -> tuple[str, ...]:
         """Name of the folder of the maps of uncertainty, where there are to be any."""
-        return () if self._config.uncertainty == "off" else ("uncertainty",)
+        return ("uncertainty",) if self._config.estimates_uncertainty else ()
 
     def _write_map(self, result: FrameResult) -> None:
         from r2n2.io.scalar_maps import write_scalar_map

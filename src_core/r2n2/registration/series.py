@@ -18,12 +18,13 @@ from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.batch import LoadedFrame, assess_edited, masked_note, unregistered
 from r2n2.registration.batch_size import resolve_batch_size
 from r2n2.registration.chain import Chain, Predecessors
-from r2n2.registration.contrast import examine_frames, examine_series, suitable_measure
+from r2n2.registration.contrast import ContrastFinding, examine_frames, suitable_measure
 from r2n2.registration.measures import measure_of
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.passes import Frames, Work, load_frame, run_pass, weight_of
-from r2n2.registration.reference import resolve_reference
+from r2n2.registration.reference import chosen_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
+from r2n2.registration.survey import Survey, survey_for
 from r2n2.registration.target import AlignedSeries, make_targets
 from r2n2.registration.uncertainty import certain, uncertainty_estimator
 from r2n2.series import ImageSeries
@@ -82,6 +83,7 @@ def register_series(
     *,
     done: Mapping[int, FrameResult | None] | None = None,
     masks: Masks = NO_MASKS,
+    survey: Survey | None = None,
 ) -> Iterator[SeriesProgress]:
     """Align every frame to the reference, yielding after every step.
 
@@ -99,6 +101,8 @@ def register_series(
         the results of whole batches of the same size, the others come out as they would have, to the bit.
     masks
         What counts, in the reference and in the other frames.
+    survey
+        What ``survey_series`` found with these masks, if it was asked before; else it is asked where settings are left open.
 
     Raises
     ------
@@ -115,11 +119,12 @@ def register_series(
     _check_size(series.grid)
     masks.check(series)
     device = resolve_device(config.device)
-    config, note = resolve_similarity(series, config, masks)
+    survey = survey or survey_for(series, config, masks)
+    index = chosen_reference(config.reference, survey, len(series))
+    config, note = resolve_similarity(config, None if survey is None else survey.contrast)
     chained = config.target == "previous"
     notes = tuple(filter(None, (note, _CHAINED if chained else "")))
     method = build_method(config)
-    index = resolve_reference(series, config.reference)
     reference = load_frame(series, index, masks.fixed)
     if isinstance(reference, FrameResult):
         raise ReadError(f"reference: {reference.message}; choose another reference")
@@ -179,17 +184,19 @@ def _aligned(frames: Frames, results: Mapping[int, FrameResult]) -> AlignedSerie
     return aligned
 
 
-def resolve_similarity(series: ImageSeries, config: RegistrationConfig, masks: Masks = NO_MASKS) -> tuple[RegistrationConfig, str]:
+def resolve_similarity(config: RegistrationConfig, contrast: ContrastFinding | None) -> tuple[RegistrationConfig, str]:
     """Settings with a measure in place of "auto", and a sentence on what was chosen and what follows; "" where nothing changes.
 
-    The measure is chosen once for a whole series (``suitable_measure``).
+    The measure is chosen once for a whole series (``suitable_measure``), by what was found of its contrast.
     """
     if config.similarity != "auto":
         note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as asked for"
     else:
-        finding = examine_series(series, masks)
-        config = config.model_copy(update={"similarity": suitable_measure(finding)})
-        note = f"similarity: {config.similarity}, as contrast changes along the series: {finding.reason}" if finding.changes else ""
+        assert contrast is not None
+        config = config.model_copy(update={"similarity": suitable_measure(contrast)})
+        note = (
+            f"similarity: {config.similarity}, as contrast changes along the series: {contrast.reason}" if contrast.changes else ""
+        )
     if note and config.method == "r2n2":
         note += "; the network compares intensities and is left out, the Gaussians are fitted from none"
     return config, note

@@ -23,7 +23,8 @@ from r2n2.report.figures import (
     time_figure,
     uncertainty_figure,
 )
-from r2n2.results.reader import FrameMetrics, RegisteredSeries
+from r2n2.results.frame_metrics import FrameMetrics
+from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 

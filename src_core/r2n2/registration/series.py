@@ -137,25 +137,45 @@ def register_series(
     done = done or {}
     size = resolve_batch_size(config, series.grid, device)
     frames = Frames(series, config.warm_start or chained, index, size, masks, config.warm_start)
-    rounds = 0 if config.target in ("reference", "previous") else config.target_rounds
-    targets: Mapping[int, LoadedFrame] = dict.fromkeys(range(len(series)), reference)
-    if chained:
-        targets = Predecessors(frames, reference)
+    targets = Predecessors(frames, reference) if chained else dict.fromkeys(range(len(series)), reference)
     work = Work(method, measure, targets, series.grid, device, size, estimator)
+    rounds = 0 if config.target in ("reference", "previous") else config.target_rounds
     yield SeriesProgress(index, *_share(len(series), index, done, 0, rounds), () if index in done else (own,), notes)
     if chained:
-        chain = Chain(frames, reference, measure, done, proven=config.no_folding)
-        for ready, finished in run_pass(work, frames, done, {}):
-            yield SeriesProgress(index, *_share(len(series), index, done, 0, 0, ready), chain.add(finished))
-        return
+        yield from _between_neighbours(work, frames, reference, done, proven=config.no_folding)
+    else:
+        yield from _to_targets(work, frames, reference, own, done, config.target, rounds)
+
+
+def _between_neighbours(
+    work: Work, frames: Frames, reference: LoadedFrame, done: Mapping[int, FrameResult | None], *, proven: bool
+) -> Iterator[SeriesProgress]:
+    """One pass from frame to frame, its results composed as they come."""
+    chain = Chain(frames, reference, work.measure, done, proven=proven)
+    for ready, finished in run_pass(work, frames, done, {}):
+        share = _share(len(frames.series), reference.index, done, 0, 0, ready)
+        yield SeriesProgress(reference.index, *share, chain.add(finished))
+
+
+def _to_targets(
+    work: Work,
+    frames: Frames,
+    reference: LoadedFrame,
+    own: FrameResult,
+    done: Mapping[int, FrameResult | None],
+    target: str,
+    rounds: int,
+) -> Iterator[SeriesProgress]:
+    """One pass to the reference, and one more to each of so many targets made of the frames as they are aligned by then."""
+    index, total = reference.index, len(frames.series)
     results = {index: own}
     for number in range(rounds):
         for ready, finished in run_pass(work, frames, {}, _transforms(results) if number else {}):
             results.update({result.frame: result for result in finished})
-            yield SeriesProgress(index, *_share(len(series), index, done, number, rounds, ready), ())
-        work.targets = make_targets(_aligned(frames, results), config.target, reference)
+            yield SeriesProgress(index, *_share(total, index, done, number, rounds, ready), ())
+        work.targets = make_targets(_aligned(frames, results), target, reference)
     for ready, finished in run_pass(work, frames, done, _transforms(results) if rounds else {}):
-        yield SeriesProgress(index, *_share(len(series), index, done, rounds, rounds, ready), finished)
+        yield SeriesProgress(index, *_share(total, index, done, rounds, rounds, ready), finished)
 
 
 def _share(

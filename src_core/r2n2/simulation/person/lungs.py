@@ -15,7 +15,7 @@ from r2n2.simulation.texture import FloatArray
 __all__ = ["LungTrees", "grow_lung_trees", "paint_lung_trees", "paint_lungs"]
 
 _VOLUME_A_POINT_MM3 = 950.0
-_END_MM = 0.47
+_END_MM = 0.57
 _VEINS_SHARE = 0.7
 _AIRWAYS_A_LOBE = 70
 _AIRWAY_END_MM = 0.95

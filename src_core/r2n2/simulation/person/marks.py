@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from r2n2.geometry import Grid, Space
 from r2n2.series import LandmarkSet
@@ -20,7 +19,7 @@ __all__ = ["choose_landmarks"]
 _LUNG_SHARE = 2 / 3
 _FROM_WALL_MM = 10.0  # where tissue slides nobody would find a point again, and no voxel grid can hold the field
 _APART_MM = 9.0
-_THIN_MM, _THICK_MM = 1.0, 3.0  # of vessels at branchings
+_THIN_MM, _THICK_MM = 0.95, 3.0  # of vessels at branchings
 
 
 def choose_landmarks(
@@ -34,8 +33,8 @@ def choose_landmarks(
     """At most ``count`` places that stay in view, as INDEX points of every frame."""
     lobes = [[(f"{name}-{k + 1}", p) for k, p in enumerate(_branchings(rng, marks))] for name, marks in _named(material)]
     others = [material.other_marks[k] for k in rng.permutation(len(material.other_marks))]
-    candidates = [_Kept(_in_view(lobe, motion, grid, states, wall_mm=_FROM_WALL_MM)) for lobe in lobes]
-    rest = _Kept(_in_view(others, motion, grid, states, wall_mm=None))
+    candidates = [_Kept(_in_view(lobe, motion, grid, states, wall_mm=_FROM_WALL_MM), grid.spacing) for lobe in lobes]
+    rest = _Kept(_in_view(others, motion, grid, states, wall_mm=None), grid.spacing)
     chosen: list[tuple[str, FloatArray]] = []
     wanted = round(_LUNG_SHARE * count)
     # Lobe after lobe in turn, so that each gets its share; then the rest of the body.
@@ -52,18 +51,25 @@ def choose_landmarks(
 
 
 class _Kept:
-    """Candidates with their tracks (T, 3) in INDEX, taken one after the other unless too near to one already chosen."""
+    """Candidates with their tracks (T, 3) in INDEX, taken one after the other, each as far as can be from those before."""
 
-    def __init__(self, found: tuple[list[tuple[str, FloatArray]], NDArray[np.float64]]) -> None:
-        self.left, self.spacing = found
+    def __init__(self, found: list[tuple[str, FloatArray]], spacing: tuple[float, ...]) -> None:
+        self.left, self.spacing = found, np.array(spacing)
+        self._places = np.array([track[0] for _, track in found]).reshape(-1, 3) * self.spacing
+        self._gaps = np.full(len(found), np.inf)
+        self._seen = 0
 
     def take(self, chosen: list[tuple[str, FloatArray]]) -> None:
-        while self.left:
-            name, track = self.left.pop(0)
-            gaps = [np.linalg.norm((track[0] - other[0]) * self.spacing) for _, other in chosen]
-            if min(gaps, default=np.inf) > _APART_MM:
-                chosen.append((name, track))
-                return
+        if not self.left:
+            return
+        for _, track in chosen[self._seen :]:
+            self._gaps = np.minimum(self._gaps, np.linalg.norm(self._places - track[0] * self.spacing, axis=1))
+        self._seen = len(chosen)
+        best = int(np.argmax(self._gaps))
+        if self._gaps[best] < _APART_MM:
+            self.left = []
+            return
+        chosen.append(self.left[best])
 
 
 def _named(material: PersonMaterial) -> list[tuple[str, FloatArray]]:
@@ -78,11 +84,11 @@ def _branchings(rng: np.random.Generator, marks: FloatArray) -> FloatArray:
 
 def _in_view(
     marks: list[tuple[str, FloatArray]], motion: PersonMotion, grid: Grid, states: Sequence[FrameState], *, wall_mm: float | None
-) -> tuple[list[tuple[str, FloatArray]], NDArray[np.float64]]:
+) -> list[tuple[str, FloatArray]]:
     """Those that lie in the grid in every frame, each with its track (T, 3) in INDEX."""
     spacing = np.array(grid.spacing)
     if not marks:
-        return [], spacing
+        return []
     z, y, x = np.array([place for _, place in marks], dtype=np.float64).T
     u, v = motion.cavity.section(z, y, x)
     depth = motion.cavity.depth_mm(z, u, v)
@@ -95,4 +101,4 @@ def _in_view(
     good = ((track > -0.5) & (track < np.array(grid.shape) - 0.5)).all(axis=(1, 2))
     if wall_mm is not None:
         good &= depth > wall_mm
-    return [(marks[k][0], track[k]) for k in np.flatnonzero(good)], spacing
+    return [(marks[k][0], track[k]) for k in np.flatnonzero(good)]

@@ -34,7 +34,7 @@ _WIDER_PER_MM = 0.0011  # relative growth of chest and belly per mm of the diaph
 _LIFT = 0.2  # way of the breast bone over that of the diaphragm
 _LIFT_TOP_MM, _LIFT_BOTTOM_MM = 150.0, -110.0
 _LIFT_RAMP_MM = 90.0
-_APEX_MM, _DOME_MM, _BELOW_MM, _FEET_MM = 168.0, -52.0, -115.0, -340.0
+_APEX_MM, _DOME_MM, _BELOW_MM, _FEET_MM = 165.0, -108.0, -118.0, -340.0
 _LAG_FROM_MM, _LAG_TO_MM = -50.0, 110.0
 _LONGEST_STEP_MM = 12.0
 

@@ -106,7 +106,9 @@ def paint_ribs(canvas: Canvas, skeleton: Skeleton, tones: Tones) -> None:
             canvas.fill(middle, (8.5, 6.0 - shrink, width - shrink), tone, power=4.0)
     canvas.paint(canvas.tubes(skeleton.cartilages), tones["cartilage"])
     canvas.paint(canvas.tubes(skeleton.ribs), tones["cortical"], label=PersonLabel.RIBS)
-    canvas.paint(canvas.tubes(_thinner(skeleton.ribs, 2.2 if tones.contrast == "mr" else 1.6)), tones["marrow"], label=PersonLabel.RIBS)
+    canvas.paint(
+        canvas.tubes(_thinner(skeleton.ribs, 2.2 if tones.contrast == "mr" else 1.6)), tones["marrow"], label=PersonLabel.RIBS
+    )
 
 
 def skeleton_landmarks(skeleton: Skeleton) -> list[tuple[str, FloatArray]]:

@@ -6,7 +6,7 @@ World coordinates of the grid are those of the body: mm, z to the head, y to the
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -212,6 +212,10 @@ class SimulatedVolume:
             labels[here] = self._scene.material.label_at(reference.positions, reference.inside)
         return labels
 
+    def labels(self) -> ImageSeries:
+        """The label maps of all frames as a series, computed when asked for."""
+        return replace(self.series, frames=_LabelFrames(self), name=f"{self.series.name}, labels", modality="")
+
     def track(self, points_index: FloatArray, fixed: int, moving: int) -> FloatArray:
         """Where points (N, 3) of frame ``fixed`` lie in frame ``moving``, both INDEX; exact also between voxels.
 
@@ -232,6 +236,24 @@ class SimulatedVolume:
             if not 0 <= frame < len(self.series):
                 raise IndexError(f"frame {frame} does not exist: the simulation has frames 0 to {len(self.series) - 1}")
         return tuple(self._scene.state(frame) for frame in frames)
+
+
+@dataclass(frozen=True, eq=False)
+class _LabelFrames:
+    """Label maps (T, 1, D, H, W) computed when asked for."""
+
+    volume: SimulatedVolume
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.volume.series.frames.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        return np.dtype(np.uint8)
+
+    def __getitem__(self, index: int) -> NDArray[np.uint8]:
+        return self.volume.label_map(index)[None]
 
 
 def person_series(config: PersonConfig) -> SimulatedVolume:

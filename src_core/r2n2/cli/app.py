@@ -25,7 +25,8 @@ from r2n2.cli.export import export
 from r2n2.cli.lung import lung
 from r2n2.cli.register import register
 from r2n2.cli.results import evaluate
-from r2n2.cli.tools import doctor, info, simulate
+from r2n2.cli.simulate import simulate
+from r2n2.cli.tools import doctor, info
 from r2n2.cli.training import adapt, train
 from r2n2.errors import R2N2Error
 from r2n2.runtime.openmp import wait_asleep

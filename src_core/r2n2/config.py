@@ -338,6 +338,9 @@ class RegistrationConfig(Config):
     """Whether every displacement is changed, where it folds, until it provably does not."""
     uncertainty: Uncertainty = "on"
     """Whether each frame gets a map of how far its result may be off; full: each is also registered back, for twice the time."""
+    fields: Annotated[float, Field(gt=0)] | Literal["auto", "full", "none"] = "auto"
+    """Which displacement fields are written beside the Gaussians, which always are. full: of every pixel; a number: of points so
+    many mm apart; none; auto: full for 2D frames, 4 mm for volumes."""
     network: NetworkConfig = NetworkConfig()
     stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()

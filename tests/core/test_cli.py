@@ -342,6 +342,26 @@ def test_apply_warps_each_frame_by_its_transform(result, movie, tmp_path) -> Non
         np.testing.assert_allclose(again.frame(frame), first.frame(frame), rtol=1e-6)
 
 
+@pytest.mark.parametrize("fields", ["none", "9"])
+def test_fields_may_be_few_or_none_and_everything_else_is_there(movie, tmp_path, capsys, fields: str) -> None:
+    whole, other = tmp_path / "whole", tmp_path / "other"
+    assert run("register", movie, "-o", whole, "--quiet") == 0
+    assert run("register", movie, "-o", other, "--quiet", "--fields", fields) == 0
+    np.testing.assert_array_equal(
+        read_series(other / "registered.mha")[0].frame(2), read_series(whole / "registered.mha")[0].frame(2)
+    )
+    names = json.loads((other / "run.json").read_text())["files"]
+    assert ("fields" in names) == (other / "fields").exists() == (fields != "none")
+    if fields == "9":
+        sizes = [SimpleITK.ReadImage(str(folder / "fields" / "frame_0002.mha")).GetSize() for folder in (whole, other)]
+        assert np.prod(sizes[1]) < 0.1 * np.prod(sizes[0])
+    capsys.readouterr()
+    assert run("register", movie, "-o", other, "--quiet", "--fields", fields) == 0
+    assert "already" in capsys.readouterr().out
+    assert run("register", movie, "-o", tmp_path / "x", "--fields", "some") == 2
+    assert "full, none or a distance" in one_line(capsys)
+
+
 def test_export_writes_a_transform_a_frame_that_itk_resamples_by(result, movie, tmp_path, capsys) -> None:
     assert run("export", result, "-o", tmp_path / "out" / "t") == 0
     assert [path.name for path in sorted((tmp_path / "out" / "t").iterdir())] == [f"frame_000{k}.h5" for k in range(4)]

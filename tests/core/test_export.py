@@ -13,7 +13,8 @@ import torch
 
 from r2n2.errors import ArgumentError, ResourceError
 from r2n2.geometry import Grid, Space
-from r2n2.io.itk_transforms import lattice_of, write_itk_transform
+from r2n2.io.itk_transforms import write_itk_transform
+from r2n2.results.field_lattice import coarse_lattice, lattice_of
 from r2n2.transform import BSplineField, GaussianSequence, Transform, map_points
 
 COS, SIN = math.cos(0.4), math.sin(0.4)
@@ -75,13 +76,13 @@ def test_it_is_one_composite_transform(tmp_path: Path) -> None:
 
 
 def test_a_coarser_lattice_covers_the_same_place_and_is_a_smaller_file(tmp_path: Path) -> None:
-    coarse = lattice_of(VOLUME, 6.0)
+    coarse = coarse_lattice(VOLUME, 6.0)
     assert coarse.shape == (7, 7, 7)
     assert max(coarse.spacing) <= 6.0
     assert coarse.half_extent_mm == pytest.approx(VOLUME.half_extent_mm)
-    assert lattice_of(VOLUME, 1.0).shape == VOLUME.shape, "never finer than the voxels"
-    assert lattice_of(VOLUME, 4.0).shape[0] == 9
-    assert lattice_of(VOLUME, 1000.0).shape == (2, 2, 2)
+    assert coarse_lattice(VOLUME, 1.0).shape == VOLUME.shape, "never finer than the voxels"
+    assert coarse_lattice(VOLUME, 4.0).shape[0] == 9
+    assert coarse_lattice(VOLUME, 1000.0).shape == (2, 2, 2)
     path = write_itk_transform(tmp_path / "coarse.h5", gaussians(VOLUME), coarse)
     assert_same(path, gaussians(VOLUME), 0.25)
     assert path.stat().st_size < write_itk_transform(tmp_path / "fine.h5", gaussians(VOLUME)).stat().st_size / 2
@@ -90,7 +91,7 @@ def test_a_coarser_lattice_covers_the_same_place_and_is_a_smaller_file(tmp_path:
 @pytest.mark.parametrize("spacing", [0.0, -1.0, math.nan, math.inf])
 def test_no_such_spacing(spacing: float) -> None:
     with pytest.raises(ArgumentError, match="positive number of mm"):
-        lattice_of(VOLUME, spacing)
+        coarse_lattice(VOLUME, spacing)
 
 
 def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
@@ -99,3 +100,14 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="no_folder"):
         write_itk_transform(tmp_path / "no_folder" / "a.h5", gaussians(PLANE))
     assert not list(tmp_path.iterdir())
+
+
+def test_what_the_setting_fields_means() -> None:
+    assert lattice_of(PLANE, "auto") == lattice_of(PLANE, "full") == PLANE
+    assert lattice_of(VOLUME, "full") == VOLUME
+    automatic = lattice_of(VOLUME, "auto")
+    assert automatic is not None
+    assert automatic.shape == (9, 10, 10)
+    assert lattice_of(PLANE, "none") is lattice_of(VOLUME, "none") is None
+    assert lattice_of(PLANE, 5.0) == coarse_lattice(PLANE, 5.0)
+    assert coarse_lattice(Grid((1, 9, 9)), 4.0) == Grid((1, 9, 9)), "one slice cannot be sampled otherwise"

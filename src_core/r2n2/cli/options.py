@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from r2n2.errors import ArgumentError
 
-__all__ = ["parse_batch_size", "parse_reference", "parse_spacing", "parse_steps"]
+__all__ = ["parse_batch_size", "parse_fields", "parse_reference", "parse_spacing", "parse_steps"]
 
 
 def parse_spacing(text: str) -> tuple[float, ...]:
@@ -54,6 +54,25 @@ def parse_batch_size(text: str) -> int | str:
         If it is neither.
     """
     return _auto_or_number("--batch-size", text, most=1024)
+
+
+def parse_fields(text: str) -> float | str:
+    """``auto``, ``full`` or ``none``, or a distance in mm.
+
+    Raises
+    ------
+    ArgumentError
+        If it is neither.
+    """
+    if text in ("auto", "full", "none"):
+        return text
+    try:
+        spacing = float(text)
+    except ValueError:
+        spacing = 0.0
+    if not 0 < spacing < float("inf"):
+        raise ArgumentError(f"--fields: expected full, none or a distance of points in mm such as 4, got {text!r}")
+    return spacing
 
 
 def parse_steps(text: str) -> int | str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from r2n2.cli.options import parse_batch_size, parse_reference, parse_spacing, parse_steps
+from r2n2.cli.options import parse_batch_size, parse_fields, parse_reference, parse_spacing, parse_steps
 from r2n2.errors import ArgumentError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ __all__ = [
     "ContrastSeries",
     "Device",
     "DropDamaged",
+    "Fields",
     "Initial",
     "KeepHeaders",
     "MaxBytes",
@@ -50,6 +51,14 @@ __all__ = [
 INPUT_PANEL = "Input"
 METHOD_PANEL = "Method"
 
+Fields = Annotated[
+    str | None,
+    typer.Option(
+        metavar="full|MM|none",
+        help="Displacement fields to write: of every pixel (default in 2D), of points MM apart (default in volumes, 4), or none.",
+        rich_help_panel=METHOD_PANEL,
+    ),
+]
 Volumes = Annotated[
     bool | None,
     typer.Option(
@@ -153,10 +162,11 @@ KeepHeaders = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 
-_PARSERS: dict[str, Callable[[str], int | str]] = {
+_PARSERS: dict[str, Callable[[str], float | str]] = {
     "reference": partial(parse_reference, words=("auto", "mean", "previous")),
     "steps": parse_steps,
     "batch_size": parse_batch_size,
+    "fields": parse_fields,
 }
 _SETTINGS = (
     "method",
@@ -170,6 +180,7 @@ _SETTINGS = (
     "warm_start",
     "no_folding",
     "uncertainty",
+    "fields",
     "batch_size",
     "device",
 )

@@ -74,9 +74,10 @@ def export_derivative(task: Task, manifest: RunManifest, *, again: bool) -> None
         folder.mkdir(parents=True, exist_ok=True)
     reference = manifest.reference
     for frame in range(manifest.input.frames):
-        if frame != reference:
+        field = task.place / "fields" / f"frame_{frame:04d}.mha"
+        if frame != reference and field.exists():  # none are there with --fields none
             target = f"{entities}_from-frame{frame:04d}_to-frame{reference:04d}_mode-image_xfm.mha"
-            _link(task.place / "fields" / f"frame_{frame:04d}.mha", folder / target)
+            _link(field, folder / target)
     registered = next(file for file in manifest.files if file.startswith("registered"))
     _link(task.place / registered, folder / f"{entities}_desc-moco_{suffix}{registered.removeprefix('registered')}")
     # Last: it says that the others are there.

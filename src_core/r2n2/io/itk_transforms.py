@@ -15,29 +15,9 @@ from r2n2.geometry import Grid, Space
 from r2n2.io.atomic import atomic_write
 from r2n2.transform import DisplacementField, GaussianSequence, Transform, sampled
 
-__all__ = ["lattice_of", "write_itk_transform"]
+__all__ = ["write_itk_transform"]
 
 _SUFFIX = ".h5"
-
-
-def lattice_of(grid: Grid, spacing_mm: float | None) -> Grid:
-    """The lattice on which a displacement is written: that of the frames, or one over the same place of about ``spacing_mm``.
-
-    Neighbouring points are at most ``spacing_mm`` apart and never closer than pixels are; the outermost ones stay where they are.
-
-    Raises
-    ------
-    ArgumentError
-        If the spacing is not a positive number.
-    """
-    if spacing_mm is None:
-        return grid
-    if not 0 < spacing_mm < float("inf"):
-        raise ArgumentError(f"spacing: expected a positive number of mm, got {spacing_mm:g}; give for example 4")
-    extents = (2 * half for half in grid.half_extent_mm)
-    # A thousandth is rounding: 40 mm in steps of 4 are 11 points.
-    steps = [max(1, int(-(-(extent / spacing_mm - 1e-3) // 1))) for extent in extents]
-    return grid.resized(tuple(min(n, max(step + 1, 2)) for n, step in zip(grid.shape, steps, strict=True)))
 
 
 def write_itk_transform(path: str | os.PathLike[str], transform: Transform, grid: Grid | None = None) -> Path:

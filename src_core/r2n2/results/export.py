@@ -8,13 +8,12 @@ from pathlib import Path
 
 from r2n2.errors import ArgumentError
 from r2n2.io.atomic import resource_errors
-from r2n2.io.itk_transforms import lattice_of, write_itk_transform
+from r2n2.io.itk_transforms import write_itk_transform
+from r2n2.results.field_lattice import coarse_lattice, lattice_of
 from r2n2.results.reader import RegisteredSeries
 from r2n2.transform import inverse
 
 __all__ = ["Exported", "export_transforms"]
-
-_VOLUME_SPACING_MM = 4.0
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,7 @@ def export_transforms(
         If a file cannot be written.
     """
     grid = registered.grid
-    if spacing_mm is None and grid.ndim == 3:
-        spacing_mm = _VOLUME_SPACING_MM
-    lattice = lattice_of(grid, spacing_mm)
+    lattice = lattice_of(grid, "auto") if spacing_mm is None else coarse_lattice(grid, spacing_mm)
     paths = {frame: folder / f"frame_{frame:04d}{'_inverse' if inverted else ''}.h5" for frame in frames}
     for frame, path in paths.items():
         if frame not in registered.transforms:

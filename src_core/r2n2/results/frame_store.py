@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from r2n2.evaluation import TRETable
+from r2n2.geometry import Grid
 from r2n2.io.atomic import clean_stale, resource_errors
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.results.journal import BatchRecord
 from r2n2.results.reader import StoredTransforms, field_path, uncertainty_path
 from r2n2.series import ImageSeries
-from r2n2.transform import BSplineField, GaussianSequence, Transform
+from r2n2.transform import BSplineField, GaussianSequence, Transform, sampled
 
 __all__ = ["FrameStore"]
 
@@ -29,18 +30,24 @@ class FrameStore:
         Of the result.
     series
         What is registered.
+    lattice
+        On which fields are written; None for none, but of transforms that are nothing else.
     maps
         Whether a map of uncertainty is written of each frame.
     """
 
-    def __init__(self, folder: Path, series: ImageSeries, *, maps: bool) -> None:
-        self._folder, self._series = folder, series
-        self.folders = ("fields", "uncertainty") if maps else ("fields",)
-        """Names of the folders that hold a file a frame."""
+    def __init__(self, folder: Path, series: ImageSeries, *, lattice: Grid | None, maps: bool) -> None:
+        self._folder, self._series, self._lattice = folder, series, lattice
+        self._possible = ("fields", "uncertainty") if maps else ("fields",)
         self.metrics: dict[int, FrameMetrics] = {}
         """Frame -> its numbers."""
         self.compact: dict[int, Transform] = {}
         """Frame -> its transform, where that is more than its field."""
+
+    @property
+    def folders(self) -> tuple[str, ...]:
+        """Names of the folders that hold a file a frame."""
+        return tuple(name for name in self._possible if (self._folder / name).is_dir())
 
     def make_folders(self) -> None:
         """Make what is missing, and take away what an earlier run left half written.
@@ -51,8 +58,10 @@ class FrameStore:
             If that cannot be done.
         """
         with resource_errors(self._folder):
+            for name in self._possible:
+                if name != "fields" or self._lattice is not None:
+                    (self._folder / name).mkdir(exist_ok=True)
             for name in self.folders:
-                (self._folder / name).mkdir(exist_ok=True)
                 clean_stale(self._folder / name)
 
     @property
@@ -83,15 +92,25 @@ class FrameStore:
             raise ValueError(
                 f"FrameStore.add: the transform of frame {frame} lies on {transform.grid}, the series on {self._series.grid}"
             )
-        from r2n2.io.fields import write_field
-
-        write_field(field_path(self._folder, frame), transform.displacement_field())
-        if "uncertainty" in self.folders:
+        compact = isinstance(transform, GaussianSequence | BSplineField)
+        self._write_field(frame, transform, self._lattice if compact else transform.grid)
+        if "uncertainty" in self._possible:
             self._write_map(result)
-        if isinstance(transform, GaussianSequence | BSplineField):
+        if compact:
             self.compact[frame] = transform
         times = self._series.times_s
         self.metrics[frame] = FrameMetrics.of(result, math.nan if times is None else times[frame])
+
+    def _write_field(self, frame: int, transform: Transform, lattice: Grid | None) -> None:
+        from r2n2.io.fields import write_field
+
+        if lattice is None:
+            return
+        path = field_path(self._folder, frame)
+        with resource_errors(self._folder):
+            path.parent.mkdir(exist_ok=True)
+        whole = lattice == transform.grid
+        write_field(path, transform.displacement_field() if whole else sampled(transform, lattice))
 
     def _write_map(self, result: FrameResult) -> None:
         from r2n2.io.scalar_maps import write_scalar_map

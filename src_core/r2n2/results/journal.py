@@ -32,6 +32,7 @@ from r2n2.transform import BSplineField, GaussianSequence, Transform
 __all__ = ["JOURNAL_NAME", "BatchRecord", "Earlier", "JournalHead", "RunJournal", "earlier_parts", "read_journal"]
 
 JOURNAL_NAME = "unfinished.journal"
+_PART_BYTES = 1 << 20
 _CHECK_LETTERS = 16
 
 
@@ -263,9 +264,10 @@ def _packed(data: bytes) -> str:
 
 
 def _frame_sha256(folder: Path, frame: int) -> str:
-    """Hash of the frame's field and, where there is one, its map of uncertainty."""
-    with field_path(folder, frame).open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256")
-    with contextlib.suppress(FileNotFoundError):
-        digest.update(uncertainty_path(folder, frame).read_bytes())
+    """Hash of the frame's field and its map of uncertainty, each where there is one."""
+    digest = hashlib.sha256()
+    for path in (field_path(folder, frame), uncertainty_path(folder, frame)):
+        with contextlib.suppress(FileNotFoundError), path.open("rb") as file:
+            while part := file.read(_PART_BYTES):
+                digest.update(part)
     return digest.hexdigest()

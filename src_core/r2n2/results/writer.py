@@ -20,6 +20,7 @@ from r2n2.evaluation import TRETable, target_registration_error
 from r2n2.io.atomic import atomic_write
 from r2n2.mask import NO_MASKS, Masks
 from r2n2.registration.results import FrameResult
+from r2n2.results.field_lattice import lattice_of
 from r2n2.results.frame_metrics import metrics_table
 from r2n2.results.frame_store import FrameStore
 from r2n2.results.journal import JOURNAL_NAME, Earlier, RunJournal, earlier_parts
@@ -115,7 +116,8 @@ class ResultWriter:
         self._keep_headers = keep_headers
         self._folder = folder
         self._run = RunRecord(series, config, dict(selection or {}), facts or RunFacts(), landmarks, masks, input_hash)
-        self._frames = FrameStore(folder, series, maps=config.estimates_uncertainty)
+        lattice = lattice_of(series.grid, config.fields)
+        self._frames = FrameStore(folder, series, lattice=lattice, maps=config.estimates_uncertainty)
         self._overwrite = overwrite
         self._finished = False
         self._started = time.monotonic()

@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from r2n2.cli.options import parse_spacing
+
 __all__ = ["doctor", "info"]
 
 _BAD_INPUT, _RESOURCE = 3, 4
@@ -21,6 +23,10 @@ def info(
     contrast_series: Annotated[
         bool, typer.Option("--contrast-series", help="One series of DICOM frames that differ in inversion time, echo, b-value ...")
     ] = False,
+    volumes: Annotated[
+        bool | None, typer.Option("--volumes/--slices", help="Read slices as volumes, or slice by slice (the default).")
+    ] = None,
+    spacing: Annotated[str | None, typer.Option(metavar="[Z,]Y,X", help="Pixel size in mm.")] = None,
 ) -> None:
     """What an input or a result holds."""
     from r2n2.results.manifest import MANIFEST_NAME
@@ -33,7 +39,15 @@ def info(
     from r2n2.io import describe
 
     with scan_progress() as progress:
-        descriptions = describe(path, axes=axes, series=series, contrast_series=contrast_series, progress=progress)
+        descriptions = describe(
+            path,
+            axes=axes,
+            spacing=None if spacing is None else parse_spacing(spacing),
+            series=series,
+            contrast_series=contrast_series,
+            volumes=volumes,
+            progress=progress,
+        )
     print_descriptions(descriptions)
     if any(item.problems for item in descriptions):
         raise typer.Exit(_BAD_INPUT)

@@ -219,6 +219,11 @@ class FitConfig(Config):
     finest; 0.001 where brightness changes much and nothing moves."""
     steepness_cap: float = Field(default=0.0, ge=0)
     """Steepness from which on a Gaussian is held back; at 1.65 it folds alone."""
+    brightness: float = Field(default=1.0, ge=0, le=1)
+    """Share of the residual's local mean that is taken for a smooth change of brightness and no motion, where intensities are
+    compared (ssd), on all squares but the coarsest; 0 where tissue keeps its brightness."""
+    brightness_window: float = Field(default=0.24, gt=0, le=2)
+    """Standard deviation of the Gaussian window of those means, normalised."""
     most_gaussians: int = Field(default=60, ge=1, le=500)
     """Of a pair where ``steps`` is auto."""
     most_coarse: int = Field(default=10, ge=1, le=500)

@@ -11,7 +11,36 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from r2n2.cli.options import parse_batch_size, parse_reference, parse_spacing, parse_steps
+from r2n2.cli.series_options import (
+    INPUT_PANEL,
+    AllowMissing,
+    Axes,
+    BatchSize,
+    ConfigFile,
+    ContrastSeries,
+    Device,
+    DropDamaged,
+    Initial,
+    KeepHeaders,
+    MaxBytes,
+    Method,
+    NoFolding,
+    Overwrite,
+    Quiet,
+    Reference,
+    Refine,
+    SeriesName,
+    Similarity,
+    Spacing,
+    Steps,
+    Target,
+    Uncertainty,
+    Volumes,
+    WarmStart,
+    WeightsName,
+    reading_of,
+    settings_of,
+)
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.runtime.signals import StopRequest
 
@@ -25,8 +54,6 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_INPUT = "Input"
-_METHOD = "Method"
 _BAD_INPUT = 3
 
 
@@ -73,98 +100,40 @@ def register(
         ),
     ],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for the result.")],
-    method: Annotated[str | None, typer.Option(help="r2n2 (the default), fit or bspline.", rich_help_panel=_METHOD)] = None,
-    refine: Annotated[
-        bool | None,
-        typer.Option("--refine/--no-refine", help="Refine the network's Gaussians by fit (the default).", rich_help_panel=_METHOD),
-    ] = None,
-    similarity: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|ssd|lncc|mind|ngf|curve",
-            help="What frames are compared by; auto: intensities (ssd), or edges (ngf) where the contrast changes.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = None,
-    reference: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|N|mean|previous",
-            help="Frame to align to; mean: to the mean image, in the place of the automatic frame; previous: each frame to the one "
-            "before it, composed back to frame 0.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = None,
+    method: Method = None,
+    refine: Refine = None,
+    similarity: Similarity = None,
+    reference: Reference = None,
     to: Annotated[
         Path | None,
         typer.Option(
-            metavar="FIXED", help="Image to align to in place of a frame; it becomes frame 0 of the result.", rich_help_panel=_INPUT
+            metavar="FIXED",
+            help="Image to align to in place of a frame; it becomes frame 0 of the result.",
+            rich_help_panel=INPUT_PANEL,
         ),
     ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="reference|mean|median|previous|pca:L",
-            help="What frames are registered to: the reference frame, an image in its place made of the aligned series, or their "
-            "neighbour.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = None,
-    initial: Annotated[
-        str | None,
-        typer.Option(
-            metavar="auto|none|...",
-            help="Motion of the frame as a whole, found first: auto (a translation, where it lies far away), none, translation, "
-            "rigid or affine.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="Weights of the network: general (the default), or a file.", rich_help_panel=_METHOD
-        ),
-    ] = None,
-    steps: Annotated[
-        str | None,
-        typer.Option(metavar="N|auto", help="Number of Gaussians; auto: as many as each frame needs.", rich_help_panel=_METHOD),
-    ] = None,
-    warm_start: Annotated[
-        bool | None,
-        typer.Option("--warm-start/--no-warm-start", help="Start from the neighbour in time.", rich_help_panel=_METHOD),
-    ] = None,
-    no_folding: Annotated[
-        bool | None,
-        typer.Option("--no-folding", help="Change what folds until it provably does not.", rich_help_panel=_METHOD),
-    ] = None,
-    batch_size: Annotated[
-        str | None,
-        typer.Option(metavar="auto|N", help="Frames registered at once; auto: as many as fit.", rich_help_panel=_METHOD),
-    ] = None,
-    uncertainty: Annotated[
-        str | None,
-        typer.Option(
-            metavar="on|off|full",
-            help="Map of how far each position may be off; full: from both ways, twice the time.",
-            rich_help_panel=_METHOD,
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=_METHOD)] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="TOML", help="Settings; options given here come first.", rich_help_panel=_METHOD)
-    ] = None,
-    spacing: Annotated[str | None, typer.Option(metavar="Y,X", help="Pixel size in mm.", rich_help_panel=_INPUT)] = None,
-    axes: Annotated[str | None, typer.Option(metavar="TYX", help="Meaning of the axes.", rich_help_panel=_INPUT)] = None,
-    series: Annotated[
-        str | None,
-        typer.Option(metavar="UID|NAME", help="DICOM series, or which of several images in a file.", rich_help_panel=_INPUT),
-    ] = None,
+    target: Target = None,
+    initial: Initial = None,
+    weights: WeightsName = None,
+    steps: Steps = None,
+    warm_start: WarmStart = None,
+    no_folding: NoFolding = None,
+    batch_size: BatchSize = None,
+    uncertainty: Uncertainty = None,
+    device: Device = None,
+    config: ConfigFile = None,
+    spacing: Spacing = None,
+    axes: Axes = None,
+    series: SeriesName = None,
     slice_index: Annotated[
-        int | None, typer.Option("--slice", metavar="N", help="One slice position.", rich_help_panel=_INPUT)
+        int | None, typer.Option("--slice", metavar="N", help="One slice position.", rich_help_panel=INPUT_PANEL)
     ] = None,
+    volumes: Volumes = None,
     landmarks: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=_INPUT),
+        typer.Option(
+            metavar="FILE", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=INPUT_PANEL
+        ),
     ] = None,
     mask: Annotated[
         Path | None,
@@ -172,7 +141,7 @@ def register(
             metavar="FILE",
             help="What of the reference counts: labels (not 0) or weights from 0 to 1, in any format that is read; a volume, or a "
             "folder with slice_00.* ..., for several slices.",
-            rich_help_panel=_INPUT,
+            rich_help_panel=INPUT_PANEL,
         ),
     ] = None,
     moving_mask: Annotated[
@@ -181,54 +150,25 @@ def register(
             "--moving-mask",
             metavar="FILE",
             help="What of the other frames counts: one for all, or one a frame.",
-            rich_help_panel=_INPUT,
+            rich_help_panel=INPUT_PANEL,
         ),
     ] = None,
-    max_bytes: Annotated[int | None, typer.Option(help="Most bytes to hold in memory.", rich_help_panel=_INPUT)] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Accept missing Zarr chunks.", rich_help_panel=_INPUT)
-    ] = False,
-    drop_damaged: Annotated[
-        bool, typer.Option("--drop-damaged", help="Leave out damaged DICOM frames.", rich_help_panel=_INPUT)
-    ] = False,
-    contrast_series: Annotated[
-        bool,
-        typer.Option(
-            "--contrast-series",
-            help="One series of DICOM frames that differ in inversion time, echo, b-value ...",
-            rich_help_panel=_INPUT,
-        ),
-    ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier result.")] = False,
-    keep_headers: Annotated[
-        bool, typer.Option("--keep-headers", help="Copy all DICOM headers, patient data included, to the aligned series.")
-    ] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")] = False,
+    max_bytes: MaxBytes = None,
+    allow_missing: AllowMissing = False,
+    drop_damaged: DropDamaged = False,
+    contrast_series: ContrastSeries = False,
+    overwrite: Overwrite = False,
+    keep_headers: KeepHeaders = False,
+    quiet: Quiet = False,
 ) -> None:
     """Align every frame of a series to one reference frame."""
-    given = {
-        "method": method,
-        "refine": refine,
-        "similarity": similarity,
-        "reference": None if reference is None else parse_reference(reference, ("auto", "mean", "previous")),
-        "target": target,
-        "initial": initial,
-        "weights": weights,
-        "steps": None if steps is None else parse_steps(steps),
-        "warm_start": warm_start,
-        "no_folding": no_folding,
-        "uncertainty": uncertainty,
-        "batch_size": None if batch_size is None else parse_batch_size(batch_size),
-        "device": device,
-    }
-    if to is not None:
-        if reference is not None:
-            raise ArgumentError(f"--reference {reference}: --to names the image to align to; leave one of them out")
-        given["reference"] = 0
-    settings = _settings(config, {name: value for name, value in given.items() if value is not None})
-    pixel_size = None if spacing is None else parse_spacing(spacing)
+    if to is not None and reference is not None:
+        raise ArgumentError(f"--reference {reference}: --to names the image to align to; leave one of them out")
+    settings = settings_of(context.params, **({} if to is None else {"reference": 0}))
+    reading = reading_of(context.params)
     from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
+    from r2n2.io.volume_choice import check_registrable
     from r2n2.results.manifest import RunFacts
     from r2n2.results.mask_files import read_masks
     from r2n2.results.writer import check_folder
@@ -236,15 +176,13 @@ def register(
     facts = RunFacts.of(settings)
     _check_paths(source, output, {"--landmarks": landmarks, "--mask": mask, "--moving-mask": moving_mask, "--to": to})
     check_folder(output)
-    reading: dict[str, Any] = {"axes": axes, "spacing": pixel_size, "series": series, "slice_index": slice_index}
-    if contrast_series:
-        reading["contrast_series"] = True
     limits = {} if max_bytes is None else {"max_bytes": max_bytes}
     with scan_progress(quiet=quiet) as progress:
         found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged, progress=progress)
+    for item in found:
+        check_registrable(item.grid.ndim)
     _check_frames(source, found)
-    reading["keep_headers"] = keep_headers or None
-    selection = {name: value for name, value in reading.items() if value is not None}
+    selection = reading | ({"keep_headers": True} if keep_headers else {})
     stop = context.ensure_object(StopRequest)
     before = None if to is None else _against(found, to)
     if before is not None:
@@ -259,16 +197,6 @@ def register(
     failed = _register_one(found[0], output, job, looked[0]) if len(found) == 1 else _register_all(found, output, job, looked)
     if failed:
         raise typer.Exit(_BAD_INPUT)
-
-
-def _settings(path: Path | None, given: dict[str, Any]) -> RegistrationConfig:
-    from r2n2.config import RegistrationConfig
-
-    if path is None:
-        return RegistrationConfig.parse(given)
-    if not path.is_file():
-        raise ArgumentError(f"--config {path}: no such file; give a TOML file of settings")
-    return RegistrationConfig.parse({**RegistrationConfig.from_toml(path).model_dump(exclude_unset=True), **given})
 
 
 def _check_paths(source: Path, output: Path, others: dict[str, Path | None]) -> None:
@@ -289,7 +217,8 @@ def _against(found: Sequence[ImageSeries], to: Path) -> Against:
 
     if len(found) != 1:
         raise ArgumentError(f"--to {to}: the input holds {len(found)} slice positions; pick one with --slice")
-    fixed = read_series(to)
+    # A volume is aligned to a volume, a slice to a slice.
+    fixed = read_series(to, volumes=found[0].grid.ndim == 3)
     if len(fixed) != 1:
         raise ArgumentError(f"--to {to}: holds {len(fixed)} slice positions; give a file of one image")
     return against(found[0], fixed[0], f"--to {to.name}")

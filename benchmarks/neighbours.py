@@ -43,7 +43,7 @@ def cases(kind: str, count: int, frames: int) -> Iterator[Case]:
         pictures = itertools.islice(moved_pictures(data_folder(), 50, 1, validation=True), count)
         for number, (name, image, grid, _) in enumerate(pictures):
             rng = np.random.default_rng([_FIRST_SEED + number, 14])
-            motions = motions_in_time(rng, len(image), frames - 1, 0.02)
+            motions = motions_in_time(rng, len(image), frames - 1, 0.05)
             shown = np.stack([image, *(moved(image, motion) for motion in motions)])
             marks = landmarks_of(textured_places(image, 40), motions)
             yield Case("cine", name, acquired(rng, shown), grid, marks)

@@ -8,7 +8,7 @@ import pytest
 from r2n2.errors import ArgumentError
 from r2n2.simulation.person.anatomy import draw_person
 from r2n2.simulation.person.cavity import Cavity
-from r2n2.simulation.person.motion import Axes, HeartEllipsoid, PersonMotion
+from r2n2.simulation.person.motion import Axes, HeartEllipsoid, PersonMotion, _solve
 from r2n2.simulation.person.ramps import between, rise, rise_slope
 from r2n2.simulation.thorax_motion import FrameState
 
@@ -146,3 +146,6 @@ def test_motion_that_folds_has_no_inverse() -> None:
     places = (np.linspace(-40, 40, 81), np.full(81, -5.0), np.full(81, 50.0))
     with pytest.raises(ArgumentError, match="breathing_depth_mm"):
         motion.position_of(places, np.ones(81, dtype=bool), FrameState(30.0, 30.0, 0.0, 0.0, 0.0))
+    # A solution of an equation that falls in places is found, but is not the only one.
+    with pytest.raises(ArgumentError, match="folds"):
+        _solve(lambda value, _k: (value - 2 * np.sin(value), 1 - 2 * np.cos(value)), np.array([0.3]))

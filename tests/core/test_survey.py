@@ -120,7 +120,8 @@ def test_the_common_reference_is_usual_in_all_slices_each_relative_to_its_own_me
 
 
 def test_where_contrast_changes_in_any_slice_structures_decide_and_not_intensities() -> None:
-    changing = _survey([11, 12, 18, 8], {0: 0.2, 1: 0.5, 3: 0.9})
-    still = Survey(np.array([10.0, 12.0, 18.0, 8.0]), ContrastFinding(False, "", {0: 0.1, 1: 0.8, 2: 3.0, 3: 0.3}), "")
+    # By their means it would be 2.
+    changing = _survey([12, 30, 18, 8], {0: 0.2, 1: 0.5, 3: 0.9})
+    still = Survey(np.array([12.0, 30.0, 18.0, 8.0]), ContrastFinding(False, "", {0: 0.1, 1: 0.8, 2: 3.0, 3: 0.3}), "")
     # 2 is not seen in both; 1 has the largest sum of the others.
     assert common_reference([changing, still]) == 1

@@ -46,11 +46,11 @@ def draw_belly(rng: np.random.Generator, anatomy: PersonAnatomy) -> Belly:
     points = points[(liver_depth_mm(anatomy, z, y, x) > 5) & (anatomy.cavity.depth_mm(z, u, v) > 5)]
     hepatic = fill_territory(rng, np.array(_HEPATIC_ROOT), points[::2], 1.1)
     portal = fill_territory(rng, np.array(_PORTAL_ROOT), points[1::2], 0.95)
-    count = 130
+    count = 230
     loops = np.column_stack(
         (
             rng.uniform(-290, -128, count),
-            rng.uniform(-82, 26, count),
+            rng.uniform(-88, 26, count),
             rng.uniform(-112, 112, count),
             rng.uniform(10, 19, (count, 3)),
             rng.uniform(0, 1, count),

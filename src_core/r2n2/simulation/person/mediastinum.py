@@ -48,8 +48,7 @@ _BRONCHI = (
     ((42.0, 12.0, 0.0, 7.5), (30.0, 12.0, -14.0, 6.8), (12.0, 13.0, -34.0, 5.6), (4.0, 13.0, -40.0, 4.5)),
     ((42.0, 12.0, 0.0, 7.0), (32.0, 14.0, 16.0, 6.0), (18.0, 15.0, 36.0, 5.2), (8.0, 15.0, 44.0, 4.2)),
 )
-# Chambers: middle, half axes, whether along the heart's axes, tissue.
-_SAC_GROWTH = 5.0
+_SAC_GROWTH = 4.0
 
 
 def _line(bends: tuple[tuple[float, ...], ...], grow_mm: float = 0.0) -> list[Tube]:

@@ -308,7 +308,7 @@ def _draw_motion(rng: np.random.Generator, anatomy: PersonAnatomy, config: Perso
     deepest = DEEPEST_BREATH * config.breathing_depth_mm
     states = [
         FrameState(lower, upper, config.cardiac_amplitude_mm, turn * config.cardiac_amplitude_mm, 0.0)
-        for lower, upper, turn in ((deepest, deepest, 0.35), (deepest, 0.7 * deepest, -0.35), (0.7 * deepest, deepest, 0.0))
+        for lower, upper, turn in ((deepest, deepest, 0.35), (deepest, 0.0, -0.35), (0.0, deepest, 0.0))
     ]
     z, y, x = np.meshgrid(np.linspace(-320, 200, 53), np.linspace(-140, 140, 25), np.linspace(-170, 170, 31), indexing="ij")
     for strength in (1.0, 0.7, 0.45, 0.2, 0.0):

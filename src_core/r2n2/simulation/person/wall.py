@@ -68,7 +68,7 @@ def paint_wall(canvas: Canvas, anatomy: PersonAnatomy, tones: Tones) -> None:
     canvas.paint(canvas.sheet((column - 1) * 19.0, 1.6) * inner, fat)
     # Between the ribs, and what the edge of the lungs is blended with.
     canvas.paint(canvas.soft(8.0 - from_cavity), tones["muscle"] + tones.grain * canvas.noise("fine"))
-    outside = rise((from_cavity + 0.0) / 3.0) * rise((-95.0 - z) / 30.0) * rise((7.0 - from_cavity) / 3.0)
+    outside = rise(from_cavity / 3.0) * rise((-95.0 - z) / 30.0) * rise((7.0 - from_cavity) / 3.0)
     canvas.paint(0.15 * outside, fat)
 
 

@@ -342,22 +342,10 @@ def test_apply_warps_each_frame_by_its_transform(result, movie, tmp_path) -> Non
         np.testing.assert_allclose(again.frame(frame), first.frame(frame), rtol=1e-6)
 
 
-@pytest.mark.parametrize("fields", ["none", "9"])
-def test_fields_may_be_few_or_none_and_everything_else_is_there(movie, tmp_path, capsys, fields: str) -> None:
-    whole, other = tmp_path / "whole", tmp_path / "other"
-    assert run("register", movie, "-o", whole, "--quiet") == 0
-    assert run("register", movie, "-o", other, "--quiet", "--fields", fields) == 0
-    np.testing.assert_array_equal(
-        read_series(other / "registered.mha")[0].frame(2), read_series(whole / "registered.mha")[0].frame(2)
-    )
-    names = json.loads((other / "run.json").read_text())["files"]
-    assert ("fields" in names) == (other / "fields").exists() == (fields != "none")
-    if fields == "9":
-        sizes = [SimpleITK.ReadImage(str(folder / "fields" / "frame_0002.mha")).GetSize() for folder in (whole, other)]
-        assert np.prod(sizes[1]) < 0.1 * np.prod(sizes[0])
-    capsys.readouterr()
-    assert run("register", movie, "-o", other, "--quiet", "--fields", fields) == 0
-    assert "already" in capsys.readouterr().out
+def test_dense_displacements_are_kept_whole_as_they_are_nothing_else(movie, tmp_path, capsys) -> None:
+    assert run("register", movie, "-o", tmp_path / "out", "--quiet", "--fields", "none") == 0
+    assert len(list((tmp_path / "out" / "fields").iterdir())) == 4
+    assert read_result(tmp_path / "out").transforms[2].grid.shape == read_series(movie)[0].grid.shape
     assert run("register", movie, "-o", tmp_path / "x", "--fields", "some") == 2
     assert "full, none or a distance" in one_line(capsys)
 

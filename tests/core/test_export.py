@@ -14,7 +14,7 @@ import torch
 from r2n2.errors import ArgumentError, ResourceError
 from r2n2.geometry import Grid, Space
 from r2n2.io.itk_transforms import write_itk_transform
-from r2n2.results.field_lattice import coarse_lattice, lattice_of
+from r2n2.results.field_lattice import coarse_lattice
 from r2n2.transform import BSplineField, GaussianSequence, Transform, map_points
 
 COS, SIN = math.cos(0.4), math.sin(0.4)
@@ -100,14 +100,3 @@ def test_what_cannot_be_written_is_said(tmp_path: Path) -> None:
     with pytest.raises(ResourceError, match="no_folder"):
         write_itk_transform(tmp_path / "no_folder" / "a.h5", gaussians(PLANE))
     assert not list(tmp_path.iterdir())
-
-
-def test_what_the_setting_fields_means() -> None:
-    assert lattice_of(PLANE, "auto") == lattice_of(PLANE, "full") == PLANE
-    assert lattice_of(VOLUME, "full") == VOLUME
-    automatic = lattice_of(VOLUME, "auto")
-    assert automatic is not None
-    assert automatic.shape == (9, 10, 10)
-    assert lattice_of(PLANE, "none") is lattice_of(VOLUME, "none") is None
-    assert lattice_of(PLANE, 5.0) == coarse_lattice(PLANE, 5.0)
-    assert coarse_lattice(Grid((1, 9, 9)), 4.0) == Grid((1, 9, 9)), "one slice cannot be sampled otherwise"

@@ -22,7 +22,7 @@ LEVELS = [
     {"io", "preprocessing", "similarity", "simulation", "network"},
     {"registration"},
     {"training"},
-    {"evaluation"},
+    {"evaluation", "lung"},
     {"results"},
     {"report"},
     {"doctor", "benchmark", "workflow"},

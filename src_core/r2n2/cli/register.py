@@ -35,6 +35,7 @@ from r2n2.cli.series_options import (
     Steps,
     Target,
     Uncertainty,
+    Volumes,
     WarmStart,
     WeightsName,
     reading_of,
@@ -46,6 +47,7 @@ from r2n2.runtime.signals import StopRequest
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.mask import Masks
+    from r2n2.registration import Survey
     from r2n2.results.against import Against
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries, LandmarkSet
@@ -77,6 +79,14 @@ class _Job:
             "overwrite": self.overwrite,
             "keep_headers": "keep_headers" in self.selection,
         }
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What is known of a slice position before it is registered."""
+
+    landmarks: LandmarkSet | None = None
+    survey: Survey | None = None
 
 
 def register(
@@ -118,6 +128,7 @@ def register(
     slice_index: Annotated[
         int | None, typer.Option("--slice", metavar="N", help="One slice position.", rich_help_panel=INPUT_PANEL)
     ] = None,
+    volumes: Volumes = None,
     landmarks: Annotated[
         Path | None,
         typer.Option(
@@ -157,6 +168,7 @@ def register(
     reading = reading_of(context.params)
     from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
+    from r2n2.io.volume_choice import check_registrable
     from r2n2.results.manifest import RunFacts
     from r2n2.results.mask_files import read_masks
     from r2n2.results.writer import check_folder
@@ -167,6 +179,8 @@ def register(
     limits = {} if max_bytes is None else {"max_bytes": max_bytes}
     with scan_progress(quiet=quiet) as progress:
         found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged, progress=progress)
+    for item in found:
+        check_registrable(item.grid.ndim)
     _check_frames(source, found)
     selection = reading | ({"keep_headers": True} if keep_headers else {})
     stop = context.ensure_object(StopRequest)
@@ -179,8 +193,8 @@ def register(
     job = _Job(settings, facts, selection, landmarks, masks, overwrite, quiet, stop)
     for note in notes:
         _note(job, note)
-    marks = _all_landmarks(found, job)
-    failed = _register_one(found[0], output, job, marks[0]) if len(found) == 1 else _register_all(found, output, job, marks)
+    looked = [_with_landmarks(*item, job) for item in zip(found, _landmark_files(found, job), job.masks, strict=True)]
+    failed = _register_one(found[0], output, job, looked[0]) if len(found) == 1 else _register_all(found, output, job, looked)
     if failed:
         raise typer.Exit(_BAD_INPUT)
 
@@ -203,7 +217,8 @@ def _against(found: Sequence[ImageSeries], to: Path) -> Against:
 
     if len(found) != 1:
         raise ArgumentError(f"--to {to}: the input holds {len(found)} slice positions; pick one with --slice")
-    fixed = read_series(to)
+    # A volume is aligned to a volume, a slice to a slice.
+    fixed = read_series(to, volumes=found[0].grid.ndim == 3)
     if len(fixed) != 1:
         raise ArgumentError(f"--to {to}: holds {len(fixed)} slice positions; give a file of one image")
     return against(found[0], fixed[0], f"--to {to.name}")
@@ -217,12 +232,13 @@ def _check_frames(source: Path, found: Sequence[ImageSeries]) -> None:
     raise ReadError(f"{source}: holds {len(found)} single images and no series in time, so there is nothing to register{why}")
 
 
-def _register_one(series: ImageSeries, output: Path, job: _Job, marks: LandmarkSet | None) -> bool:
+def _register_one(series: ImageSeries, output: Path, job: _Job, looked: _Looked) -> bool:
     """Register one series; true if a frame failed."""
     from r2n2.cli.progress import RunDisplay
     from r2n2.workflow import register_to_folder
 
-    running = register_to_folder(series, output, job.config, landmarks=marks, masks=job.masks[0], **job.options())
+    given: dict[str, Any] = {"landmarks": looked.landmarks, "survey": looked.survey, "masks": job.masks[0]}
+    running = register_to_folder(series, output, job.config, **given, **job.options())
     with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
         flagged = False
         for progress in running:
@@ -230,14 +246,19 @@ def _register_one(series: ImageSeries, output: Path, job: _Job, marks: LandmarkS
         return flagged
 
 
-def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, marks: Sequence[LandmarkSet | None]) -> bool:
+def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, looked: Sequence[_Looked]) -> bool:
     """Every slice position into its sub-folder; true if a frame or a slice position failed."""
     from r2n2.cli.progress import RunDisplay
     from r2n2.workflow import register_slices_to_folder
 
     flagged, seen = False, -1
     failed: dict[str, str] = {}
-    running = register_slices_to_folder(found, output, job.config, landmarks=marks, masks=job.masks, **job.options())
+    given: dict[str, Any] = {
+        "landmarks": [item.landmarks for item in looked],
+        "surveys": [item.survey for item in looked],
+        "masks": job.masks,
+    }
+    running = register_slices_to_folder(found, output, job.config, **given, **job.options())
     with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
         for step in running:
             series = found[step.index]
@@ -254,15 +275,13 @@ def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, marks: 
     return bool(failed) or flagged
 
 
-def _all_landmarks(found: Sequence[ImageSeries], job: _Job) -> list[LandmarkSet | None]:
-    """Of every slice position, read and checked before anything is registered."""
+def _landmark_files(found: Sequence[ImageSeries], job: _Job) -> list[Path | None]:
+    """Of every slice position."""
     from r2n2.io import landmarks_of_slice
     from r2n2.results.acquisition import slice_names
 
-    if job.landmarks is None:
-        return [None] * len(found)
-    if len(found) == 1:
-        return [_landmarks(job.landmarks, found[0], job)]
+    if job.landmarks is None or len(found) == 1:
+        return [job.landmarks] * len(found)
     if not job.landmarks.is_dir():
         raise ArgumentError(
             f"--landmarks {job.landmarks}: the input holds {len(found)} slice positions; give a folder with slice_00.csv ..., "
@@ -271,21 +290,25 @@ def _all_landmarks(found: Sequence[ImageSeries], job: _Job) -> list[LandmarkSet 
     paths = [landmarks_of_slice(job.landmarks, name) for name in slice_names(len(found))]
     if not any(paths):
         raise ReadError(f"--landmarks {job.landmarks}: holds no slice_00.csv ... of the {len(found)} slice positions; rename them")
-    return [None if path is None else _landmarks(path, series, job) for path, series in zip(paths, found, strict=True)]
+    return paths
 
 
-def _landmarks(path: Path, series: ImageSeries, job: _Job) -> LandmarkSet:
+def _with_landmarks(series: ImageSeries, path: Path | None, masks: Masks, job: _Job) -> _Looked:
+    """Landmarks of a slice position, read and checked before anything is registered, and what had to be looked at for that."""
     from r2n2.io import check_plausible, check_usable, read_landmarks
-    from r2n2.registration.reference import resolve_reference
+    from r2n2.registration import chosen_reference, survey_for
 
+    if path is None:
+        return _Looked()
     marks = read_landmarks(path, series.patient_grid or series.grid)
-    reference = resolve_reference(series, job.config.reference)
+    survey = survey_for(series, job.config, masks)
+    reference = chosen_reference(job.config.reference, survey, len(series))
     check_usable(marks, series, reference)
     for note in marks.notes:
         _note(job, f"landmarks: {note}")
     for warning in check_plausible(marks, series, reference):
         print(f"r2n2: landmarks: {warning}", file=sys.stderr)
-    return marks
+    return _Looked(marks, survey)
 
 
 def _note(job: _Job, text: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -39,6 +40,7 @@ __all__ = [
     "Steps",
     "Target",
     "Uncertainty",
+    "Volumes",
     "WarmStart",
     "WeightsName",
     "reading_of",
@@ -48,6 +50,12 @@ __all__ = [
 INPUT_PANEL = "Input"
 METHOD_PANEL = "Method"
 
+Volumes = Annotated[
+    bool | None,
+    typer.Option(
+        "--volumes/--slices", help="Read slices as volumes, or slice by slice (the default).", rich_help_panel=INPUT_PANEL
+    ),
+]
 Method = Annotated[str | None, typer.Option(help="r2n2 (the default), fit or bspline.", rich_help_panel=METHOD_PANEL)]
 Refine = Annotated[
     bool | None,
@@ -61,12 +69,21 @@ Similarity = Annotated[
         rich_help_panel=METHOD_PANEL,
     ),
 ]
-Reference = Annotated[str | None, typer.Option(metavar="auto|N", help="Frame to align to.", rich_help_panel=METHOD_PANEL)]
+Reference = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|N|mean|previous",
+        help="Frame to align to; mean: to the mean image, in the place of the automatic frame; previous: each frame to the one "
+        "before it, composed back to frame 0.",
+        rich_help_panel=METHOD_PANEL,
+    ),
+]
 Target = Annotated[
     str | None,
     typer.Option(
-        metavar="reference|median|pca:L",
-        help="What frames are registered to in the reference's place: that frame, or an image made of the aligned series.",
+        metavar="reference|mean|median|previous|pca:L",
+        help="What frames are registered to: the reference frame, an image in its place made of the aligned series, or their "
+        "neighbour.",
         rich_help_panel=METHOD_PANEL,
     ),
 ]
@@ -136,7 +153,11 @@ KeepHeaders = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no notes.")]
 
-_PARSERS = {"reference": parse_reference, "steps": parse_steps, "batch_size": parse_batch_size}
+_PARSERS: dict[str, Callable[[str], int | str]] = {
+    "reference": partial(parse_reference, words=("auto", "mean", "previous")),
+    "steps": parse_steps,
+    "batch_size": parse_batch_size,
+}
 _SETTINGS = (
     "method",
     "refine",
@@ -188,7 +209,10 @@ def reading_of(options: Mapping[str, Any]) -> dict[str, Any]:
     ArgumentError
         If the spacing is none.
     """
-    given = {name: options[name] for name in _READING if options.get(name) not in (None, False)}
+    # 0 is a slice position, and must not be taken for False.
+    given = {name: options[name] for name in _READING if options.get(name) is not None and options[name] is not False}
+    if options.get("volumes") is not None:
+        given["volumes"] = options["volumes"]
     if "spacing" in given:
         given["spacing"] = parse_spacing(given["spacing"])
     return given

@@ -17,8 +17,9 @@ from r2n2.errors import ReadError
 from r2n2.io.spreadsheet import table_text
 from r2n2.quantities import exact_number
 from r2n2.registration.results import FrameStatus
+from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.results.manifest import MANIFEST_NAME, AcquisitionManifest, load_manifest
-from r2n2.results.reader import FrameMetrics, RegisteredSeries, read_result
+from r2n2.results.reader import RegisteredSeries, read_result
 
 __all__ = ["DONE", "FAILED", "MISSING", "SummaryRow", "summarise_cohort", "summary_text"]
 

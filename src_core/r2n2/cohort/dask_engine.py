@@ -168,8 +168,8 @@ def local_workers(count: int, run: str) -> Iterator[DaskEngine]:
             f"--workers {count}: each would have {memory / 2**30:.1f} GiB of memory, less than 2; at most {most} fit"
         )
     threads = max(1, CPU_COUNT // count)
-    # As dask starts workers, the C library gives memory back at every turn, which costs a registration a fifth of its time; tasks do
-    # that themselves, once. Nor is anybody going to look at a profile of functions.
+    # As dask starts workers, the C library gives memory back at every turn, which costs a registration a fifth of its time; tasks
+    # do that themselves, once. Nor is anybody going to look at a profile of functions.
     environment = {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     quick = {"distributed.nanny.pre-spawn-environ": environment, "distributed.worker.profile.enabled": False}
     wanted: dict[str, Any] = {"n_workers": count, "threads_per_worker": 1, "processes": True, "memory_limit": memory}

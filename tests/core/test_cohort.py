@@ -226,6 +226,8 @@ def test_slice_positions_get_folders_and_an_acquisition_ends_as_register_ends_it
         one, many = (load_manifest(folder / name) for folder in (out / "many", tmp_path / "one"))
         assert one.run_sha256 == many.run_sha256
     assert load_manifest(out / "many").slices == load_manifest(tmp_path / "one").slices
+    entries = make_entries(find_inputs([str(cohort)], out)[0], RegistrationConfig(), {"volumes": True}, {})
+    assert entries[0].reading == {"axes": "TZYX", "volumes": True}
     rows = table(out / "summary.csv")
     assert [row["slice"] for row in rows] == ["slice_00", "slice_01", "slice_02"]
     assert [bool(row["tre_mm"]) for row in rows] == [False, True, False]

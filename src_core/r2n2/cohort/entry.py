@@ -42,6 +42,8 @@ class Entry(Config):
     """Which series, where there are several."""
     slice: int | None = Field(default=None, ge=0)
     """Only this slice position."""
+    volumes: bool | None = None
+    """Read slices as volumes, or slice by slice."""
     contrast_series: bool = False
     """One series of frames that were made in different ways."""
     max_bytes: int | None = Field(default=None, gt=0)
@@ -66,7 +68,8 @@ class Entry(Config):
     @property
     def reading(self) -> dict[str, Any]:
         """The options that choose what is read, as ``read_series`` takes them and run.json records them."""
-        chosen = {"axes": self.axes, "spacing": self.spacing, "series": self.series, "slice_index": self.slice}
+        chosen: dict[str, Any] = {"axes": self.axes, "spacing": self.spacing, "series": self.series, "slice_index": self.slice}
+        chosen |= {"volumes": self.volumes}
         return {name: value for name, value in chosen.items() if value is not None} | (
             {"contrast_series": True} if self.contrast_series else {}
         )

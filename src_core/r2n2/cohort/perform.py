@@ -105,7 +105,13 @@ def _find_slices(entry: Entry) -> tuple[Selector, ...]:
     from r2n2.io import describe, read_series
     from r2n2.io.dispatch import detect_format
 
-    chosen = {"axes": entry.axes, "spacing": entry.spacing, "series": entry.series, "contrast_series": entry.contrast_series}
+    chosen: dict[str, Any] = {
+        "axes": entry.axes,
+        "spacing": entry.spacing,
+        "series": entry.series,
+        "contrast_series": entry.contrast_series,
+    }
+    chosen |= {"volumes": entry.volumes}
     path = Path(entry.path)
     if path.exists() and detect_format(path) == "dicom" and entry.slice is None:
         found = describe(path, **chosen)

@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import numpy as np
 
@@ -27,6 +27,7 @@ from r2n2.mask import NO_MASKS, Masks
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.results.journal import JOURNAL_NAME, BatchRecord, Earlier, JournalHead, RunJournal, earlier_parts
 from r2n2.results.landmark_doubts import doubts
+from r2n2.results.landmark_radius import with_radii
 from r2n2.results.manifest import (
     CONVENTION,
     MANIFEST_NAME,
@@ -59,6 +60,9 @@ from r2n2.runtime.folder_lock import folder_lock
 from r2n2.runtime.memory import give_back_freed_memory, peak_memory_mib
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import BSplineField, GaussianSequence, Transform
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = [
     "Renderer",
@@ -243,6 +247,15 @@ class ResultWriter:
         values = np.full(grid.shape, np.nan, np.float32) if found is None else found.on(grid).numpy()
         write_scalar_map(uncertainty_path(self._folder, result.frame), values, grid)
 
+    def _radius_of(self, frame: int) -> Tensor | None:
+        import torch
+
+        from r2n2.io.scalar_maps import read_scalar_map
+
+        if not self._maps:
+            return None
+        return torch.from_numpy(read_scalar_map(uncertainty_path(self._folder, frame), self._series.grid.shape).copy())
+
     def finish(self, render: Renderer | None = None) -> RegisteredSeries:
         """Write the aligned series, tables, report and, last, run.json.
 
@@ -340,6 +353,7 @@ class ResultWriter:
             _LOG.warning("%s", error)
             return None, (str(error),)
         self.doubts = doubts(self._transforms(), self._landmarks, self._reference(), self._series.grid, table)
+        table = with_radii(table, self._landmarks, self._series.grid, self._radius_of)
         return table, (*self._landmarks.notes, *status_notes(self._ordered()), *table.notes, *self.doubts)
 
     def _write_transforms(self) -> list[str]:

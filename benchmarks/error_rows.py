@@ -31,6 +31,7 @@ METHODS = {
     "fit": RegistrationConfig(method="fit", device="cpu"),
     "network": RegistrationConfig(refine=False, device="cpu", precision="float32"),
     "bspline": RegistrationConfig(method="bspline", device="cpu"),
+    "ngf": RegistrationConfig(method="fit", similarity="ngf", device="cpu"),
 }
 """By the names of ``method_key``."""
 

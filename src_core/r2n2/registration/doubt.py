@@ -83,8 +83,10 @@ def reasons_for_doubt(
     both = measured & a_valid
     found = _of_intensities(a, b, warped, a_valid & b_valid, both, coarse) if measure == "ssd" else []
     whole = torch.zeros_like(vectors) if initial is None else resample(initial.to(a.dtype), grid, coarse).image
+    stays = a_valid if initial is None else a_valid & warp(b, whole, coarse).valid
+    # Where the frame as a whole has left, nothing holds the Gaussians, and nothing is asked.
     lengths = (vectors - whole).norm(dim=1, keepdim=True)
-    farthest = float(lengths[a_valid].max()) if bool(a_valid.any()) else float(lengths.max())
+    farthest = float(lengths[stays].max()) if bool(stays.any()) else float(lengths.max())
     if measure != "ssd":
         images = (fixed, moving, fixed_valid, moving_valid)
         if not agreement >= _LEAST_AGREEMENT[measure]:
@@ -93,7 +95,6 @@ def reasons_for_doubt(
             found.append("edges hardly agree better where the displacement is longest")
     if farthest > _FARTHEST:
         found.append(f"something moves by {50 * farthest:.0f} % of the frame's longer side, farther than is found reliably")
-    stays = a_valid if initial is None else a_valid & warp(b, whole, coarse).valid
     left = _left(a, inside & stays, stays)
     if left > _MOST_LEFT:
         found.append(f"{100 * left:.0f} % of what the reference shows has left the frame")

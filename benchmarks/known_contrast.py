@@ -8,7 +8,6 @@ Seeds and patients are used as in ``known_motion``.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np

@@ -1,9 +1,10 @@
 """Short series of many kinds whose motion is known at places all over what they show: to calibrate and to judge a radius of error.
 
 Kinds: simulated thoraxes, also with oblong pixels; slices of real hearts moved by the data engine's motions (of the patients that
-training validates on); drawn pictures moved likewise; drawn fluorescence; moved planes of a real CT and moved histology; and, made
-from the thoraxes and slices, frames that lie too far away or show another contrast. A seed is used for one thing only: seeds
-100-139 and the first two patients to calibrate, 140-199 and the third patient to judge. Nothing here is test data.
+training validates on); drawn pictures moved likewise; drawn fluorescence; thoraxes and slices in noise; moved planes of a real CT
+and moved histology; and, made from the thoraxes and slices, frames that lie far away or show another contrast. A seed is used for
+one thing only: seeds 100-139 and the first two patients to calibrate, 140-199 and the third patient to judge. Nothing here is test
+data.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ _SOFTENED_PX = 0.7
 _MOVING = MotionConfig(none_share=0.0)
 _FAR = (0.08, 0.4)  # of the longer side
 _LIFTED = 0.3
+_NOISE = (0.15, 0.5)  # of the reference's standard deviation
 
 
 @dataclass(frozen=True, eq=False)
@@ -175,14 +177,9 @@ def _engine(seed: int, data: Path) -> KnownSeries:
 
 
 def _fluorescence(seed: int, data: Path) -> KnownSeries:
-    # The generator gives the places of landmarks; a full lattice of them would be no cheaper than the whole motion.
-    drawn = fluorescence(seed, FRAMES, landmarks=80)
-    marks = [drawn.landmarks.in_frame(k) for k in range(FRAMES + 1)]
-    points, known = marks[0].points, {name: k for k, name in enumerate(marks[0].ids)}
-    places = np.full((FRAMES, len(points), 2), np.nan)
-    for frame, found in enumerate(marks[1:]):
-        for name, place in zip(found.ids, found.points, strict=True):
-            places[frame, known[name]] = place
+    drawn = fluorescence(seed, FRAMES)
+    points = drawn_places(np.random.default_rng([seed, 49]), drawn.frames[0, 0].numpy())
+    places = np.stack([places_in_frame(points, motion) for motion in drawn.motions])
     return KnownSeries("fluorescence", f"fluorescence {seed}", drawn.frames, drawn.grid, points, places)
 
 
@@ -229,6 +226,14 @@ def shifted(base: KnownSeries, seed: int, kind: str) -> KnownSeries:
     return replace(base, kind=kind, name=f"{kind} {seed}", frames=frames, places=places)
 
 
+def _noisy(seed: int, data: Path) -> KnownSeries:
+    """Thoraxes and slices with more noise than the others: that alone makes no frame wrong."""
+    base = _thorax(seed, data) if seed % 2 else _slice(seed, data)
+    rng = np.random.default_rng([seed, 50])
+    added = torch.from_numpy(rng.normal(0, float(rng.uniform(*_NOISE)) * float(base.frames[0].std()), base.frames.shape))
+    return replace(base, kind="noisy", name=f"noisy {seed}", frames=base.frames + added.float())
+
+
 def _contrast(seed: int, data: Path) -> KnownSeries:
     """Thoraxes and slices whose moving frames show their tissue in another contrast."""
     base = _thorax(seed, data) if seed % 2 else _slice(seed, data)
@@ -257,6 +262,7 @@ KINDS: dict[str, Callable[[int, Path], KnownSeries]] = {
     "slices": _slice,
     "drawn": _engine,
     "fluorescence": _fluorescence,
+    "noisy": _noisy,
     "ct": _ct,
     "histology": _histology,
     "far": _far,

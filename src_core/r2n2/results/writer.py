@@ -377,6 +377,7 @@ class ResultWriter:
         assert self._input_hash is not None
         record = InputRecord.of(self._series, self._input_hash, self._selection)
         measure = self._metrics[self._reference()].similarity_measure
+        used = self._config.model_copy(update={"similarity": measure})
         return RunManifest(
             run_sha256=run_hash,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -395,7 +396,7 @@ class ResultWriter:
             convention=CONVENTION,
             status_counts=dict(Counter(str(row.status) for row in self._ordered())),
             messages={row.frame: row.message for row in self._ordered() if row.message},
-            uncertainty=UncertaintyRecord.of(self._config, {r.frame: r.uncalibrated for r in self._ordered() if r.uncalibrated}),
+            uncertainty=UncertaintyRecord.of(used, {r.frame: r.uncalibrated for r in self._ordered() if r.uncalibrated}),
             wall_time_s=round(self._elapsed_s() if self._facts.wall_time_s is None else self._facts.wall_time_s, 3),
             peak_memory_mib=self._peak_memory_mib(),
             parts=self._parts(),

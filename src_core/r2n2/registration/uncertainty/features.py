@@ -203,7 +203,7 @@ def _leftover(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
     """Motion that the residual still asks for in a window (Lucas and Kanade 1981), and how well the window can tell.
 
     leftover: length of that motion; noise: the residual over the slope where it is least, the motion that could hide in it;
-    residual; outside: share of the wide window that the moving image does not show.
+    residual; blank: how little slope there is; outside: share of the wide window that the moving image does not show.
     """
     ndim, residual = c.grid.ndim, c.residual
     products = torch.cat([c.slope[:, i : i + 1] * c.slope[:, j : j + 1] for i, j in upper(ndim)], 1)
@@ -216,8 +216,11 @@ def _leftover(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
         floor = _PULL_FLOOR * torch.eye(ndim).to(tensor)
         found[f"leftover_{name}"] = _length(torch.linalg.solve(tensor + floor, pull.movedim(1, -1)), -1)
         square = rest[:, 0] / rest[:, 1].clamp_min(1e-3)
-        found[f"noise_{name}"] = ((square + _NOISE_FLOOR) / (smallest_eigenvalue(tensor).clamp_min(0) + _SLOPE_FLOOR)).sqrt()
-        found[f"residual_{name}"] = (square + _NOISE_FLOOR).sqrt()
+        least = smallest_eigenvalue(tensor).clamp_min(0) + _SLOPE_FLOOR
+        square = rest[:, 0] / rest[:, 1].clamp_min(1e-3) + _NOISE_FLOOR
+        found[f"noise_{name}"] = (square / least).sqrt()
+        found[f"residual_{name}"] = square.sqrt()
+        found[f"blank_{name}"] = least.rsqrt()
     measured = _windowed(c.fixed_weight, c.grid, lattice, _WIDE)[:, 0]
     found["outside"] = (1 - rest[:, 1] / measured.clamp_min(1e-3)).clamp_min(_LEAST_OUTSIDE)
     return found
@@ -273,7 +276,7 @@ def _sandwich(c: _Compared, transforms: Sequence[Transform], config: FitConfig, 
     return resample(sigma.unflatten(1, coarse.shape)[:, None], coarse, lattice).image[:, 0]
 
 
-_FRAME_FEATURES = ("unlike", "leftover_wide", "residual_wide", "motion")
+_FRAME_FEATURES = ("unlike", "leftover_wide", "blank_wide")
 """Those that are averaged over the frame, too: where most of a frame is wrong, what looks right is so by chance."""
 
 

@@ -36,26 +36,24 @@ class MatchingPursuit(RecurrentNetwork):
     config
         Architecture; ``least_squares_sizes`` names at least one size.
     ndim
-        2 only so far.
+        2, or 3 for volumes.
 
     Raises
     ------
     ValueError
-        If the settings name no size, ``ndim`` is not 2, or as ``RecurrentNetwork``.
+        If the settings name no size, or as ``RecurrentNetwork``.
     """
 
     def __init__(self, config: NetworkConfig, ndim: int = 2) -> None:
         scales = len(config.least_squares_sizes)
         if not scales:
             raise ValueError("MatchingPursuit: least_squares_sizes names no size to compare images on; name one or use R2N2")
-        if ndim != 2:
-            raise ValueError(f"MatchingPursuit: places Gaussians on 2D images, got ndim {ndim}; use R2N2")
         super().__init__(config, ndim, RecurrentUnit)
         channels = config.channels
         self.least_squares_entry = CONVOLUTIONS[ndim](LeastSquares.channel_count(scales, ndim), channels[0], 3, padding=1)
-        self.placement = Placement(channels[:-1], scales)
+        self.placement = Placement(channels[:-1], scales, ndim)
         # Of the output: shape, correction of the amplitude, angle, share of every scale, caution.
-        self._widths = (ndim, ndim, 1, scales, 1)
+        self._widths = (ndim, ndim, 1 if ndim == 2 else 3, scales, 1)
         located = sum(channels[:-1]) + self.placement.described
         self.parameter_head = ParameterHead(channels[-1], sum(self._widths), ndim, located)
 
@@ -90,19 +88,21 @@ class MatchingPursuit(RecurrentNetwork):
         located = [features_at(maps, place.centres, fixed.shape[-1]) for maps in here]
         values = self.parameter_head(encoded.features, torch.cat((*located, place.description), dim=1)).to(fixed.dtype)
         with torch.autocast(fixed.device.type, enabled=False):
-            parameters, amplitudes = self._shaped(values, place, least_squares, placed, unchanging.lattice)
-        return Step(parameters, encoded.state, place.scores, amplitudes)
+            parameters, placed = self._shaped(values, place, least_squares, placed, unchanging.lattice)
+        return Step(parameters, encoded.state, place.scores, placed)
 
     def _shaped(
         self, values: Tensor, place: Place, least_squares: LeastSquares, placed: Placed | None, lattice: Tensor
-    ) -> tuple[GaussianParameters, Tensor | None]:
+    ) -> tuple[GaussianParameters, Placed | None]:
         """The Gaussian at a place from the numbers of the parameter head: shape learnt, amplitude solved and then corrected.
 
-        With it the amplitudes of all, where the ones before are solved again.
+        With it all Gaussians, where the amplitudes of the ones before are solved again.
         """
         sigmas, correction, orientation, mixture, caution = values.split(self._widths, dim=1)
         sigmas = place.widths * torch.exp(_WIDER * torch.tanh(sigmas))
         angles = torch.sigmoid(orientation) * torch.pi
+        if self.ndim == 3:
+            angles = angles - torch.pi / 2  # a rotation vector; nothing learnt yet is nearly no rotation
         weights = (mixture + _PREFERENCE * place.scales).softmax(dim=1)
         cautious = torch.exp(caution.clamp(-8, 8))
         correction = _CORRECTION * place.widths * torch.tanh(correction)
@@ -111,9 +111,9 @@ class MatchingPursuit(RecurrentNetwork):
             amplitudes = limit_steepness(solved + correction, sigmas, angles)
             return GaussianParameters(place.centres, sigmas, angles, amplitudes), None
         new = GaussianParameters(place.centres, sigmas, angles, torch.zeros_like(correction))
-        every = placed.followed_by(Placed.on(GaussianParameters(*(value[:, None] for value in new)), (lattice,)))
+        every = placed.followed_by(Placed.on(lattice, GaussianParameters(*(value[:, None] for value in new))))
         mixed = (least_squares.moments * weights[:, :, *(None,) * (self.ndim + 1)]).sum(1)
         solved = solve_jointly(every, mixed, cautious)
         solved = torch.cat((solved[:, :-1], solved[:, -1:] + correction[:, None]), 1)
         limited = limit_each(solved, every.parameters)
-        return new._replace(amplitudes=limited[:, -1]), limited
+        return new._replace(amplitudes=limited[:, -1]), every.with_amplitudes(limited)

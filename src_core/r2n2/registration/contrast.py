@@ -8,7 +8,7 @@ fluorescence); the concept page on contrast has their table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -24,7 +24,7 @@ from r2n2.registration.intensity_relation import explained_by_a_curve
 from r2n2.registration.measures import GradientField
 from r2n2.series import ImageSeries
 
-__all__ = ["ContrastFinding", "examine_frames", "examine_series", "suitable_measure"]
+__all__ = ["ContrastFinding", "examine_frames", "examine_series", "examined_frames", "suitable_measure"]
 
 _CHANGING: SimilarityName = "ngf"
 _SIZE = {2: 96, 3: 48}
@@ -46,13 +46,18 @@ class ContrastFinding:
         Whether contrast changes from frame to frame.
     reason
         Why that is said, the end of "because ..."; "" where nothing could be compared.
-    most_alike
-        The frame whose structures agree best with those of the others, or None where none could be read.
+    agreement
+        Frame -> how well its structures agree with those of the others, of the frames that were looked at and show any.
     """
 
     changes: bool
     reason: str
-    most_alike: int | None
+    agreement: Mapping[int, float]
+
+    @property
+    def most_alike(self) -> int | None:
+        """The frame whose structures agree best with those of the others, or None where there is none."""
+        return max(self.agreement, key=lambda frame: self.agreement[frame], default=None)
 
 
 def suitable_measure(finding: ContrastFinding) -> SimilarityName:
@@ -63,11 +68,15 @@ def suitable_measure(finding: ContrastFinding) -> SimilarityName:
     return _CHANGING if finding.changes else "ssd"
 
 
+def examined_frames(count: int) -> tuple[int, ...]:
+    """Which of so many frames are looked at: up to 16, evenly spread."""
+    return tuple(np.unique(np.linspace(0, count - 1, _MOST_FRAMES).round().astype(int)).tolist())
+
+
 def examine_series(series: ImageSeries, masks: Masks = NO_MASKS) -> ContrastFinding:
-    """Look at up to 16 frames, evenly spread, where masks let them count; those without contrast or unreadable are left out."""
-    chosen = np.unique(np.linspace(0, len(series) - 1, _MOST_FRAMES).round().astype(int)).tolist()
+    """Look at some frames (``examined_frames``), where masks let them count; those without contrast or unreadable are left out."""
     frames, kept = [], []
-    for index in chosen:
+    for index in examined_frames(len(series)):
         try:
             image, valid = luminance(series.frame(index))
         except (OSError, ValueError, RuntimeError, R2N2Error):
@@ -75,15 +84,6 @@ def examine_series(series: ImageSeries, masks: Masks = NO_MASKS) -> ContrastFind
         frames.append((image, valid))
         kept.append(index)
     return examine_frames(frames, series.grid, kept, masks)
-
-
-def _inside(masks: Masks, index: int) -> Tensor | None:
-    """(1, *shape) bool where a frame counts at all; None where all of it does.
-
-    Motion is not known yet, so the mask of the reference stands for the same place in all frames.
-    """
-    parts = [mask.inside(number) for mask, number in ((masks.fixed, 0), (masks.moving, index)) if mask is not None]
-    return torch.from_numpy(np.logical_and.reduce(parts))[None] if parts else None
 
 
 def examine_frames(
@@ -95,16 +95,17 @@ def examine_frames(
     """
     squares, kept = [], []
     for (image, valid), number in zip(frames, numbers, strict=True):
-        inside = _inside(masks, number)
-        seen = valid if inside is None else valid & inside
+        inside = masks.inside(number)
+        seen = valid if inside is None else valid & torch.from_numpy(inside)
         if bool(seen.any()) and float(image[seen].max()) > float(image[seen].min()):
             weight = seen[None].to(image.dtype) if masks else None
             squares.append(to_square(image[None], seen[None], grid, _SIZE[grid.ndim], weight=weight))
             kept.append(number)
     if not squares:
-        return ContrastFinding(False, "", None)
+        return ContrastFinding(False, "", {})
     structures = torch.stack([GradientField().products(square).flatten() for square in squares])
     alike = torch.nn.functional.normalize(structures, dim=1) @ torch.nn.functional.normalize(structures, dim=1).mT
+    agreement = dict(zip(kept, alike.sum(1).tolist(), strict=True))
     best = int(alike.sum(1).argmax())
     smooth = [blur(normalise(square.images, square.valid, clamp=3.0), (_SMOOTH_PX,) * grid.ndim) for square in squares]
     reasons = []
@@ -114,8 +115,8 @@ def examine_frames(
             reasons.append(_reason(smooth[best][both], smooth[k][both], float(alike[best, k]), number))
     changed = [reason for reason in reasons if reason]
     if not changed:
-        return ContrastFinding(False, "intensities follow one another in a straight line", kept[best])
-    return ContrastFinding(True, f"{changed[0]} ({len(changed)} of {len(reasons)} frames looked at)", kept[best])
+        return ContrastFinding(False, "intensities follow one another in a straight line", agreement)
+    return ContrastFinding(True, f"{changed[0]} ({len(changed)} of {len(reasons)} frames looked at)", agreement)
 
 
 def _reason(a: Tensor, b: Tensor, structures: float, number: int) -> str:

@@ -161,7 +161,7 @@ class UncertaintyRecord(Config):
     @classmethod
     def of(cls, config: RegistrationConfig, uncalibrated: Mapping[int, str]) -> Self | None:
         """Of a run with these settings, the measure that frames were compared by among them; None where none were made."""
-        if config.uncertainty == "off":
+        if not config.estimates_uncertainty:
             return None
         from r2n2.registration.uncertainty.tables import method_key, shipped_tables, tables_sha256
 

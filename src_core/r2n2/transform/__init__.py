@@ -10,6 +10,7 @@ from r2n2.transform.displacement import (
     inverse,
     jacobian_determinant,
     map_points,
+    sampled,
     warp_image,
 )
 from r2n2.transform.folding_proof import jacobian_bound
@@ -54,6 +55,7 @@ __all__ = [
     "resample",
     "sample_masked",
     "sample_normalised",
+    "sampled",
     "warp",
     "warp_image",
 ]

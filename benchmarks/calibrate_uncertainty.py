@@ -1,8 +1,10 @@
 """Fit the tables of the radius that ships with the package, on series whose motion is known.
 
-usage: python benchmarks/calibrate_uncertainty.py TABLES.json --rows FOLDER [--seeds 40] [--slow-seeds 10]
+usage: python benchmarks/calibrate_uncertainty.py TABLES.json --rows FOLDER [--methods r2n2 ...] [--seeds 10] [--slow-seeds 4]
 
-Seeds 100 to 139 of every kind but those that are left out; real pictures are those of development (set R2N2_DATA).
+Seeds from 100 on of every kind but those that are left out; real pictures are those of development (set R2N2_DATA). Methods that
+are not named keep the table that TABLES.json holds; ``bspline``, which takes longer than all others together, only when named.
+The folder keeps what was found of every registration: give an empty one after a method has changed.
 """
 
 from __future__ import annotations
@@ -11,38 +13,52 @@ import argparse
 from pathlib import Path
 
 import torch
-from error_rows import kept_rows
+from error_rows import BACK, kept_rows
 from held_out import data_folder
+from known_contrast import CONTRAST_KINDS
 from known_motion import CALIBRATION_SEEDS, KINDS, LEFT_OUT
-from radius_fit import FEATURES, fitted_table
+from radius_fit import FEATURES, FRAME, FRAME_OF_EDGES, fitted_table
 
-from r2n2.registration.uncertainty.tables import MethodTable, RadiusTables
+from r2n2.registration.uncertainty.tables import EDGES, MethodTable, RadiusTables
 
-__all__ = ["SLOW"]
+__all__ = ["SLOW", "kinds_of"]
 
-SLOW = ("bspline", "r2n2+back")
+SLOW = ("bspline", f"r2n2{BACK}")
 """Methods of which fewer seeds are registered."""
+_QUICK = ("r2n2", "network", "fit", "ngf", f"r2n2{BACK}")
+
+
+def kinds_of(method: str) -> tuple[str, ...]:
+    """Kinds that a method's table is fitted to: under another measure than intensities those whose contrast changes, too."""
+    if method == EDGES:
+        return ("thorax", "slices", *CONTRAST_KINDS)
+    return tuple(kind for kind in KINDS if kind not in LEFT_OUT)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("tables", type=Path)
     parser.add_argument("--rows", type=Path, required=True, help="folder in which registrations are kept")
-    parser.add_argument("--seeds", type=int, default=len(CALIBRATION_SEEDS), help="how many of a kind")
-    parser.add_argument("--slow-seeds", type=int, default=10, help="how many for the B-spline and for both ways")
+    parser.add_argument("--methods", nargs="+", default=_QUICK, choices=(*_QUICK, "bspline"))
+    parser.add_argument("--seeds", type=int, default=10, help="how many of a kind")
+    parser.add_argument("--slow-seeds", type=int, default=4, help="how many for the B-spline and for both ways")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    kinds = tuple(kind for kind in KINDS if kind not in LEFT_OUT)
+    kept = RadiusTables.model_validate_json(arguments.tables.read_text()) if arguments.tables.exists() else None
     tables: dict[str, MethodTable] = {}
-    for method in (*FEATURES, "r2n2+back"):
+    for name, table in {} if kept is None else kept.methods.items():
+        tables[name] = table.model_copy(update={"calibrated_on": table.calibrated_on or kept.calibrated_on})
+    for method in arguments.methods:
         count = arguments.slow_seeds if method in SLOW else arguments.seeds
+        kinds = kinds_of(method)
         rows = list(kept_rows(kinds, CALIBRATION_SEEDS, count, (method,), data_folder(), arguments.rows))
-        back = ("disagreement",) if method.endswith("+back") else ()
-        tables[method] = fitted_table(rows, (*FEATURES[method.removesuffix("+back")], *back))
+        back = ("disagreement",) if method.endswith(BACK) else ()
+        frame = FRAME_OF_EDGES if method == EDGES else FRAME
+        found = fitted_table(rows, (*FEATURES[method.removesuffix(BACK)], *back), frame)
+        said = f"{count} series of each of {', '.join(kinds)} from seed {CALIBRATION_SEEDS[0]} on"
+        tables[method] = found.model_copy(update={"calibrated_on": said})
         print(f"{method}: {len(rows)} series", flush=True)
-    said = (
-        f"{arguments.seeds} series of each of {', '.join(kinds)} from seed {CALIBRATION_SEEDS[0]} on (benchmarks/known_motion.py)"
-    )
+    said = "what each method's table says (benchmarks/known_motion.py and known_contrast.py)"
     arguments.tables.write_text(RadiusTables(calibrated_on=said, methods=tables).model_dump_json(indent=1) + "\n")
 
 

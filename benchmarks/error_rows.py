@@ -13,26 +13,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from known_contrast import CONTRAST_KINDS
 from known_motion import FRAMES, KINDS, KnownSeries
 from numpy.typing import NDArray
 
-from r2n2.config import FitConfig, RegistrationConfig
+from r2n2.config import FitConfig, RegistrationConfig, SimilarityName
 from r2n2.geometry import Space
 from r2n2.registration import Method, Pairs, build_method
 from r2n2.registration.doubt import reasons_for_doubt
+from r2n2.registration.measures import agreement, measure_of
 from r2n2.registration.uncertainty import backward_pairs
 from r2n2.registration.uncertainty.features import features_of, frame_features
-from r2n2.transform import Transform, sample_normalised
+from r2n2.transform import GaussianSequence, Transform, sample_normalised
 
-__all__ = ["METHODS", "Rows", "kept_rows", "register", "rows_of"]
+__all__ = ["BACK", "METHODS", "Rows", "kept_rows", "register", "rows_of"]
 
 METHODS = {
     "r2n2": RegistrationConfig(device="cpu", precision="float32"),
     "fit": RegistrationConfig(method="fit", device="cpu"),
     "network": RegistrationConfig(refine=False, device="cpu", precision="float32"),
     "bspline": RegistrationConfig(method="bspline", device="cpu"),
+    "ngf": RegistrationConfig(method="fit", similarity="ngf", device="cpu"),
 }
 """By the names of ``method_key``."""
+BACK = "+back"
+"""Behind the name of a method: registered back as well."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,10 +115,10 @@ def rows_of(
     series: KnownSeries, seed: int, method: str, transforms: Sequence[Transform], backward: Sequence[Transform], seconds: float
 ) -> Rows:
     """Features and errors of transforms that are known already."""
-    pairs, grid = series.pairs, series.grid
+    pairs, grid, config = series.pairs, series.grid, METHODS[method.removesuffix(BACK)]
     began = time.process_time()
     with torch.inference_mode():
-        features = features_of(pairs, transforms, FitConfig(), backward)
+        features = features_of(pairs, transforms, FitConfig(), backward, by_intensities=config.similarity == "auto")
         frames = {name: value.numpy() for name, value in frame_features(features).items()}
     own = (time.process_time() - began) / len(pairs)
     points = grid.convert_points(torch.from_numpy(series.points), Space.INDEX, Space.NORMALISED)
@@ -132,17 +137,28 @@ def rows_of(
         at_points(features.counts),
         error.norm(dim=-1).numpy(),
         frames,
-        np.array([len(reasons_of(pairs, k, t)) for k, t in enumerate(transforms)]),
+        np.array(
+            [
+                len(reasons_of(pairs, k, t, "ssd" if config.similarity == "auto" else config.similarity))
+                for k, t in enumerate(transforms)
+            ]
+        ),
         grid.unit_mm,
         seconds,
         own,
     )
 
 
-def reasons_of(pairs: Pairs, k: int, transform: Transform) -> tuple[str, ...]:
+def reasons_of(pairs: Pairs, k: int, transform: Transform, similarity: SimilarityName) -> tuple[str, ...]:
     """Why frame ``k`` is doubtful without any map of uncertainty."""
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
-    return reasons_for_doubt(pairs.fixed[k], pairs.moving[k], pairs.fixed_valid[k], pairs.moving_valid[k], vectors, pairs.grid)
+    images = (pairs.fixed[k], pairs.moving[k], pairs.fixed_valid[k], pairs.moving_valid[k])
+    whole, alike = None, 1.0
+    if isinstance(transform, GaussianSequence) and transform.linear is not None:
+        whole = transform.linear_field().vectors[None]
+    if similarity != "ssd":
+        _, alike = agreement(measure_of(similarity), *images, vectors, pairs.grid)
+    return reasons_for_doubt(*images, vectors, pairs.grid, whole, measure=similarity, agreement=alike, beside_radius=True)
 
 
 def kept_rows(
@@ -158,12 +174,12 @@ def kept_rows(
     for kind in kinds:
         for seed in seeds[: count * (FRAMES if kind == "drawn" else 1)]:
             missing = [method for method in methods if not _path(folder, kind, seed, method).exists()]
-            series = KINDS[kind](seed, data) if missing else None
+            series = (KINDS | CONTRAST_KINDS)[kind](seed, data) if missing else None
             for method in missing:
                 assert series is not None
-                transforms, seconds = register(series.pairs, method.removesuffix("+back"))
+                transforms, seconds = register(series.pairs, method.removesuffix(BACK))
                 backward, more = (
-                    register(backward_pairs(series.pairs), method.removesuffix("+back")) if "+" in method else ((), 0.0)
+                    register(backward_pairs(series.pairs), method.removesuffix(BACK)) if method.endswith(BACK) else ((), 0.0)
                 )
                 rows_of(series, seed, method, transforms, backward, seconds + more).save(_path(folder, kind, seed, method))
             yield from (Rows.load(_path(folder, kind, seed, method)) for method in methods)

@@ -1,9 +1,10 @@
 """Short series of many kinds whose motion is known at places all over what they show: to calibrate and to judge a radius of error.
 
 Kinds: simulated thoraxes, also with oblong pixels; slices of real hearts moved by the data engine's motions (of the patients that
-training validates on); drawn pictures moved likewise; drawn fluorescence; moved planes of a real CT and moved histology; and, made
-from the thoraxes and slices, frames that lie too far away or show another contrast. A seed is used for one thing only: seeds
-100-139 and the first two patients to calibrate, 140-199 and the third patient to judge. Nothing here is test data.
+training validates on); drawn pictures moved likewise; drawn fluorescence; thoraxes and slices in noise; moved planes of a real CT
+and moved histology; and, made from the thoraxes and slices, frames that lie far away or show another contrast. A seed is used for
+one thing only: seeds 100-139 and the first two patients to calibrate, 140-199 and the third patient to judge. Nothing here is test
+data.
 """
 
 from __future__ import annotations
@@ -25,7 +26,18 @@ from r2n2.registration import Pairs
 from r2n2.simulation import EngineConfig, MotionConfig, PairEngine, ThoraxConfig, thorax_series
 from r2n2.simulation.random_motion import draw_motion
 
-__all__ = ["CALIBRATION_SEEDS", "EVALUATION_SEEDS", "FRAMES", "KINDS", "LEFT_OUT", "KnownSeries", "known_series"]
+__all__ = [
+    "CALIBRATION_SEEDS",
+    "EVALUATION_SEEDS",
+    "FRAMES",
+    "KINDS",
+    "LEFT_OUT",
+    "KnownSeries",
+    "drawn_places",
+    "known_series",
+    "shifted",
+    "within",
+]
 
 CALIBRATION_SEEDS, EVALUATION_SEEDS = range(100, 140), range(140, 200)
 FRAMES = 3
@@ -40,6 +52,7 @@ _SOFTENED_PX = 0.7
 _MOVING = MotionConfig(none_share=0.0)
 _FAR = (0.08, 0.4)  # of the longer side
 _LIFTED = 0.3
+_NOISE = (0.15, 0.5)  # of the reference's standard deviation
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +100,7 @@ def known_series(kind: str, seeds: range, data: Path) -> Iterator[KnownSeries]:
         yield KINDS[kind](seed, data)
 
 
-def _drawn_places(rng: np.random.Generator, image: NDArray[np.floating]) -> NDArray[np.float64]:
+def drawn_places(rng: np.random.Generator, image: NDArray[np.floating]) -> NDArray[np.float64]:
     """Places (N, 2) anywhere in the body, which is what is brighter than the ground, its holes filled."""
     smooth = gaussian_filter(image.astype(np.float64), 4)
     low, high = np.quantile(smooth, (0.005, 0.995))
@@ -99,7 +112,8 @@ def _drawn_places(rng: np.random.Generator, image: NDArray[np.floating]) -> NDAr
     return inside[np.sort(chosen)].astype(np.float64)
 
 
-def _within(places: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+def within(places: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """Places of a frame, NaN for those that have left it."""
     outside = (places < 0).any(-1) | (places > np.array(shape) - 1).any(-1)
     return np.where(outside[..., None], np.nan, places)
 
@@ -117,11 +131,11 @@ def _thorax(seed: int, data: Path | None = None, *, oblong: bool = False) -> Kno
     )
     chosen = rng.choice(len(truth.series), FRAMES + 1, replace=False)
     frames = np.stack([truth.series.frame(int(k)) for k in chosen]).astype(np.float32)
-    points = _drawn_places(rng, frames[0, 0])
+    points = drawn_places(rng, frames[0, 0])
     places = np.stack([truth.track(points, int(chosen[0]), int(k)) for k in chosen[1:]])
     kind = "oblong" if oblong else "thorax"
     shape = truth.series.grid.shape
-    return KnownSeries(kind, f"{kind} {seed}", torch.from_numpy(frames), truth.series.grid, points, _within(places, shape))
+    return KnownSeries(kind, f"{kind} {seed}", torch.from_numpy(frames), truth.series.grid, points, within(places, shape))
 
 
 def _of_picture(kind: str, seed: int, picture: NDArray[np.floating], grid: Grid, *, gentle: bool = False) -> KnownSeries:
@@ -135,7 +149,7 @@ def _of_picture(kind: str, seed: int, picture: NDArray[np.floating], grid: Grid,
         else np.stack([draw_motion(rng, size, _MOVING)[0].double().numpy() * (size - 1) / 2 for _ in range(FRAMES)])
     )
     shown = np.stack([image, *(moved(image, motion) for motion in drawn)])
-    points = _drawn_places(rng, image)
+    points = drawn_places(rng, image)
     places = np.stack([places_in_frame(points, motion) for motion in drawn])
     return KnownSeries(
         kind, f"{kind} {seed}", acquired(rng, shown, noise=float(rng.choice((0.01, 0.02, 0.05)))), grid, points, places
@@ -158,19 +172,14 @@ def _engine(seed: int, data: Path) -> KnownSeries:
     points = inside[np.sort(rng.choice(len(inside), min(_PLACES, len(inside)), replace=False))]
     vectors = batch.displacement[0].double().numpy()[:, points[:, 0], points[:, 1]].T * (_SIDE_PX - 1) / 2
     frames = torch.stack((batch.fixed[0], batch.moving[0]))
-    places = _within((points + vectors)[None], (_SIDE_PX, _SIDE_PX))
+    places = within((points + vectors)[None], (_SIDE_PX, _SIDE_PX))
     return KnownSeries("drawn", f"drawn {seed}", frames, Grid((_SIDE_PX, _SIDE_PX)), points.astype(np.float64), places)
 
 
 def _fluorescence(seed: int, data: Path) -> KnownSeries:
-    # The generator gives the places of landmarks; a full lattice of them would be no cheaper than the whole motion.
-    drawn = fluorescence(seed, FRAMES, landmarks=80)
-    marks = [drawn.landmarks.in_frame(k) for k in range(FRAMES + 1)]
-    points, known = marks[0].points, {name: k for k, name in enumerate(marks[0].ids)}
-    places = np.full((FRAMES, len(points), 2), np.nan)
-    for frame, found in enumerate(marks[1:]):
-        for name, place in zip(found.ids, found.points, strict=True):
-            places[frame, known[name]] = place
+    drawn = fluorescence(seed, FRAMES)
+    points = drawn_places(np.random.default_rng([seed, 49]), drawn.frames[0, 0].numpy())
+    places = np.stack([places_in_frame(points, motion) for motion in drawn.motions])
     return KnownSeries("fluorescence", f"fluorescence {seed}", drawn.frames, drawn.grid, points, places)
 
 
@@ -200,8 +209,11 @@ def _histology(seed: int, data: Path) -> KnownSeries:
 
 
 def _far(seed: int, data: Path) -> KnownSeries:
-    """Thoraxes and slices whose moving frames are shifted by up to 40 % of the side; their edge is repeated."""
-    base = _thorax(seed, data) if seed % 2 else _slice(seed, data)
+    return shifted(_thorax(seed, data) if seed % 2 else _slice(seed, data), seed, "far")
+
+
+def shifted(base: KnownSeries, seed: int, kind: str) -> KnownSeries:
+    """The same with moving frames shifted by up to 40 % of the side; their edge is repeated."""
     rng = np.random.default_rng([seed, 45])
     frames, places = base.frames.clone(), base.places.copy()
     side = frames.shape[-1]
@@ -210,8 +222,16 @@ def _far(seed: int, data: Path) -> KnownSeries:
         shift = np.rint(length * np.array((np.sin(angle), np.cos(angle)))).astype(int)
         rows, columns = (np.clip(np.arange(n) - s, 0, n - 1) for n, s in zip(frames.shape[2:], shift, strict=True))
         frames[k + 1, 0] = frames[k + 1, 0][rows][:, columns]
-        places[k] = _within(places[k] + shift, base.grid.shape)
-    return replace(base, kind="far", name=f"far {seed}", frames=frames, places=places)
+        places[k] = within(places[k] + shift, base.grid.shape)
+    return replace(base, kind=kind, name=f"{kind} {seed}", frames=frames, places=places)
+
+
+def _noisy(seed: int, data: Path) -> KnownSeries:
+    """Thoraxes and slices with more noise than the others: that alone makes no frame wrong."""
+    base = _thorax(seed, data) if seed % 2 else _slice(seed, data)
+    rng = np.random.default_rng([seed, 50])
+    added = torch.from_numpy(rng.normal(0, float(rng.uniform(*_NOISE)) * float(base.frames[0].std()), base.frames.shape))
+    return replace(base, kind="noisy", name=f"noisy {seed}", frames=base.frames + added.float())
 
 
 def _contrast(seed: int, data: Path) -> KnownSeries:
@@ -242,6 +262,7 @@ KINDS: dict[str, Callable[[int, Path], KnownSeries]] = {
     "slices": _slice,
     "drawn": _engine,
     "fluorescence": _fluorescence,
+    "noisy": _noisy,
     "ct": _ct,
     "histology": _histology,
     "far": _far,

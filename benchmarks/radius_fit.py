@@ -18,18 +18,22 @@ from scipy.optimize import isotonic_regression
 
 from r2n2.registration.uncertainty.tables import Curve, MethodTable
 
-__all__ = ["FEATURES", "LEVELS", "Places", "fitted_table", "places_of", "series_weights"]
+__all__ = ["FEATURES", "FRAME", "FRAME_OF_EDGES", "LEVELS", "Places", "fitted_table", "places_of", "series_weights"]
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
+_OF_GAUSSIANS = ("sandwich", "noise_wide", "steepness", "frame_unlike", "unlike", "outside", "blank_wide", "frame_blank_wide")
 FEATURES = {
-    "r2n2": ("sandwich", "noise_wide", "motion", "steepness", "frame_unlike", "unlike", "outside"),
-    "network": ("sandwich", "noise_wide", "motion", "steepness", "frame_unlike", "unlike", "outside"),
-    "fit": ("sandwich", "noise_wide", "motion", "steepness", "frame_unlike", "unlike", "outside"),
+    "r2n2": _OF_GAUSSIANS,
+    "network": _OF_GAUSSIANS,
+    "fit": _OF_GAUSSIANS,
+    "ngf": ("sandwich", "leftover_wide", "steepness", "frame_leftover_wide", "unlike", "outside"),
     "bspline": ("leftover_narrow", "noise_wide", "motion", "steepness", "frame_unlike", "unlike", "outside"),
 }
 """By method; with "+back" the disagreement of both ways joins them."""
 FRAME = ("unlike", "residual_wide", "noise_wide", "motion", "counts")
 """By which a frame is known to be unlike those of the calibration."""
+FRAME_OF_EDGES = ("unlike", "blank_wide", "motion", "counts")
+"""The same where edges are compared: what noise leaves of them differs from scanner to scanner, yet the radius holds."""
 
 Array = NDArray[np.float64]
 _LEAST_ERROR = 1e-3  # added before the logarithm: an eighth of a pixel of 256
@@ -93,7 +97,7 @@ def series_weights(series: NDArray[np.str_]) -> Array:
     return 1 / count[place]
 
 
-def fitted_table(rows: Sequence[Rows], features: Sequence[str]) -> MethodTable:
+def fitted_table(rows: Sequence[Rows], features: Sequence[str], frame: Sequence[str] = FRAME) -> MethodTable:
     """Curves fitted to all series; the numbers that make quantiles hold come from series left out of a fit in turn."""
     seeds = np.array([row.seed for row in rows])
     folds = [(seeds % _FOLDS != fold, seeds % _FOLDS == fold) for fold in range(_FOLDS)]
@@ -110,7 +114,7 @@ def fitted_table(rows: Sequence[Rows], features: Sequence[str]) -> MethodTable:
     curves = _additive(everything, features)
     knots, quantiles = _rising_quantiles(sum_of(curves, everything), everything)
     factors = {level: _conformal_quantile(np.concatenate(found), series, level) for level, found in ratios.items()}
-    centre, precision, farthest = _familiar(rows)
+    centre, precision, farthest = _familiar(rows, frame)
     return MethodTable(
         features={name: _curve(*curve) for name, curve in curves.items()},
         radius={f"{level:g}": _curve(knots, values + np.log(factors[level])) for level, values in quantiles.items()},
@@ -196,15 +200,15 @@ def _conformal_quantile(values: Array, series: NDArray[np.str_], level: float) -
     return float(values[order][place])
 
 
-def _familiar(rows: Sequence[Rows]) -> tuple[dict[str, float], tuple[tuple[float, ...], ...], float]:
+def _familiar(rows: Sequence[Rows], names: Sequence[str]) -> tuple[dict[str, float], tuple[tuple[float, ...], ...], float]:
     """Centre, inverse covariance and limit of the features of the calibration's frames."""
-    logs = np.concatenate([np.stack([_log(row.frames[name].astype(float)) for name in FRAME], 1) for row in rows])
+    logs = np.concatenate([np.stack([_log(row.frames[name].astype(float)) for name in names], 1) for row in rows])
     centre = logs.mean(0)
-    precision = np.linalg.inv(np.cov(logs.T) + 1e-6 * np.eye(len(FRAME)))
+    precision = np.linalg.inv(np.cov(logs.T) + 1e-6 * np.eye(len(names)))
     apart = logs - centre
     distance = np.sqrt(np.einsum("bi,ij,bj->b", apart, precision, apart))
     rounded = tuple(tuple(float(f"{value:.6g}") for value in row) for row in precision)
-    return dict(zip(FRAME, centre.round(6).tolist(), strict=True)), rounded, float(np.quantile(distance, _FAMILIAR))
+    return dict(zip(names, centre.round(6).tolist(), strict=True)), rounded, float(np.quantile(distance, _FAMILIAR))
 
 
 def _curve(knots: Array, values: Array) -> Curve:

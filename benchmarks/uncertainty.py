@@ -14,19 +14,19 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from calibrate_uncertainty import SLOW
-from error_rows import Rows, kept_rows
+from calibrate_uncertainty import SLOW, kinds_of
+from error_rows import BACK, Rows, kept_rows
 from held_out import data_folder
-from known_motion import CALIBRATION_SEEDS, EVALUATION_SEEDS, KINDS, LEFT_OUT
+from known_motion import CALIBRATION_SEEDS, EVALUATION_SEEDS, LEFT_OUT
 from numpy.typing import NDArray
 from radius_fit import FEATURES, LEVELS, Places, fitted_table, places_of, series_weights
 from scipy.stats import rankdata, spearmanr
 
-from r2n2.registration.uncertainty.tables import MethodTable, shipped_tables
+from r2n2.registration.uncertainty.tables import EDGES, MethodTable, shipped_tables
 from r2n2.registration.uncertainty.verdict import APART, MOST_APART, MOST_UNCERTAIN, UNCERTAIN
 
-WRONG = ("far", "contrast")
-"""Kinds of which most frames are beyond what any method here finds."""
+WRONG = ("far", "contrast", "lost")
+"""Kinds of which many frames are beyond what any method here finds."""
 _OFF_MM, _FAR_OFF_MM = 2.0, 5.0
 # NORMALISED, 2 % of the longer side; and shares of a frame's places that are farther off.
 _OFF = 0.04
@@ -83,7 +83,7 @@ def _auroc(score: NDArray[np.float64], positive: NDArray[np.bool_]) -> float:
 
 def table_text(rows: Sequence[Rows], tables: dict[str, MethodTable]) -> str:
     """A line a kind, each by its table, and of all, kinds counting equally in the coverage, where they have one table."""
-    kinds = [kind for kind in KINDS if any(row.kind == kind for row in rows)]
+    kinds = list(dict.fromkeys(row.kind for row in rows))
     lines = [_HEAD, *(line(kind, tables[kind], [row for row in rows if row.kind == kind]) for kind in kinds)]
     if len({id(table) for table in tables.values()}) == 1:
         table = next(iter(tables.values()))
@@ -117,7 +117,7 @@ def verdicts(table: MethodTable, rows: Sequence[Rows]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=Path, required=True, help="folder in which registrations are kept")
-    parser.add_argument("--methods", nargs="+", default=[*FEATURES, "r2n2+back"])
+    parser.add_argument("--methods", nargs="+", default=[*FEATURES, f"r2n2{BACK}"])
     parser.add_argument("--seeds", type=int, default=len(EVALUATION_SEEDS), help="how many of a kind")
     parser.add_argument("--slow-seeds", type=int, default=10, help="how many for the B-spline and for both ways")
     parser.add_argument("--without-kind", action="store_true", help="judge each kind by tables fitted without it")
@@ -127,19 +127,19 @@ def main() -> None:
     print("found: errors over 5 mm where the radius is over 2 mm. radius: median, mm. new: frames told to be uncalibrated.")
     for method in arguments.methods:
         count = arguments.slow_seeds if method in SLOW else arguments.seeds
-        rows = list(kept_rows(tuple(KINDS), EVALUATION_SEEDS, count, (method,), data_folder(), arguments.rows))
+        kinds = (*kinds_of(method), *(() if method == EDGES else LEFT_OUT))
+        rows = list(kept_rows(kinds, EVALUATION_SEEDS, count, (method,), data_folder(), arguments.rows))
         if arguments.without_kind:
-            kinds = [kind for kind in KINDS if kind not in LEFT_OUT]
-            known = list(kept_rows(kinds, CALIBRATION_SEEDS, count, (method,), data_folder(), arguments.rows))
+            known = list(kept_rows(kinds_of(method), CALIBRATION_SEEDS, count, (method,), data_folder(), arguments.rows))
             features = tuple(shipped_tables().methods[method].features)
-            tables = {kind: fitted_table([row for row in known if row.kind != kind], features) for kind in KINDS}
+            tables = {kind: fitted_table([row for row in known if row.kind != kind], features) for kind in kinds}
         else:
-            tables = dict.fromkeys(KINDS, shipped_tables().methods[method])
+            tables = dict.fromkeys(kinds, shipped_tables().methods[method])
         print(f"\n{method}{', each kind by tables without it' if arguments.without_kind else ''}")
         print(table_text(rows, tables))
         if not arguments.without_kind:
             print(verdicts(shipped_tables().methods[method], rows))
-        slower = [row.own_seconds / row.seconds for row in rows if not method.endswith("+back")]
+        slower = [row.own_seconds / row.seconds for row in rows if not method.endswith(BACK)]
         if slower:
             print(f"time of the features: {100 * np.median(slower):.1f} % of that of the registration")
 

@@ -42,12 +42,15 @@ class Drawn:
     grid
         Lattice of every frame.
     landmarks
-        INDEX, exact.
+        INDEX, exact, at well marked places.
+    motions
+        (T - 1, 2, n, n) in pixels: frame k + 1 shows at y what frame 0 shows at y + motions[k].
     """
 
     frames: torch.Tensor
     grid: Grid
     landmarks: LandmarkSet
+    motions: NDArray[np.float64]
 
 
 def motions_in_time(rng: np.random.Generator, size: int, count: int, amplitude: float) -> NDArray[np.float64]:
@@ -122,7 +125,7 @@ def ultrasound(seed: int, count: int, *, size: int = 256, landmarks: int = 40, r
     shown = map_coordinates(echo, _to_canvas(still[0], size), order=1).reshape(size, _FINE, size, _FINE).mean((1, 3))
     points = textured_places(np.log(gaussian_filter(shown, 1.5)), landmarks)
     stack = torch.from_numpy(np.stack(frames)).float()[:, None]
-    return Drawn(stack, Grid((size, size), (0.3, 0.3)), landmarks_of(points, motions))
+    return Drawn(stack, Grid((size, size), (0.3, 0.3)), landmarks_of(points, motions), motions)
 
 
 def _scanned(
@@ -166,7 +169,7 @@ def fluorescence(seed: int, count: int, *, size: int = 256, landmarks: int = 40)
         glow = (image + 0.15 * gaussian_filter(image, 12)) * (1 - 0.3 * frame / (count + 1))
         frames.append(rng.poisson(60 * glow + 4))
     stack = torch.from_numpy(np.stack(frames)).float()[:, None]
-    return Drawn(stack, Grid((size, size)), landmarks_of(textured_places(gaussian_filter(shown, 1), landmarks), motions))
+    return Drawn(stack, Grid((size, size)), landmarks_of(textured_places(gaussian_filter(shown, 1), landmarks), motions), motions)
 
 
 KINDS = {"ultrasound": ultrasound, "fluorescence": fluorescence}

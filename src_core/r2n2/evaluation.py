@@ -63,6 +63,8 @@ class LandmarkError:
     inside
         Whether both points lie in the image (and that of the reference in the mask, if there is one); those that do not are
         left out of every summary unless asked for.
+    radius_mm
+        Within which the registration claims to be right with 90 % probability; NaN where it says nothing.
     """
 
     id: str
@@ -70,6 +72,7 @@ class LandmarkError:
     before_mm: float
     after_mm: float
     inside: bool
+    radius_mm: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -120,6 +123,11 @@ class TRETable:
     def after(self, frame: int | None = None) -> ErrorSummary:
         """Target registration errors."""
         return summarise(row.after_mm for row in self.included(frame))
+
+    def within_radius(self, frame: int | None = None) -> tuple[int, int]:
+        """How many pairs that count have a TRE within their radius, and how many have a radius at all."""
+        known = [row for row in self.included(frame) if math.isfinite(row.radius_mm)]
+        return sum(row.after_mm <= row.radius_mm for row in known), len(known)
 
     def frame_means_mm(self) -> dict[int, float]:
         """Mean TRE in mm of every frame with a pair that counts: the numbers behind the paper's Table 1."""

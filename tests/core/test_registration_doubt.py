@@ -13,6 +13,7 @@ from torch import Tensor
 from r2n2.geometry import Grid, Space
 from r2n2.registration import FrameStatus, register_series, warp_frame
 from r2n2.registration.doubt import reasons_for_doubt
+from r2n2.registration.measures import left_where_longest
 from r2n2.series import ImageSeries
 from r2n2.transform import DisplacementField, warp_image
 
@@ -154,3 +155,24 @@ def test_pixels_that_hold_no_number_are_counted_in_every_frame() -> None:
     assert results[2].message == "frame 2: 50 pixels (0.99 %) are NaN or infinite and do not count"
     assert results[2].status is FrameStatus.OK
     assert results[2].transform.displacement_field().vectors.isfinite().all()
+
+
+def _left(noise: float, vanishes: bool) -> tuple[float, float]:
+    """Of a frame in noise whose displacement is right, or of one in which a bright square is not there any more."""
+    grid, generator = Grid((96, 112)), torch.Generator().manual_seed(1)
+    fixed = make.texture(grid.shape, 6)
+    square = torch.zeros_like(fixed)
+    square[:, 40:56, 50:66] = 150.0
+    exact = make.motion(grid, 0.12, seed=2)
+    moving = fixed if vanishes else make.texture(grid.shape, 6)
+    fixed = fixed + square if vanishes else warp_image(moving, exact)
+    images = [image + noise * torch.randn(image.shape, generator=generator) for image in (fixed, moving)]
+    whole = torch.ones_like(fixed, dtype=torch.bool)
+    return left_where_longest(*images, whole, whole, exact.displacement_field().vectors[None], grid)
+
+
+def test_noise_hides_the_fine_edges_of_what_is_right_but_not_the_plain_ones() -> None:
+    fine, plain = _left(10.0, vanishes=False)
+    assert fine > 0.36
+    assert plain < 0.25
+    assert min(_left(10.0, vanishes=True)) > 0.36

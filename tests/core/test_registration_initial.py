@@ -15,7 +15,7 @@ import SimpleITK
 import torch
 from torch import Tensor
 
-from r2n2.config import BSplineConfig, InitialName, NetworkConfig
+from r2n2.config import BSplineConfig, FitConfig, InitialName, NetworkConfig, RegistrationConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.io.fields import write_field
@@ -27,6 +27,8 @@ from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.initial import Initialised, find_initial
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.registration.translation_search import correlate_translations
+from r2n2.registration.uncertainty import FrameUncertainty, uncertainty_estimator
+from r2n2.registration.uncertainty.features import features_of
 from r2n2.results.sequence_file import initial_table, read_sequences, sequence_archive
 from r2n2.transform import (
     GaussianSequence,
@@ -335,3 +337,56 @@ def test_doubt_knows_what_was_found_of_the_whole_frame() -> None:
     without = reasons_for_doubt(*images, vectors, GRID)
     assert any("farther than" in reason for reason in without)
     assert any("left the frame" in reason for reason in without)
+
+
+def _radius(pairs: Pairs, transform: GaussianSequence) -> FrameUncertainty:
+    estimator = uncertainty_estimator(RegistrationConfig(method="fit"))
+    assert estimator is not None
+    return estimator.estimate(pairs, [transform])[0]
+
+
+def _reasons(pairs: Pairs, transform: GaussianSequence) -> tuple[str, ...]:
+    """All that speaks against the transform of one pair, the radius included."""
+    found = _radius(pairs, transform)
+    vectors, whole = (field.vectors[None] for field in (transform.displacement_field(), transform.linear_field()))
+    images = (pairs.fixed[0], pairs.moving[0], pairs.fixed_valid[0], pairs.moving_valid[0])
+    return (*found.reasons, *reasons_for_doubt(*images, vectors, pairs.grid, whole))
+
+
+@pytest.mark.parametrize("share", [0.25, 0.45, 0.6])
+def test_what_both_frames_show_decides(share: float) -> None:
+    """A right shift is not doubted, one that is a little off, or not found, is; however bright what has come in."""
+    width = GRID.shape[1]
+    true = _linear(shift_px=(2.0, -share * width))
+    pairs = _moved(true, seed=4)
+    # What the moving frame shows on the right is none of the fixed one.
+    entered = torch.zeros_like(pairs.moving)
+    entered[..., -int(share * width) + 2 :] = 600.0
+    still = GaussianSequence.identity(GRID)
+    assert _reasons(pairs, replace(still, linear=true)) == ()
+    radii = [_radius(some, replace(still, linear=true)) for some in (pairs, replace(pairs, moving=pairs.moving + entered))]
+    assert radii[1].median_mm == pytest.approx(radii[0].median_mm, rel=0.1)
+    pairs = replace(pairs, moving=pairs.moving + entered)
+    assert _reasons(pairs, replace(still, linear=true)) == ()
+    assert _reasons(pairs, replace(still, linear=_linear(shift_px=(9.0, -share * width)))) != ()
+    assert _reasons(pairs, still) != ()
+
+
+def test_tissue_that_has_left_with_the_whole_frame_does_not_count() -> None:
+    true = _linear(shift_px=(0.0, -0.4 * GRID.shape[1]))
+    transform = replace(GaussianSequence.identity(GRID), linear=true)
+    found = features_of(_moved(true, seed=4), [transform], FitConfig())
+    places = torch.linspace(-1, 1, found.counts.shape[-1])
+    seen, edge = found.counts.amax((0, 1)) > 0.01, GRID.half_extent_mm[1] / GRID.unit_mm
+    # Two places to either side of the border lie within the windows of both.
+    stays = places + true[1, -1] > -edge
+    away = (places + true[1, -1] + edge).abs() > 2 * float(places[1] - places[0])
+    assert torch.equal(seen[2:-2][away[2:-2]], stays[2:-2][away[2:-2]])
+    assert float(found.values["motion"].max()) == 0.0, "the frame as a whole is no motion within it"
+
+
+def test_a_shift_of_72_per_cent_is_found() -> None:
+    true = _linear(shift_px=(0.72 * GRID.shape[0], 0.0))
+    (found,) = find_initial(_moved(true, seed=4), "auto")
+    assert found is not None
+    assert _error_px(found, true) < 0.1

@@ -278,7 +278,8 @@ def test_the_radius_is_a_length_on_the_frame() -> None:
     assert 0 < one.median_mm <= one.q95_mm
     assert float(certain(GRID).on(GRID).abs().max()) == 0
     wrong = _estimate(GRID, fixed, moving, dataclasses.replace(exact, amplitudes=-exact.amplitudes))
-    assert wrong.median_mm > 4 * one.median_mm
+    assert wrong.q95_mm > 10 * one.q95_mm, "where the Gaussians are; elsewhere it is right"
+    assert wrong.median_mm > 2 * one.median_mm
 
 
 def test_a_transform_without_gaussians_has_a_radius_that_is_not_calibrated() -> None:

@@ -237,7 +237,20 @@ def test_a_reversed_contrast_does_not_matter_where_edges_were_compared() -> None
         for name, image in (("as it is", moving), ("reversed", 300 - moving)):
             (found,) = estimator.estimate(make.pairs_of((fixed, image)), (exact,))
             radii[measure, name] = found.median_mm
-            assert measure == "ssd" or "similarity" in found.uncalibrated
+            assert "similarity" not in found.uncalibrated
             assert bool(found.reasons) is (measure == "ssd" and name == "reversed")
     assert radii["ngf", "reversed"] == pytest.approx(radii["ngf", "as it is"], rel=1e-3)
     assert radii["ssd", "reversed"] > 3 * radii["ssd", "as it is"]
+
+
+def test_where_edges_were_compared_the_radius_judges_by_ngf_alone() -> None:
+    from r2n2.registration.uncertainty import uncertainty_estimator
+
+    fixed, _, exact = make.moved_pair()
+    stranger = make.texture(fixed.shape[1:], 9)
+    for method, measure, judges in (("fit", "ngf", True), ("r2n2", "ngf", True), ("fit", "mind", False), ("bspline", "ngf", False)):
+        estimator = uncertainty_estimator(RegistrationConfig(method=method, similarity=measure))
+        assert estimator is not None
+        (found,) = estimator.estimate(make.pairs_of((fixed, 300 - stranger)), (exact,))
+        assert (found.judged, bool(found.reasons)) == (judges, judges)
+        assert ("similarity" in found.uncalibrated) is not judges

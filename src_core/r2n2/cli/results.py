@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +15,7 @@ from r2n2.errors import ArgumentError, ReadError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+    from torch import Tensor
 
     from r2n2.evaluation import TRETable
     from r2n2.results.reader import RegisteredSeries
@@ -109,6 +111,7 @@ def _computed(registered: RegisteredSeries, landmarks: Path, mask: Path | None, 
     from r2n2.evaluation import target_registration_error
     from r2n2.io import check_plausible, check_usable, read_landmarks
     from r2n2.results.landmark_doubts import doubts
+    from r2n2.results.landmark_radius import with_radii
     from r2n2.results.tre_table import tre_table_csv
 
     marks = read_landmarks(landmarks, registered.landmark_grid)
@@ -120,8 +123,14 @@ def _computed(registered: RegisteredSeries, landmarks: Path, mask: Path | None, 
     table = target_registration_error(*place, include_outside=include_outside, mask=inside)
     for warning in (*check_plausible(marks, registered.lattice, registered.reference), *doubts(*place, table)):
         print(f"r2n2: landmarks: {warning}", file=sys.stderr)
+    table = with_radii(table, marks, registered.grid, partial(_radius, registered))
     _write(registered.folder / "tre.csv", tre_table_csv(table))
     return table
+
+
+def _radius(registered: RegisteredSeries, frame: int) -> Tensor | None:
+    found = registered.uncertainty(frame)
+    return None if found is None else found.on(registered.grid)
 
 
 def _mask(registered: RegisteredSeries, path: Path | None) -> NDArray[np.bool_] | None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from r2n2.evaluation import ErrorSummary, ObserverError, TRETable, summarise
+from r2n2.evaluation import ErrorSummary, LandmarkError, ObserverError, TRETable, summarise
 from r2n2.quantities import LengthUnit, length_number, length_text, spacing_text
 from r2n2.registration.results import FrameStatus
 from r2n2.results.tre_table import slice_errors
@@ -99,13 +99,15 @@ def print_errors(table: TRETable, unit: LengthUnit = LengthUnit.MM) -> None:
     """A row a landmark, then a row a frame and one of the series; what could not be used below."""
     console = _console()
     columns = ["n", "before mean", "max", "TRE mean", "median", "95 %", "max "]
+    within, known = table.within_radius()
+    columns += ["radius mean", "within it"] if known else []
     ids = list(dict.fromkeys(row.id for row in table.rows))
     console.print(f"[bold]Target registration error in {unit.value} by landmark[/bold]")
     by_id = _table("", ["id", *columns], text=["id"])
     for name in ids[:_MOST_LANDMARKS]:
         rows = [row for row in table.included() if row.id == name]
         before, after = summarise(row.before_mm for row in rows), summarise(row.after_mm for row in rows)
-        by_id.add_row(escape(name), *_error_cells(before, after, unit))
+        by_id.add_row(escape(name), *_error_cells(before, after, unit), *(_radius_cells(rows, unit) if known else []))
     console.print(by_id)
     if len(ids) > _MOST_LANDMARKS:
         console.print(f"... {len(ids)} landmarks in all: tre.csv holds every one")
@@ -113,8 +115,12 @@ def print_errors(table: TRETable, unit: LengthUnit = LengthUnit.MM) -> None:
     shown = _table("", ["frame", *columns])
     for frame in (*table.frames, None):
         cells = _error_cells(table.before(frame), table.after(frame), unit)
+        cells += _radius_cells(table.included(frame), unit) if known else []
         shown.add_row("series" if frame is None else str(frame), *cells, style="bold" if frame is None else None)
     console.print(shown)
+    if known:
+        share = f"{within} of {known} landmarks ({100 * within / known:.0f} %)"
+        console.print(f"{share} lie within the radius of 90 % probability at their place (column radius_mm of tre.csv)")
     for note in (*table.notes, *_unmatched(table)):
         console.print(escape(note))
 
@@ -122,6 +128,12 @@ def print_errors(table: TRETable, unit: LengthUnit = LengthUnit.MM) -> None:
 def _error_cells(before: ErrorSummary, after: ErrorSummary, unit: LengthUnit) -> list[str]:
     values = (before.mean_mm, before.max_mm, after.mean_mm, after.median_mm, after.q95_mm, after.max_mm)
     return [str(after.count), *(length_number(value, unit) for value in values)]
+
+
+def _radius_cells(rows: Sequence[LandmarkError], unit: LengthUnit) -> list[str]:
+    known = [row for row in rows if math.isfinite(row.radius_mm)]
+    mean = summarise(row.radius_mm for row in known).mean_mm
+    return [length_number(mean, unit), f"{sum(row.after_mm <= row.radius_mm for row in known)} of {len(known)}"]
 
 
 def _unmatched(table: TRETable) -> list[str]:

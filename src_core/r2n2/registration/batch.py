@@ -221,7 +221,7 @@ def assess(
     if found.after < found.before - _SIMILARITY_TOLERANCE:
         return kept_back(FrameStatus.WORSE, f"the similarity fell from {found.before:.4f} to {found.after:.4f}")
     reasons = [
-        *_doubts(reference, frame, transform, measure, found.after),
+        *_doubts(reference, frame, transform, measure, found.after, beside_radius=uncertainty is not None and uncertainty.judged),
         *(() if uncertainty is None else uncertainty.reasons),
     ]
     status, message = FrameStatus.DOUBTFUL if reasons else FrameStatus.OK, masked_note(frame)
@@ -277,13 +277,17 @@ def masked_note(frame: LoadedFrame) -> str:
     return f"frame {frame.index}: " + what.format(f"{share:.2g}", count)
 
 
-def _doubts(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure, after: float) -> tuple[str, ...]:
+def _doubts(
+    reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure, after: float, *, beside_radius: bool
+) -> tuple[str, ...]:
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
     initial = None
     if isinstance(transform, GaussianSequence) and transform.linear is not None:
         initial = transform.linear_field().vectors[None]
     images = (reference.image, frame.image, reference.counted, frame.counted)
-    return reasons_for_doubt(*images, vectors, transform.grid, initial, measure=measure.name, agreement=after)
+    return reasons_for_doubt(
+        *images, vectors, transform.grid, initial, measure=measure.name, agreement=after, beside_radius=beside_radius
+    )
 
 
 def assess_edited(

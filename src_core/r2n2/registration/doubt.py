@@ -33,8 +33,10 @@ _MOST_CONTRAST = 0.012
 _FARTHEST = 0.25
 _MOST_LEFT = 0.12
 # Under another measure than ssd: a displacement this long, NORMALISED, must explain edges; a share of their difference may be left.
-_NOTABLE, _MOST_OF_EDGES = 0.015, 0.36
+_NOTABLE, _MOST_OF_EDGES = 0.015, (0.36, 0.25)
 _LEAST_AGREEMENT = {"lncc": 0.85, "mind": 0.9, "ngf": 0.75, "curve": 0.9}
+# Where a radius says how uncertain positions are, noise, which lowers the agreement of edges, is known to be noise.
+_LEAST_BESIDE_RADIUS = {"ngf": 0.6}
 
 
 def reasons_for_doubt(
@@ -48,6 +50,7 @@ def reasons_for_doubt(
     *,
     measure: str = "ssd",
     agreement: float = 1.0,
+    beside_radius: bool = False,
 ) -> tuple[str, ...]:
     """Why a displacement is to be looked at before it is used, each reason the end of "because ..."; none where all looks well.
 
@@ -65,6 +68,8 @@ def reasons_for_doubt(
     measure, agreement
         What the frames were compared by, and how alike they are in its sense under the displacement. Under another measure than
         ssd intensities may differ, and what they say is no reason for doubt.
+    beside_radius
+        Whether a radius of uncertainty that is calibrated for the measure is asked, too.
     """
     most = _MOST_PIXELS_A_SIDE[grid.ndim]
     coarse = grid.resized(tuple(min(n, most) for n in grid.shape))
@@ -83,17 +88,21 @@ def reasons_for_doubt(
     both = measured & a_valid
     found = _of_intensities(a, b, warped, a_valid & b_valid, both, coarse) if measure == "ssd" else []
     whole = torch.zeros_like(vectors) if initial is None else resample(initial.to(a.dtype), grid, coarse).image
+    stays = a_valid if initial is None else a_valid & warp(b, whole, coarse).valid
+    # Where the frame as a whole has left, nothing holds the Gaussians, and nothing is asked.
     lengths = (vectors - whole).norm(dim=1, keepdim=True)
-    farthest = float(lengths[a_valid].max()) if bool(a_valid.any()) else float(lengths.max())
+    farthest = float(lengths[stays].max()) if bool(stays.any()) else float(lengths.max())
     if measure != "ssd":
         images = (fixed, moving, fixed_valid, moving_valid)
-        if not agreement >= _LEAST_AGREEMENT[measure]:
+        least = _LEAST_BESIDE_RADIUS.get(measure) if beside_radius else None
+        if not agreement >= (_LEAST_AGREEMENT[measure] if least is None else least):
             found.append(f"the frames stay unlike (agreement {agreement:.2f} by {measure})")
-        elif farthest > _NOTABLE and left_where_longest(*images, displacement, grid) > _MOST_OF_EDGES:
+        elif farthest > _NOTABLE and all(
+            left > most for left, most in zip(left_where_longest(*images, displacement, grid), _MOST_OF_EDGES, strict=True)
+        ):
             found.append("edges hardly agree better where the displacement is longest")
     if farthest > _FARTHEST:
         found.append(f"something moves by {50 * farthest:.0f} % of the frame's longer side, farther than is found reliably")
-    stays = a_valid if initial is None else a_valid & warp(b, whole, coarse).valid
     left = _left(a, inside & stays, stays)
     if left > _MOST_LEFT:
         found.append(f"{100 * left:.0f} % of what the reference shows has left the frame")

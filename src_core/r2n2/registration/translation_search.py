@@ -12,7 +12,7 @@ from r2n2.geometry import Grid
 
 __all__ = ["Correlations", "correlate_translations"]
 
-_FARTHEST = 0.6  # of the longer side
+_FARTHEST = 0.8  # of the longer side: moves no other frame of ten kinds of development than 0.6 did
 _LEAST_OVERLAP = 0.15
 # Pixels along an axis over which what images show hangs together: one independent measurement.
 _PATCH_PX = 8
@@ -34,7 +34,7 @@ class Correlations(NamedTuple):
 
 
 def correlate_translations(fixed: Tensor, fixed_weight: Tensor, moving: Tensor, moving_weight: Tensor, grid: Grid) -> Correlations:
-    """The correlation coefficient of the fixed image with the moving one under every translation up to 60 % of the side.
+    """The correlation coefficient of the fixed image with the moving one under every translation up to 80 % of the side.
 
     Only pixels that count in both have a part, however the images overlap (Padfield, "Masked object registration in the Fourier
     domain", IEEE TIP 2012). The score is its lower bound tanh(artanh(r) - 2 / sqrt(n)), with n the overlap in patches of 8 pixels a

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from r2n2.results.journal import BatchRecord
 from r2n2.results.reader import StoredTransforms, field_path, uncertainty_path
 from r2n2.series import ImageSeries
 from r2n2.transform import BSplineField, GaussianSequence, Transform, sampled
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 __all__ = ["FrameStore"]
 
@@ -111,6 +115,16 @@ class FrameStore:
             path.parent.mkdir(exist_ok=True)
         whole = lattice == transform.grid
         write_field(path, transform.displacement_field() if whole else sampled(transform, lattice))
+
+    def radius(self, frame: int) -> Tensor | None:
+        """The radius of uncertainty in mm at every pixel of the reference, as it was written; None without maps."""
+        import torch
+
+        from r2n2.io.scalar_maps import read_scalar_map
+
+        if "uncertainty" not in self.folders:
+            return None
+        return torch.from_numpy(read_scalar_map(uncertainty_path(self._folder, frame), self._series.grid.shape).copy())
 
     def _write_map(self, result: FrameResult) -> None:
         from r2n2.io.scalar_maps import write_scalar_map

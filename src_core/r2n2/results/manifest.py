@@ -160,14 +160,15 @@ class UncertaintyRecord(Config):
 
     @classmethod
     def of(cls, config: RegistrationConfig, uncalibrated: Mapping[int, str]) -> Self | None:
-        """Of a run with these settings; None where none were made."""
+        """Of a run with these settings, the measure that frames were compared by among them; None where none were made."""
         if not config.estimates_uncertainty:
             return None
-        from r2n2.registration.uncertainty.tables import shipped_tables, tables_sha256
+        from r2n2.registration.uncertainty.tables import method_key, shipped_tables, tables_sha256
 
+        tables = shipped_tables()
         return cls(
             both_ways=config.uncertainty == "full",
-            calibrated_on=shipped_tables().calibrated_on,
+            calibrated_on=tables.methods[method_key(config)].calibrated_on or tables.calibrated_on,
             tables_sha256=tables_sha256(),
             uncalibrated=dict(uncalibrated),
         )

@@ -110,6 +110,7 @@ class RunRecord:
         """
         record = InputRecord.of(self.series, self.input_sha256, self.selection)
         measure = rows[reference].similarity_measure
+        used = self.config.model_copy(update={"similarity": measure})
         return RunManifest(
             run_sha256=self.sha256,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -128,7 +129,7 @@ class RunRecord:
             convention=CONVENTION,
             status_counts=dict(Counter(str(row.status) for row in rows)),
             messages={row.frame: row.message for row in rows if row.message},
-            uncertainty=UncertaintyRecord.of(self.config, {row.frame: row.uncalibrated for row in rows if row.uncalibrated}),
+            uncertainty=UncertaintyRecord.of(used, {row.frame: row.uncalibrated for row in rows if row.uncalibrated}),
             wall_time_s=round(course.elapsed_s if self.facts.wall_time_s is None else self.facts.wall_time_s, 3),
             peak_memory_mib=course.peak_memory_mib,
             parts=course.parts,

@@ -25,9 +25,15 @@ SliceError = tuple[float, float]
 
 
 def tre_table_csv(table: TRETable) -> str:
-    """A row a landmark and frame; an id that a spreadsheet would run gets an apostrophe, which reading takes away again."""
-    rows = [[r.id, r.frame, exact_number(r.before_mm), exact_number(r.after_mm), int(r.inside)] for r in table.rows]
-    return table_text(["id", "frame", "before_mm", "tre_mm", "inside"], rows, text=("id",))
+    """A row a landmark and frame; an id that a spreadsheet would run gets an apostrophe, which reading takes away again.
+
+    The radius of uncertainty is the last column, empty where it is not known.
+    """
+    rows = [
+        [r.id, r.frame, exact_number(r.before_mm), exact_number(r.after_mm), int(r.inside), exact_number(r.radius_mm)]
+        for r in table.rows
+    ]
+    return table_text(["id", "frame", "before_mm", "tre_mm", "inside", "radius_mm"], rows, text=("id",))
 
 
 def status_notes(metrics: Iterable[FrameMetrics]) -> tuple[str, ...]:
@@ -63,6 +69,8 @@ def read_tre_table(path: Path, reference: int) -> TRETable:
                     before_mm=float(row["before_mm"]),
                     after_mm=float(row["tre_mm"]),
                     inside=row["inside"] == "1",
+                    # Tables from before there was a radius do not have the column.
+                    radius_mm=float(row.get("radius_mm") or math.nan),
                 )
                 for row in csv.DictReader(file)
             )

@@ -25,6 +25,7 @@ from r2n2.results.frame_metrics import metrics_table
 from r2n2.results.frame_store import FrameStore
 from r2n2.results.journal import JOURNAL_NAME, Earlier, RunJournal, earlier_parts
 from r2n2.results.landmark_doubts import doubts
+from r2n2.results.landmark_radius import with_radii
 from r2n2.results.manifest import MANIFEST_NAME, RunFacts, RunManifest
 from r2n2.results.mask_files import write_masks
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
@@ -245,6 +246,7 @@ class ResultWriter:
             _LOG.warning("%s", error)
             return None, (str(error),)
         self.doubts = doubts(transforms, run.landmarks, reference, run.series.grid, table)
+        table = with_radii(table, run.landmarks, run.series.grid, self._frames.radius)
         return table, (*run.landmarks.notes, *status_notes(self._frames.ordered()), *table.notes, *self.doubts)
 
     def _write_transforms(self) -> list[str]:

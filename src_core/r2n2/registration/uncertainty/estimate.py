@@ -12,7 +12,7 @@ from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Grid
 from r2n2.registration.base import Pairs
 from r2n2.registration.uncertainty.features import Features, features_of, frame_features
-from r2n2.registration.uncertainty.tables import MethodTable, method_key, shipped_tables
+from r2n2.registration.uncertainty.tables import EDGES, MethodTable, method_key, shipped_tables
 from r2n2.registration.uncertainty.verdict import reasons_for_uncertainty
 from r2n2.transform import Transform, resample
 
@@ -54,6 +54,8 @@ class FrameUncertainty:
     q95_mm: float
     reasons: tuple[str, ...] = ()
     uncalibrated: str = ""
+    judged: bool = True
+    """Whether the radius was asked for reasons: not where frames were compared by a measure that no table is for."""
 
     def on(self, grid: Grid) -> Tensor:
         """The radius in mm at every pixel, (*grid.shape) float32, linear between places of the lattice."""
@@ -87,7 +89,9 @@ class UncertaintyEstimator:
     uncalibrated: str = ""
     both_ways: bool = False
     by_intensities: bool = True
-    """Whether the frames were compared by their intensities: else their edges are looked at, and give no reason for doubt."""
+    """Whether the frames were compared by their intensities: else their edges are looked at."""
+    judges: bool = True
+    """Whether the radius gives reasons for doubt: not where frames were compared by a measure that no table is for."""
 
     def estimate(
         self, pairs: Pairs, transforms: Sequence[Transform], backward: Sequence[Transform] = ()
@@ -106,7 +110,7 @@ class UncertaintyEstimator:
             table = self._table(features)
             radius = table.radius_of(features.values)
             distances = table.distance(frame_features(features)).tolist()
-            judged = radius if self.by_intensities else torch.zeros_like(radius)
+            judged = radius if self.judges else torch.zeros_like(radius)
             reasons = reasons_for_uncertainty(judged, features, pairs.grid)
         unit_mm, found = pairs.grid.unit_mm, []
         for k in range(len(pairs)):
@@ -114,7 +118,7 @@ class UncertaintyEstimator:
             why_not = self._uncalibrated(distances[k], pairs.grid, table)
             # A copy, and not of inference mode: it does not keep the batch, and autograd may use it.
             radius_mm = (radius[k] * unit_mm).cpu().clone()
-            found.append(FrameUncertainty(radius_mm, features.lattice, median, most, reasons[k], why_not))
+            found.append(FrameUncertainty(radius_mm, features.lattice, median, most, reasons[k], why_not, self.judges))
         return tuple(found)
 
     def _table(self, features: Features) -> MethodTable:
@@ -156,22 +160,23 @@ def uncertainty_estimator(config: RegistrationConfig) -> UncertaintyEstimator | 
     if not by_intensities and config.method == "r2n2":
         config = config.model_copy(update={"method": "fit"})  # which is what then runs
     tables, key = shipped_tables().methods, method_key(config)
-    both_ways = config.uncertainty == "full"
     return UncertaintyEstimator(
         tables[key],
         tables.get(f"{key}+back"),
         tables[_WITHOUT_GAUSSIANS],
         config.fit,
         _other_settings(config),
-        both_ways,
-        by_intensities,
+        both_ways=config.uncertainty == "full",
+        by_intensities=by_intensities,
+        judges=by_intensities or (key == EDGES and config.similarity == EDGES),
     )
 
 
 def _other_settings(config: RegistrationConfig) -> str:
     """Which settings are not those of the calibration, in words; a setting that is not listed above counts as one that matters."""
-    # A series whose contrast stays is compared by what auto chooses for it.
-    similarity = "auto" if config.similarity == "ssd" else config.similarity
+    # What auto chooses for a series is as usual as auto.
+    usual_measures = ("ssd", EDGES) if method_key(config) == EDGES else ("ssd",)
+    similarity = "auto" if config.similarity in usual_measures else config.similarity
     config = config.model_copy(update={"similarity": similarity})
     usual = RegistrationConfig(method=config.method, refine=config.refine)
     ignored = _NO_MATTER | _OF_OTHER_METHODS[config.method]

@@ -13,13 +13,21 @@ from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.geometry import Grid
-from r2n2.preprocessing import Square, blur, normalise, to_square
+from r2n2.preprocessing import Intensity, Square, blur, intensity_of, normalise, score, to_square
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import GradientField
 from r2n2.registration.uncertainty.eigenvalues import smallest_eigenvalue
 from r2n2.registration.uncertainty.sandwich import sandwich_sigma
-from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, resample, sample_masked
+from r2n2.transform import (
+    GaussianSequence,
+    Transform,
+    linear_displacement,
+    mask_of,
+    normalised_lattice,
+    resample,
+    sample_masked,
+)
 from r2n2.transform.matrices import symmetric, upper
 
 __all__ = ["Features", "features_of", "frame_features"]
@@ -33,6 +41,7 @@ _SMOOTH_PX = 0.7
 # What a window holds in any case, z-scored: variance, and squared slope per NORMALISED length.
 _VARIANCE_FLOOR, _SLOPE_FLOOR, _PULL_FLOOR = 1e-2, 1e-2, 0.3
 _NOISE_FLOOR = 1e-4
+_LEAST_DEVIATION = 1e-2
 _LEAST_OUTSIDE = 1e-2
 
 
@@ -45,7 +54,8 @@ class Features:
     values
         Name -> (B, *lattice.shape).
     counts
-        (B, *lattice.shape) how much of the reference is there to be seen: its local variance, at most 1, and 0 outside the frame.
+        (B, *lattice.shape) how much of the reference is there to be seen: its local variance, at most 1, and 0 outside the frame
+        and where the motion of the frame as a whole, if one was found, takes what it shows out of the other frame.
     lattice
         Where they are; shares NORMALISED space with the frames' grid.
     """
@@ -69,6 +79,10 @@ class _Compared:
     slope: Tensor
     """Mean of both images' gradients, 0 where not measured."""
     displacement: Tensor
+    whole: Tensor | None
+    """The part of the displacement that was found of the frame as a whole, by comparing all of it; None where there is none."""
+    shown: Tensor | None
+    """(B, 1, *shape) bool: where that part leads to what the moving image shows; None for everywhere."""
 
     @property
     def residual(self) -> Tensor:
@@ -107,6 +121,8 @@ def features_of(
     if all(isinstance(t, GaussianSequence) for t in transforms):
         values["sandwich"] = _sandwich(compared, transforms, config, lattice)
     counts = _visible(compared, lattice).expand_as(values["unlike"])
+    if compared.shown is not None:
+        counts = counts * resample(compared.shown.to(counts.dtype), compared.grid, lattice).image[:, 0]
     return Features(values | _of_frame(values, counts), counts, lattice)
 
 
@@ -117,21 +133,44 @@ def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig, *
     fixed = to_square(images, valid, pairs.grid, size, weight=counting)
     moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
     grid, smooth = fixed.grid, (_SMOOTH_PX,) * ndim
-    a, b = (
-        blur(normalise(square.images if by_intensities else _edges(square), square.valid, clamp=config.clamp), smooth)
-        for square in (fixed, moving)
-    )
+    first, second = (square.images if by_intensities else _edges(square) for square in (fixed, moving))
+    a = normalise(first, fixed.valid, clamp=config.clamp)
     lattice = normalised_lattice(grid, a)
     points = lattice.flatten(1).mT
     displacement = torch.stack([t.displacement_at(points.cpu()).to(a).mT.unflatten(1, grid.shape) for t in transforms])
-    sampled = torch.cat((b, _gradient(b, grid), *(() if moving.weight is None else (moving.weight,))), 1)
-    warped, inside = sample_masked(sampled, mask_of(moving.valid, b), lattice + displacement, grid)
+    places, mask = lattice + displacement, mask_of(moving.valid, second)
     fixed_weight = fixed.valid.to(a.dtype) if fixed.weight is None else fixed.weight
+    held = second if moving.weight is None else torch.cat((second, moving.weight), 1)
+    sampled, inside = sample_masked(held, mask, places, grid)
     weight = inside * fixed_weight
     if moving.weight is not None:
-        weight = weight * warped[:, 1 + ndim :]
-    slope = 0.5 * (warped[:, 1 : 1 + ndim] + _gradient(a, grid)) * weight
-    return _Compared(grid, a, warped[:, :1], fixed_weight, weight, slope, displacement)
+        weight = weight * sampled[:, 1:]
+    b = score(second, _matching(a, sampled[:, :1], weight), clamp=config.clamp)
+    a, b = blur(a, smooth), blur(b, smooth)
+    warped, _ = sample_masked(torch.cat((b, _gradient(b, grid)), 1), mask, places, grid)
+    slope = 0.5 * (warped[:, 1:] + _gradient(a, grid)) * weight
+    whole = _whole(transforms, lattice)
+    shown = None if whole is None else sample_masked(second, mask, lattice + whole, grid).valid
+    return _Compared(grid, a, warped[:, :1], fixed_weight, weight, slope, displacement, whole, shown)
+
+
+def _matching(fixed: Tensor, warped: Tensor, weight: Tensor) -> Intensity:
+    """Mean and deviation by which the warped images have those of the z-scored fixed ones, over what both show.
+
+    What has come into a frame that lies far away is other tissue, whose brightness says nothing of that which is compared.
+    """
+    wanted, found = intensity_of(fixed, weight), intensity_of(warped, weight)
+    deviation = found.deviation / wanted.deviation.clamp_min(_LEAST_DEVIATION)
+    return Intensity(found.mean - wanted.mean * deviation, deviation)
+
+
+def _whole(transforms: Sequence[Transform], lattice: Tensor) -> Tensor | None:
+    """(B, ndim, *shape) displacement of each frame as a whole, 0 where none was found; None for none at all."""
+    parts = [t.linear if isinstance(t, GaussianSequence) else None for t in transforms]
+    if all(part is None for part in parts):
+        return None
+    none = lattice.new_zeros(len(lattice), len(lattice) + 1)
+    return linear_displacement(torch.stack([none if part is None else part.to(none) for part in parts]), lattice)
 
 
 def _edges(square: Square) -> Tensor:
@@ -164,7 +203,7 @@ def _leftover(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
     """Motion that the residual still asks for in a window (Lucas and Kanade 1981), and how well the window can tell.
 
     leftover: length of that motion; noise: the residual over the slope where it is least, the motion that could hide in it;
-    residual; outside: share of the wide window that the moving image does not show.
+    residual; blank: how little slope there is; outside: share of the wide window that the moving image does not show.
     """
     ndim, residual = c.grid.ndim, c.residual
     products = torch.cat([c.slope[:, i : i + 1] * c.slope[:, j : j + 1] for i, j in upper(ndim)], 1)
@@ -177,8 +216,11 @@ def _leftover(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
         floor = _PULL_FLOOR * torch.eye(ndim).to(tensor)
         found[f"leftover_{name}"] = _length(torch.linalg.solve(tensor + floor, pull.movedim(1, -1)), -1)
         square = rest[:, 0] / rest[:, 1].clamp_min(1e-3)
-        found[f"noise_{name}"] = ((square + _NOISE_FLOOR) / (smallest_eigenvalue(tensor).clamp_min(0) + _SLOPE_FLOOR)).sqrt()
-        found[f"residual_{name}"] = (square + _NOISE_FLOOR).sqrt()
+        least = smallest_eigenvalue(tensor).clamp_min(0) + _SLOPE_FLOOR
+        square = rest[:, 0] / rest[:, 1].clamp_min(1e-3) + _NOISE_FLOOR
+        found[f"noise_{name}"] = (square / least).sqrt()
+        found[f"residual_{name}"] = square.sqrt()
+        found[f"blank_{name}"] = least.rsqrt()
     measured = _windowed(c.fixed_weight, c.grid, lattice, _WIDE)[:, 0]
     found["outside"] = (1 - rest[:, 1] / measured.clamp_min(1e-3)).clamp_min(_LEAST_OUTSIDE)
     return found
@@ -204,8 +246,9 @@ def _visible(c: _Compared, lattice: Grid) -> Tensor:
 
 
 def _of_motion(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
-    """Length of the displacement, and how much it changes from place to place."""
-    field = resample(c.displacement, c.grid, lattice).image
+    """Length of the displacement beyond that of the frame as a whole, and how much it changes from place to place."""
+    local = c.displacement if c.whole is None else c.displacement - c.whole
+    field = resample(local, c.grid, lattice).image
     return {"motion": _length(field, 1), "steepness": _length(_gradient(field, lattice), 1)}
 
 
@@ -233,7 +276,7 @@ def _sandwich(c: _Compared, transforms: Sequence[Transform], config: FitConfig, 
     return resample(sigma.unflatten(1, coarse.shape)[:, None], coarse, lattice).image[:, 0]
 
 
-_FRAME_FEATURES = ("unlike", "leftover_wide", "residual_wide", "motion")
+_FRAME_FEATURES = ("unlike", "leftover_wide", "blank_wide")
 """Those that are averaged over the frame, too: where most of a frame is wrong, what looks right is so by chance."""
 
 

@@ -19,8 +19,10 @@ from torch import Tensor
 
 from r2n2.config import Config, RegistrationConfig
 
-__all__ = ["PROBABILITY", "Curve", "MethodTable", "RadiusTables", "method_key", "shipped_tables", "tables_sha256"]
+__all__ = ["EDGES", "PROBABILITY", "Curve", "MethodTable", "RadiusTables", "method_key", "shipped_tables", "tables_sha256"]
 
+EDGES = "ngf"
+"""Table of Gaussians that were fitted to edges: the measure that ``auto`` takes where contrast changes."""
 PROBABILITY = "0.9"
 """Of the radius that is written, as the tables name it."""
 
@@ -54,6 +56,8 @@ class Curve(Config):
 class MethodTable(Config):
     """What was found for the results of one method."""
 
+    calibrated_on: str = ""
+    """Kinds of series and seeds, in one sentence; "" in tables from before every method had its own."""
     features: dict[str, Curve]
     """Of the logarithm of each feature; the score is their sum."""
     radius: dict[str, Curve]
@@ -92,13 +96,15 @@ class RadiusTables(Config):
 
     format_version: Literal[1] = 1
     calibrated_on: str
-    """Kinds of series and seeds, in one sentence."""
+    """Kinds of series and seeds of the methods that do not say so themselves, in one sentence."""
     methods: dict[str, MethodTable]
     """By the keys of ``method_key``; those with "+back" have the disagreement of forward and backward, too."""
 
 
 def method_key(config: RegistrationConfig) -> str:
-    """Which table holds: r2n2, network (r2n2 without refinement), fit or bspline."""
+    """Which table holds: r2n2, network (r2n2 without refinement), fit, bspline, or ngf where Gaussians were fitted to edges."""
+    if config.method != "bspline" and config.similarity not in ("auto", "ssd"):
+        return EDGES
     return "network" if config.method == "r2n2" and not config.refine else config.method
 
 

@@ -26,6 +26,7 @@ __all__ = [
     "SimilarityName",
     "StoppingConfig",
     "Uncertainty",
+    "VolumeFitConfig",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
@@ -258,6 +259,23 @@ class FitConfig(Config):
         return self
 
 
+class VolumeFitConfig(FitConfig):
+    """Gaussians fitted to a pair of volumes.
+
+    Sides are those of the longest axis: along the others lattices have as many points as their length asks for, and along none
+    more than there are voxels.
+    """
+
+    sizes: tuple[int, int, int] = (24, 48, 96)
+    sigma_range: tuple[float, float] = (0.05, 0.6)
+    folding_size: int = Field(default=32, ge=16, le=512)
+    field_size: int = Field(default=56, ge=16, le=2048)
+    pixels_a_step: int = Field(default=8192, ge=256)
+    most_gaussians: int = Field(default=200, ge=1, le=500)
+    most_coarse: int = Field(default=40, ge=1, le=500)
+    added_at_once: int = Field(default=20, ge=1, le=100)
+
+
 class StoppingConfig(Config):
     """When a frame takes no more steps of the network: once several in a row changed neither displacement nor similarity."""
 
@@ -311,8 +329,10 @@ class RegistrationConfig(Config):
     weights: str = "general"
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
     steps: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = 25
-    """Number of Gaussians in a sequence, each of seven numbers in 2D; auto: as many as each frame needs, at most
+    """Number of Gaussians in a sequence of a 2D frame, each of seven numbers; auto: as many as each frame needs, at most
     ``fit.most_gaussians``, for fit and for r2n2 with refinement, whose network then gives its share of 25."""
+    volume_steps: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = 100
+    """The same of a volume, each of twelve numbers; auto: at most ``volume_fit.most_gaussians``."""
     network_share: float = Field(default=0.8, gt=0, le=1)
     """Share of the Gaussians that the network gives where fit refines them; fit adds the others where they help most."""
     device: str = "auto"
@@ -332,7 +352,18 @@ class RegistrationConfig(Config):
     network: NetworkConfig = NetworkConfig()
     stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()
+    volume_fit: VolumeFitConfig = VolumeFitConfig()
     bspline: BSplineConfig = BSplineConfig()
+
+    def of_grid(self, ndim: int) -> Self:
+        """The settings as they hold for frames of so many axes: of volumes ``fit`` and ``steps`` are those of volumes.
+
+        The network is for 2D frames: of volumes the Gaussians are fitted without it.
+        """
+        if ndim == 2:
+            return self
+        method = "fit" if self.method == "r2n2" else self.method
+        return self.model_copy(update={"method": method, "steps": self.volume_steps, "fit": self.volume_fit})
 
     @model_validator(mode="after")
     def _check(self) -> Self:

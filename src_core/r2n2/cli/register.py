@@ -203,6 +203,7 @@ def register(
         "batch_size": None if batch_size is None else parse_batch_size(batch_size),
         "device": device,
     }
+    given["volume_steps"] = given["steps"]
     if to is not None:
         if reference is not None:
             raise ArgumentError(f"--reference {reference}: --to names the image to align to; leave one of them out")

@@ -8,7 +8,7 @@ fluorescence); the concept page on contrast has their table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,10 +19,11 @@ from r2n2.config import SimilarityName
 from r2n2.errors import R2N2Error
 from r2n2.geometry import Grid
 from r2n2.mask import NO_MASKS, Masks
-from r2n2.preprocessing import blur, luminance, normalise, to_square
+from r2n2.preprocessing import blur, luminance, normalise
 from r2n2.registration.intensity_relation import explained_by_a_curve
 from r2n2.registration.measures import GradientField
 from r2n2.series import ImageSeries
+from r2n2.working import to_working
 
 __all__ = ["ContrastFinding", "examine_frames", "examine_series", "suitable_measure"]
 
@@ -66,15 +67,17 @@ def suitable_measure(finding: ContrastFinding) -> SimilarityName:
 def examine_series(series: ImageSeries, masks: Masks = NO_MASKS) -> ContrastFinding:
     """Look at up to 16 frames, evenly spread, where masks let them count; those without contrast or unreadable are left out."""
     chosen = np.unique(np.linspace(0, len(series) - 1, _MOST_FRAMES).round().astype(int)).tolist()
-    frames, kept = [], []
-    for index in chosen:
+    return _examined(_readable(series, chosen), series.grid, masks)
+
+
+def _readable(series: ImageSeries, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
+    """Frames one at a time, as no more than one volume is to be in memory."""
+    for number in numbers:
         try:
-            image, valid = luminance(series.frame(index))
+            image, valid = luminance(series.frame(number))
         except (OSError, ValueError, RuntimeError, R2N2Error):
             continue
-        frames.append((image, valid))
-        kept.append(index)
-    return examine_frames(frames, series.grid, kept, masks)
+        yield number, image, valid
 
 
 def _inside(masks: Masks, index: int) -> Tensor | None:
@@ -93,13 +96,17 @@ def examine_frames(
 
     What masks leave out has no part in any other pixel, either; frames without contrast where they count are left out.
     """
+    return _examined(((number, *frame) for number, frame in zip(numbers, frames, strict=True)), grid, masks)
+
+
+def _examined(frames: Iterable[tuple[int, Tensor, Tensor]], grid: Grid, masks: Masks) -> ContrastFinding:
     squares, kept = [], []
-    for (image, valid), number in zip(frames, numbers, strict=True):
+    for number, image, valid in frames:
         inside = _inside(masks, number)
         seen = valid if inside is None else valid & inside
         if bool(seen.any()) and float(image[seen].max()) > float(image[seen].min()):
             weight = seen[None].to(image.dtype) if masks else None
-            squares.append(to_square(image[None], seen[None], grid, _SIZE[grid.ndim], weight=weight))
+            squares.append(to_working(image[None], seen[None], grid, _SIZE[grid.ndim], weight=weight))
             kept.append(number)
     if not squares:
         return ContrastFinding(False, "", None)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.geometry import Grid
-from r2n2.preprocessing import Square, blur, normalise, to_square
+from r2n2.preprocessing import Square, blur, normalise
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import GradientField
@@ -21,6 +21,7 @@ from r2n2.registration.uncertainty.eigenvalues import smallest_eigenvalue
 from r2n2.registration.uncertainty.sandwich import sandwich_sigma
 from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, resample, sample_masked
 from r2n2.transform.matrices import symmetric, upper
+from r2n2.working import to_working
 
 __all__ = ["Features", "features_of", "frame_features"]
 
@@ -114,8 +115,8 @@ def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig, *
     ndim = pairs.grid.ndim
     size = _WORKING_SIDE[ndim]
     images, valid, counting = pairs.distinct_fixed()
-    fixed = to_square(images, valid, pairs.grid, size, weight=counting)
-    moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
+    fixed = to_working(images, valid, pairs.grid, size, weight=counting)
+    moving = to_working(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
     grid, smooth = fixed.grid, (_SMOOTH_PX,) * ndim
     a, b = (
         blur(normalise(square.images if by_intensities else _edges(square), square.valid, clamp=config.clamp), smooth)

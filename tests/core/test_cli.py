@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import SimpleITK
 import torch
 from cli_factory import GRID, ROWS, fake_register, one_line, run, save, scene, shift, table
 
@@ -340,6 +341,32 @@ def test_apply_warps_each_frame_by_its_transform(result, movie, tmp_path) -> Non
     again, first = read_series(output)[0], read_series(result / "registered.mha")[0]
     for frame in range(4):
         np.testing.assert_allclose(again.frame(frame), first.frame(frame), rtol=1e-6)
+
+
+def test_export_writes_a_transform_a_frame_that_itk_resamples_by(result, movie, tmp_path, capsys) -> None:
+    assert run("export", result, "-o", tmp_path / "out" / "t") == 0
+    assert [path.name for path in sorted((tmp_path / "out" / "t").iterdir())] == [f"frame_000{k}.h5" for k in range(4)]
+    moving = read_series(movie)[0]
+    fixed = SimpleITK.ReadImage(str(result / "fields" / "frame_0002.mha"))
+    image = SimpleITK.GetImageFromArray(np.asarray(moving.frame(2)[0], np.float32))
+    image.SetSpacing(fixed.GetSpacing())
+    image.SetOrigin(fixed.GetOrigin())
+    transform = SimpleITK.ReadTransform(str(tmp_path / "out" / "t" / "frame_0002.h5"))
+    theirs = SimpleITK.GetArrayFromImage(SimpleITK.Resample(image, image, transform, SimpleITK.sitkLinear))
+    ours = read_series(result / "registered.mha")[0].frame(2)[0]
+    np.testing.assert_allclose(theirs[6:-6, 3:-3], ours[6:-6, 3:-3], atol=0.6)
+    capsys.readouterr()
+    assert run("export", result, "-o", tmp_path / "out" / "t", "--frame", 2) == 2
+    assert "--overwrite" in one_line(capsys)
+    assert run("export", result, "-o", tmp_path / "out" / "t", "--frame", 2, "--inverse") == 0
+    told = capsys.readouterr()
+    assert "frame_0002_inverse.h5" in told.out
+    assert "the inverse is exact to" in told.err
+    back = SimpleITK.ReadTransform(str(tmp_path / "out" / "t" / "frame_0002_inverse.h5"))
+    point = image.TransformContinuousIndexToPhysicalPoint([20.0, 18.0])
+    np.testing.assert_allclose(back.TransformPoint(transform.TransformPoint(point)), point, atol=0.02)
+    assert run("export", result, "-o", tmp_path / "x", "--frame", 9) == 2
+    assert "expected all or a frame from 0 to 3" in one_line(capsys)
 
 
 def test_apply_moves_labels_whole(result, tmp_path) -> None:

@@ -18,8 +18,9 @@ from r2n2.config import RegistrationConfig
 from r2n2.evaluation import target_registration_error
 from r2n2.geometry import Grid, Space
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.report.data import gather, in_plane_mm
+from r2n2.report.data import gather
 from r2n2.report.page import render_report, verdict
+from r2n2.report.planes import Plane
 from r2n2.results.manifest import CONVENTION, GridRecord, InputRecord, RunManifest, versions
 from r2n2.results.reader import FrameMetrics, RegisteredSeries
 from r2n2.series import ImageSeries, LandmarkSet
@@ -149,7 +150,7 @@ def test_the_example_is_the_frame_with_the_largest_motion() -> None:
 
 
 def test_displacement_after_some_steps_is_the_sum_of_these() -> None:
-    whole, half = in_plane_mm(gaussian(4, steps=4)), in_plane_mm(gaussian(4, steps=4), upto=2)
+    whole, half = (Plane(GRID).displacement_mm(gaussian(4, steps=4), upto=upto) for upto in (None, 2))
     np.testing.assert_allclose(half, whole / 2, atol=1e-5)
     assert whole[0].max() == pytest.approx(8.0, rel=5e-3)
 

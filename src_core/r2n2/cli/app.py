@@ -20,6 +20,7 @@ import typer
 from r2n2 import __version__
 from r2n2.cli.apply import apply
 from r2n2.cli.benchmark import benchmark
+from r2n2.cli.export import export
 from r2n2.cli.register import register
 from r2n2.cli.results import evaluate
 from r2n2.cli.tools import doctor, info, simulate
@@ -40,7 +41,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (register, evaluate, apply, info, simulate, train, adapt, benchmark, doctor):
+for _command in (register, evaluate, apply, export, info, simulate, train, adapt, benchmark, doctor):
     app.command()(_command)
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from r2n2.results.apply import InverseReport
     from r2n2.results.reader import RegisteredSeries
 
-__all__ = ["apply"]
+__all__ = ["apply", "chosen_frames"]
 
 
 def apply(
@@ -44,7 +44,7 @@ def apply(
     if output.exists() and not overwrite:
         raise ArgumentError(f"--output {output}: exists already; give --overwrite or another name")
     registered = read_result(folder)
-    frames = _frames(registered, frame)
+    frames = None if frame is None else chosen_frames(registered, frame)
     if _holds_points(to):
         _apply_to_points(registered, to, output, frames, inverse)
     else:
@@ -61,10 +61,14 @@ def _holds_points(path: Path) -> bool:
     return bool(names) and all(entry.suffix.lower() in LANDMARK_SUFFIXES for entry in names)
 
 
-def _frames(registered: RegisteredSeries, text: str | None) -> list[int] | None:
-    """The chosen frames, or None where nothing was chosen."""
-    if text is None:
-        return None
+def chosen_frames(registered: RegisteredSeries, text: str) -> list[int]:
+    """The frames that ``--frame`` names.
+
+    Raises
+    ------
+    ArgumentError
+        If there is no such frame.
+    """
     if text == "all":
         return sorted(registered.transforms)
     if not text.isdecimal() or int(text) not in registered.transforms:

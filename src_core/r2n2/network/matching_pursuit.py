@@ -36,26 +36,24 @@ class MatchingPursuit(RecurrentNetwork):
     config
         Architecture; ``least_squares_sizes`` names at least one size.
     ndim
-        2 only so far.
+        2, or 3 for volumes.
 
     Raises
     ------
     ValueError
-        If the settings name no size, ``ndim`` is not 2, or as ``RecurrentNetwork``.
+        If the settings name no size, or as ``RecurrentNetwork``.
     """
 
     def __init__(self, config: NetworkConfig, ndim: int = 2) -> None:
         scales = len(config.least_squares_sizes)
         if not scales:
             raise ValueError("MatchingPursuit: least_squares_sizes names no size to compare images on; name one or use R2N2")
-        if ndim != 2:
-            raise ValueError(f"MatchingPursuit: places Gaussians on 2D images, got ndim {ndim}; use R2N2")
         super().__init__(config, ndim, RecurrentUnit)
         channels = config.channels
         self.least_squares_entry = CONVOLUTIONS[ndim](LeastSquares.channel_count(scales, ndim), channels[0], 3, padding=1)
-        self.placement = Placement(channels[:-1], scales)
+        self.placement = Placement(channels[:-1], scales, ndim)
         # Of the output: shape, correction of the amplitude, angle, share of every scale, caution.
-        self._widths = (ndim, ndim, 1, scales, 1)
+        self._widths = (ndim, ndim, 1 if ndim == 2 else 3, scales, 1)
         located = sum(channels[:-1]) + self.placement.described
         self.parameter_head = ParameterHead(channels[-1], sum(self._widths), ndim, located)
 
@@ -103,6 +101,8 @@ class MatchingPursuit(RecurrentNetwork):
         sigmas, correction, orientation, mixture, caution = values.split(self._widths, dim=1)
         sigmas = place.widths * torch.exp(_WIDER * torch.tanh(sigmas))
         angles = torch.sigmoid(orientation) * torch.pi
+        if self.ndim == 3:
+            angles = angles - torch.pi / 2  # a rotation vector; nothing learnt yet is nearly no rotation
         weights = (mixture + _PREFERENCE * place.scales).softmax(dim=1)
         cautious = torch.exp(caution.clamp(-8, 8))
         correction = _CORRECTION * place.widths * torch.tanh(correction)

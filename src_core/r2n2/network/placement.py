@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -9,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from r2n2.geometry import Grid
+from r2n2.network.blocks import CONVOLUTIONS
 from r2n2.network.least_squares import WIDTHS, LeastSquares, width_tensor
 from r2n2.transform.warp import sample_normalised
 
@@ -25,7 +27,7 @@ class Place(NamedTuple):
     """A place and width a pair."""
 
     centres: Tensor
-    """(B, 2) NORMALISED."""
+    """(B, ndim) NORMALISED."""
     widths: Tensor
     """(B, 1) NORMALISED."""
     scales: Tensor
@@ -33,7 +35,7 @@ class Place(NamedTuple):
     description: Tensor
     """(B, Placement.described): what was found there, for the network."""
     scores: Tensor
-    """(B, L, K, h, w) of every place and width."""
+    """(B, L, K, *n) of every place and width."""
 
 
 class Placement(nn.Module):
@@ -43,62 +45,70 @@ class Placement(nn.Module):
     would have been worth, and the place from the average over its neighbours.
     """
 
-    def __init__(self, channels: tuple[int, ...], scales: int) -> None:
+    def __init__(self, channels: tuple[int, ...], scales: int, ndim: int = 2) -> None:
         super().__init__()
-        self.scales = scales
+        self.scales, self.ndim = scales, ndim
         count = scales * len(WIDTHS)
         self.sharpness = nn.Parameter(torch.tensor(6.0 / _PACE))
-        self.heads = nn.ModuleList(nn.Conv2d(width, count, 1) for width in channels)
+        self.heads = nn.ModuleList(CONVOLUTIONS[ndim](width, count, 1) for width in channels)
         for head in self.heads:
-            assert isinstance(head, nn.Conv2d)
-            nn.init.zeros_(head.weight)
+            nn.init.zeros_(head.weight)  # type: ignore[arg-type]
             nn.init.zeros_(head.bias)  # type: ignore[arg-type]
 
     @property
     def described(self) -> int:
         """Length of a place's description."""
-        return self.scales * len(WIDTHS) + 2 + 2 + 1
+        return self.scales * len(WIDTHS) + 2 * self.ndim + 1
 
     def forward(self, here: list[Tensor], least_squares: LeastSquares, lattice: Tensor) -> Place:
-        """The best place by features (B, C, h, w), (B, C, h / 2, w / 2) ... and least squares, on the first lattice (2, h, w)."""
+        """The best place by features (B, C, *n), (B, C, *n / 2) ... and least squares, on the first lattice (ndim, *n)."""
         gains = least_squares.gains
-        batch, scales, widths, height, width = gains.shape
-        largest = gains.amax((1, 2, 3, 4), keepdim=True).clamp_min(1e-12)
+        batch, scales, widths, *shape = gains.shape
+        everywhere = tuple(range(1, gains.ndim))
+        largest = gains.amax(everywhere, keepdim=True).clamp_min(1e-12)
         scores = _PACE * self.sharpness * torch.log((gains / largest).clamp_min_(0).add_(_FLOOR))
         for head, features in zip(self.heads, here, strict=True):
-            learnt = _enlarged(head(features).contiguous(), height).to(scores.dtype).unflatten(1, (scales, widths))
+            learnt = _enlarged(head(features).contiguous(), shape[0]).to(scores.dtype).unflatten(1, (scales, widths))
             scores = torch.add(scores, learnt, alpha=_PACE)
         best = scores.detach().flatten(1).argmax(1)
-        kind, place = best // (height * width), best % (height * width)
+        kind, place = best // math.prod(shape), best % math.prod(shape)
         rows = torch.arange(batch, device=best.device)
-        row, column = place // width, place % width
+        index = [place // math.prod(shape[axis + 1 :]) % shape[axis] for axis in range(self.ndim)]
         reach = torch.arange(-_NEIGHBOURS, _NEIGHBOURS + 1, device=best.device)
-        rows_near = (row[:, None, None] + reach[:, None]).clamp(0, height - 1)
-        columns_near = (column[:, None, None] + reach[None]).clamp(0, width - 1)
-        near = scores.flatten(1, 2)[rows, kind][rows[:, None, None], rows_near, columns_near]
+        near_index = []
+        for axis, at in enumerate(index):
+            along = (at[:, None] + reach).clamp(0, shape[axis] - 1)
+            near_index.append(along.view(batch, *[-1 if other == axis else 1 for other in range(self.ndim)]))
+        about: tuple[Tensor, ...] = (rows.view(-1, *[1] * self.ndim), *near_index)
+        near = scores.flatten(1, 2)[rows, kind][about]
         weight = near.flatten(1).softmax(1)
-        positions = lattice[:, rows_near, columns_near].flatten(2)
+        positions = torch.stack([axis[tuple(near_index)] for axis in lattice]).flatten(2)
         centres = (positions * weight).sum(2).mT
         best_width = width_tensor(gains)[kind % widths][:, None]
-        amplitude = least_squares.amplitudes.flatten(1, 2)[rows, kind][rows, :, row, column]
+        there: tuple[Tensor, ...] = (rows, *index)
+        amplitude = least_squares.amplitudes.flatten(1, 2)[rows, kind].movedim(1, -1)[there]
         strength = torch.log10(gains.flatten(1)[rows, best].clamp_min(1e-9))[:, None] / 4
         which = (kind[:, None] == torch.arange(scales * widths, device=kind.device)).to(gains.dtype)
         description = torch.cat((which, centres, amplitude / best_width, strength), 1)
         return Place(centres, best_width, which.unflatten(1, (scales, widths)).sum(2), description, scores)
 
 
-def _enlarged(maps: Tensor, height: int) -> Tensor:
-    """Maps whose pixel i is pixel i * stride of a lattice of ``height``, interpolated on it."""
-    stride = height // maps.shape[-1]
+def _enlarged(maps: Tensor, size: int) -> Tensor:
+    """Maps whose pixel i is pixel i * stride of a lattice of ``size`` points a side, interpolated on it."""
+    stride, ndim = size // maps.shape[-1], maps.ndim - 2
     if stride == 1:
         return maps
-    padded = functional.pad(maps, (0, 1, 0, 1), mode="replicate")
-    size = maps.shape[-1] * stride + 1
-    return functional.interpolate(padded, (size, size), mode="bilinear", align_corners=True)[..., :-1, :-1]
+    padded = functional.pad(maps, (0, 1) * ndim, mode="replicate")
+    shape = (maps.shape[-1] * stride + 1,) * ndim
+    mode = "bilinear" if ndim == 2 else "trilinear"
+    enlarged = functional.interpolate(padded, shape, mode=mode, align_corners=True)
+    for axis in range(2, maps.ndim):
+        enlarged = enlarged.narrow(axis, 0, shape[0] - 1)
+    return enlarged
 
 
 def features_at(features: Tensor, centres: Tensor, size: int) -> Tensor:
-    """Features (B, C, h, w) at places (B, 2) of a square of ``size`` pixels, (B, C)."""
+    """Features (B, C, *n) at places (B, ndim) of a square (cube) of ``size`` pixels a side, (B, C)."""
     stride = size // features.shape[-1]
     # Pixel i of a level is pixel i * stride of the square.
     index = (centres + 1) * ((size - 1) / (2 * stride))

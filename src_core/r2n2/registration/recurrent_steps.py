@@ -210,7 +210,7 @@ def begin(network: RecurrentNetwork, squares: Squares, start: tuple[Tensor, ...]
     placed = None
     if network.config.orthogonal:
         like, ndim = squares.seen.moving, squares.seen.grid.ndim
-        none = GaussianParameters(*(like.new_zeros(batch, 0, count) for count in (ndim, ndim, 1, ndim)))
+        none = GaussianParameters(*(like.new_zeros(batch, 0, count) for count in (ndim, ndim, 1 if ndim == 2 else 3, ndim)))
         placed = placed_on(squares, none)
     return Progress(start, network.initial_state(batch, squares.seen.grid.shape[0]), placed)
 

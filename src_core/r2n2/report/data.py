@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
-from r2n2.geometry import Space
 from r2n2.quantities import LengthUnit, length_unit
 from r2n2.registration.results import FrameStatus
+from r2n2.report.planes import Image, Motion, Plane
 from r2n2.results.reader import FrameMetrics, RegisteredSeries
 from r2n2.runtime.memory import FRAMES_BETWEEN, give_back_freed_memory
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
-__all__ = ["Example", "ReportData", "gather", "in_plane_mm"]
+__all__ = ["Example", "ReportData", "View", "gather"]
 
-Image = NDArray[np.float32]
 _EXAMPLES = 3
 _MOVIE_FRAMES = 32
 _MOTION_FRAMES = 16
+_PATIENT_FORMATS = ("dicom", "nifti", "mha", "nrrd")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,13 +42,29 @@ class Example:
 
 
 @dataclass(frozen=True, eq=False)
+class View:
+    """One frame of a volume series in one plane, before and after, and what moves in front of it and behind.
+
+    Images (H, W) in ``plane``; ``projected_mm`` (h, w) is the longest displacement along the line of sight in mm, on a coarser
+    lattice of spacing ``projected_spacing_mm``.
+    """
+
+    plane: Plane
+    reference: Image
+    moving: Image
+    warped: Image
+    projected_mm: Image
+    projected_spacing_mm: tuple[float, float]
+
+
+@dataclass(frozen=True, eq=False)
 class ReportData:
-    """Everything drawn in a report; 3D frames are shown by their middle slice.
+    """Everything drawn in a report; volumes are shown in the plane in which they move most.
 
     Parameters
     ----------
-    spacing_mm
-        Of the rows and columns shown.
+    plane
+        Shown in all images.
     reference
         (H, W) the fixed frame.
     limits
@@ -63,9 +79,11 @@ class ReportData:
         The frame with the largest motion first, then those with the lowest similarity.
     movie
         (frame, moving, warped) of frames spread over the series.
+    views
+        Of volumes, the first example in three planes; else none.
     """
 
-    spacing_mm: tuple[float, float]
+    plane: Plane
     reference: Image
     limits: tuple[float, float]
     mean_before: Image
@@ -78,6 +96,12 @@ class ReportData:
     line_after: Image
     examples: tuple[Example, ...]
     movie: tuple[tuple[int, Image, Image], ...]
+    views: tuple[View, ...] = ()
+
+    @property
+    def spacing_mm(self) -> tuple[float, float]:
+        """Of the rows and columns shown."""
+        return self.plane.spacing_mm
 
     @property
     def unit(self) -> LengthUnit:
@@ -112,33 +136,40 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
     metrics = registered.metrics
     usable = [row for row in metrics if row.status is not FrameStatus.FAILED]
     chosen = _example_frames(usable)
-    axis, index = _line_of_motion(registered, usable)
-    reference = _plane(series.frame(registered.reference))
+    planes, motion = _planes(series, registered, usable)
+    plane = planes[0]
+    axis, index = _line_of_motion(registered, usable, plane)
+    fixed = series.frame(registered.reference)
+    reference = plane.image(fixed)
     before, after = _Moments(reference.shape), _Moments(reference.shape)
     length = reference.shape[axis]
     lines = np.full((2, length, len(metrics)), np.nan, np.float32)
     movie_frames = set(np.linspace(0, len(metrics) - 1, min(_MOVIE_FRAMES, len(metrics))).round().astype(int).tolist())
     examples: dict[int, Example] = {}
     movie: list[tuple[int, Image, Image]] = []
+    views: tuple[View, ...] = ()
     for count, row in enumerate(usable):
         if count % FRAMES_BETWEEN == 0:
             give_back_freed_memory()
         result = row.result(registered.transforms[row.frame])
         try:
-            moving, warped = _plane(series.frame(row.frame)), _plane(warp_frame(series, result))
+            acquired = series.frame(row.frame)
+            aligned = warp_frame(series, result)
         except ReadError:
             continue  # already reported as a note of the run
+        moving, warped = plane.image(acquired), plane.image(aligned)
         for moments, line, image in ((before, lines[0], moving), (after, lines[1], warped)):
             moments.add(image)
             line[:, row.frame] = np.take(image, index, axis=1 - axis)
         if row.frame in movie_frames:
             movie.append((row.frame, _shrunk(moving), _shrunk(warped)))
         if row.frame in chosen:
-            radius = _radius(registered, row.frame)
-            examples[row.frame] = Example(row.frame, moving, warped, in_plane_mm(result.transform), radius)
-    spacing = registered.grid.spacing[-2:]
+            radius = _radius(registered, row.frame, plane)
+            examples[row.frame] = Example(row.frame, moving, warped, plane.displacement_mm(result.transform), radius)
+        if motion is not None and chosen[:1] == [row.frame]:
+            views = tuple(_view(at, motion, result.transform, fixed, acquired, aligned) for at in planes)
     return ReportData(
-        spacing_mm=(spacing[0], spacing[1]),
+        plane=plane,
         reference=reference,
         limits=_limits(reference),
         mean_before=before.mean.astype(np.float32),
@@ -151,33 +182,36 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
         line_after=lines[1],
         examples=tuple(examples[frame] for frame in chosen if frame in examples),
         movie=tuple(movie),
+        views=views,
     )
 
 
-def _radius(registered: RegisteredSeries, frame: int) -> Image | None:
-    """(H, W) in mm, of the middle slice in 3D; None where it is not known."""
+def _view(plane: Plane, motion: Motion, transform: Transform, *frames: NDArray[Any]) -> View:
+    """Of a reference, a frame and the same frame aligned."""
+    reference, moving, warped = (plane.image(frame) for frame in frames)
+    projected, spacing = motion.projected(transform, plane)
+    return View(plane, reference, moving, warped, projected, spacing)
+
+
+def _planes(
+    series: ImageSeries, registered: RegisteredSeries, usable: Sequence[FrameMetrics]
+) -> tuple[tuple[Plane, ...], Motion | None]:
+    """The planes to show, that of the largest motion first, and for volumes what was found of their motion."""
+    if registered.grid.ndim == 2:
+        return (Plane(registered.grid),), None
+    transforms = (registered.transforms[row.frame] for row in _most_moved(usable))
+    motion = Motion(registered.grid, transforms, patient=series.source.get("format") in _PATIENT_FORMATS)
+    return motion.planes, motion
+
+
+def _radius(registered: RegisteredSeries, frame: int, plane: Plane) -> Image | None:
+    """(H, W) in mm; None where it is not known."""
     found = registered.uncertainty(frame)
-    return None if found is None else _plane(found.on(registered.grid).numpy()[None])
+    return None if found is None else plane.image(found.on(registered.grid).numpy()[None])
 
 
-def in_plane_mm(transform: Transform, upto: int | None = None) -> Image:
-    """Displacement (2, H, W) in mm along rows and columns, of the first ``upto`` steps of a sequence or of all."""
-    from r2n2.transform import GaussianSequence
-
-    whole = isinstance(transform, GaussianSequence) and upto is not None
-    field = transform.displacement_field(upto=upto) if whole else transform.displacement_field()  # type: ignore[call-arg]
-    grid = transform.grid
-    vectors = field.to_space(Space.INDEX).vectors.detach().cpu().numpy()
-    if grid.ndim == 3:
-        vectors = vectors[:, grid.shape[0] // 2]
-    return np.asarray(vectors[-2:] * np.array(grid.spacing[-2:])[:, None, None], np.float32)
-
-
-def _plane(frame: NDArray[Any]) -> Image:
-    """(C, *shape) as one (H, W) image: mean of colours, middle slice."""
-    colours = frame[:3] if frame.shape[0] in (3, 4) else frame
-    image = np.abs(colours).mean(axis=0) if np.iscomplexobj(colours) else colours.astype(np.float32).mean(axis=0)
-    return np.asarray(image[image.shape[0] // 2] if image.ndim == 3 else image, np.float32)
+def _most_moved(usable: Sequence[FrameMetrics]) -> list[FrameMetrics]:
+    return sorted(usable, key=lambda row: -row.max_displacement_mm)[:_MOTION_FRAMES]
 
 
 def _example_frames(usable: Sequence[FrameMetrics]) -> list[int]:
@@ -193,12 +227,12 @@ def _example_frames(usable: Sequence[FrameMetrics]) -> list[int]:
     return [largest, *worst[: _EXAMPLES - 1]]
 
 
-def _line_of_motion(registered: RegisteredSeries, usable: Sequence[FrameMetrics]) -> tuple[int, int]:
-    """The axis along which the series moves most, and the line on which it does."""
-    ranked = sorted(usable, key=lambda row: -row.max_displacement_mm)[:_MOTION_FRAMES]
-    motion = sum((np.abs(in_plane_mm(registered.transforms[row.frame])) for row in ranked), start=np.zeros(1))
+def _line_of_motion(registered: RegisteredSeries, usable: Sequence[FrameMetrics], plane: Plane) -> tuple[int, int]:
+    """The axis of the plane along which the series moves most, and the line on which it does."""
+    ranked = _most_moved(usable)
+    motion = sum((np.abs(plane.displacement_mm(registered.transforms[row.frame])) for row in ranked), start=np.zeros(1))
     if motion.ndim != 3 or not motion.any():
-        return 0, registered.grid.shape[-1] // 2
+        return 0, plane.shape[1] // 2
     axis = int(motion.sum(axis=(1, 2)).argmax())
     return axis, int(motion[axis].sum(axis=axis).argmax())
 

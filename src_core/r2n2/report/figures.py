@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from r2n2.evaluation import TRETable
-from r2n2.geometry import Space
 from r2n2.quantities import LengthUnit
 from r2n2.registration.results import FrameStatus
-from r2n2.report.data import Example, Image, ReportData, in_plane_mm
+from r2n2.report.data import Example, ReportData, View
+from r2n2.report.planes import Image, Plane
 from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, FLAG_COLOUR, STYLE, WIDTH_IN, data_uri, figure_uri, new_figure
 from r2n2.results.reader import FrameMetrics
 from r2n2.transform import GaussianSequence, Transform
@@ -21,7 +21,16 @@ from r2n2.transform import GaussianSequence, Transform
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["difference_figure", "error_figure", "frames_figure", "movie", "sequence_figure", "time_figure", "uncertainty_figure"]
+__all__ = [
+    "difference_figure",
+    "error_figure",
+    "frames_figure",
+    "movie",
+    "sequence_figure",
+    "time_figure",
+    "uncertainty_figure",
+    "volume_figure",
+]
 
 _STEPS_SHOWN = (2, 4, 8, 25)
 # Of the radius: what lies above is as dark, or one pixel would leave all others black.
@@ -74,6 +83,42 @@ def difference_figure(data: ReportData) -> str:
         return figure_uri(figure)
 
 
+def volume_figure(data: ReportData) -> str:
+    """A frame of a volume series in three planes, before and after, and its longest displacement along each line of sight."""
+    from matplotlib import rc_context
+
+    titles = ("reference", f"frame {data.examples[0].frame}", "registered", "difference before", "difference after")
+    with rc_context(STYLE):
+        figure = new_figure(sum(_view_height(view) for view in data.views))
+        axes = figure.subplots(3, 6, squeeze=False, height_ratios=[_view_height(view) for view in data.views])
+        longest = max(float(view.projected_mm.max()) for view in data.views) or 1.0
+        per_mm = data.unit.per_mm
+        for number, (row, view) in enumerate(zip(axes, data.views, strict=True)):
+            spacing = view.plane.spacing_mm
+            differences = [image - view.reference for image in (view.moving, view.warped)]
+            most = float(np.nanquantile(np.abs(differences[0]), 0.995)) or 1.0
+            for cell, image in zip(row[:3], (view.reference, view.moving, view.warped), strict=True):
+                _show(cell, image, spacing, **_grey(data))
+            for cell, image in zip(row[3:5], differences, strict=True):
+                _show(cell, image, spacing, cmap="RdBu_r", vmin=-most, vmax=most)
+            drawn = _show(
+                row[5], view.projected_mm * per_mm, view.projected_spacing_mm, cmap="viridis", vmin=0, vmax=longest * per_mm
+            )
+            row[0].set_ylabel(view.plane.name)
+            if number == 0:
+                for cell, title in zip(row, (*titles, "longest displacement"), strict=True):
+                    cell.set_title(title, loc="left")
+        bar = figure.colorbar(drawn, ax=axes[:, 5], fraction=0.05, pad=0.02, shrink=0.6)
+        bar.set_label(f"displacement ({data.unit.value})")
+        bar.outline.set_visible(False)
+        return figure_uri(figure)
+
+
+def _view_height(view: View) -> float:
+    (rows, columns), (dy, dx) = view.reference.shape, view.plane.spacing_mm
+    return WIDTH_IN * 0.9 / 6 * min(max(rows * dy / (columns * dx), 0.3), 2.2) + 0.2
+
+
 def time_figure(data: ReportData, times_s: Sequence[float] | None) -> str:
     """Temporal mean and deviation, and one line of pixels through time, before and after."""
     from matplotlib import rc_context
@@ -103,7 +148,7 @@ def time_figure(data: ReportData, times_s: Sequence[float] | None) -> str:
             cell.set_title(title, loc="left")
             cell.set_xlabel("frame" if times_s is None else "time (s)")
             if line is data.line_before:
-                cell.set_ylabel(f"{'y' if data.line_axis == 0 else 'x'} ({data.unit.value})")
+                cell.set_ylabel(f"{'zyx'[3 - data.plane.grid.ndim + data.plane.axes[data.line_axis]]} ({data.unit.value})")
         return figure_uri(figure)
 
 
@@ -219,10 +264,10 @@ def sequence_figure(data: ReportData, example: Example, transform: Transform) ->
     """The paper's Figure 7: a pair, its result, and the displacement after some steps with the Gaussians so far."""
     from matplotlib import rc_context
 
-    sequence = transform if isinstance(transform, GaussianSequence) and transform.grid.ndim == 2 else None
+    sequence = transform if isinstance(transform, GaussianSequence) else None
     steps = _steps_shown(0 if sequence is None else len(sequence))
     rows = 1 if not steps else 2
-    fields = [in_plane_mm(transform, upto=step) for step in steps]
+    fields = [data.plane.displacement_mm(transform, upto=step) for step in steps]
     final = np.hypot(*example.displacement_mm)
     most = max([float(final.max()), *(float(np.hypot(*field).max()) for field in fields)]) or 1.0
     with rc_context(STYLE):
@@ -239,7 +284,7 @@ def sequence_figure(data: ReportData, example: Example, transform: Transform) ->
         for cell, field, step in zip(axes[-1] if steps else (), fields, steps, strict=False):
             _show(cell, np.hypot(*field) * per_mm, data.spacing_mm, f"{next(letters)}  t = {step}", **scale)
             if sequence is not None:
-                _draw_ellipses(cell, sequence, step)
+                _draw_ellipses(cell, data.plane, sequence, step)
         for cell in axes[-1, len(steps) :] if steps else ():
             cell.set_visible(False)
         bar = figure.colorbar(drawn, ax=axes, fraction=0.02, pad=0.01, shrink=0.9)
@@ -267,27 +312,25 @@ def _draw_vectors(axes: Axes, displacement: Image, spacing: tuple[float, float])
     axes.quiver(x * spacing[1], y * spacing[0], dx, dy, **options)
 
 
-def _draw_ellipses(axes: Axes, sequence: GaussianSequence, upto: int) -> None:
+def _draw_ellipses(axes: Axes, plane: Plane, sequence: GaussianSequence, upto: int) -> None:
+    """One standard deviation of the Gaussians as seen through the volume, the fainter the farther from the plane."""
     from matplotlib.patches import Ellipse
 
-    grid = sequence.grid
-    places = grid.convert_points(sequence.centres.double(), Space.NORMALISED, Space.INDEX).numpy() * np.array(grid.spacing)
-    sigmas = sequence.sigmas_mm().numpy()
-    # The picture's axes are the array's: the angle is the one in normalised space, not the one in the patient.
-    angles = np.degrees(sequence.orientation[:, 0].numpy())
+    places, covariances, heights = plane.outlines_mm(sequence)
     limits = axes.get_xlim(), axes.get_ylim()
     for k in range(upto):
         newest = k == upto - 1
+        variances, directions = np.linalg.eigh(covariances[k])
+        down, right = directions[:, 1]
         axes.add_patch(
             Ellipse(
                 (places[k, 1], places[k, 0]),
-                2 * sigmas[k, 0],
-                2 * sigmas[k, 1],
-                angle=angles[k],
+                *(2 * np.sqrt(variances[::-1])),
+                angle=math.degrees(math.atan2(down, right)),
                 fill=False,
                 edgecolor="white",
                 linewidth=2.2 if newest else 0.9,
-                alpha=1.0 if newest else 0.65,
+                alpha=1.0 if newest else 0.65 * float(heights[k]),
             )
         )
     axes.set_xlim(limits[0])

@@ -22,6 +22,7 @@ from r2n2.report.figures import (
     sequence_figure,
     time_figure,
     uncertainty_figure,
+    volume_figure,
 )
 from r2n2.results.reader import FrameMetrics, RegisteredSeries
 from r2n2.series import ImageSeries
@@ -103,6 +104,8 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "tiles": _tiles(registered, data, errors),
         "movie": movie(data),
         "difference": difference_figure(data) if data.examples else "",
+        "volume": volume_figure(data) if data.views else "",
+        "shown": _shown(data),
         "sequence": _sequence(registered, data),
         "sequence_frame": data.examples[0].frame if data.examples else None,
         "sequence_text": _describe(registered, data),
@@ -119,6 +122,14 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "settings": _settings(registered),
         "masked": _masked_text(registered),
     }
+
+
+def _shown(data: ReportData) -> str:
+    """Which plane of a volume all pictures show; "" for 2D frames."""
+    if data.plane.normal is None:
+        return ""
+    axis = "zyx"[data.plane.normal]
+    return f"Pictures show the {data.plane.name.removesuffix(' plane')} plane of the largest motion, {axis} = {data.plane.index}."
 
 
 def _sequence(registered: RegisteredSeries, data: ReportData) -> str:
@@ -155,7 +166,9 @@ def _describe(registered: RegisteredSeries, data: ReportData) -> str:
     if isinstance(transform, GaussianSequence) and len(transform):
         return (
             f"Its displacement is {_whole_text(transform)}the sum of {len(transform)} Gaussians, {_numbers(transform)} numbers in "
-            f"all. Ellipses show one standard deviation of those placed so far; the newest is bold. {_ARROWS}"
+            f"all. Ellipses show one standard deviation of those placed so far"
+            + ("" if data.plane.normal is None else ", projected onto the plane and fainter the farther they lie from it")
+            + f"; the newest is bold. {_ARROWS}"
         )
     if isinstance(transform, BSplineField):
         return f"Its displacement is a cubic B-spline of {_numbers(transform)} numbers. {_ARROWS}"

@@ -11,6 +11,7 @@ from r2n2.transform.displacement import (
     inverse,
     jacobian_determinant,
     map_points,
+    sampled,
     warp_image,
 )
 from r2n2.transform.enlarging import CoarseLattice
@@ -72,6 +73,7 @@ __all__ = [
     "row_blocks",
     "sample_masked",
     "sample_normalised",
+    "sampled",
     "warp",
     "warp_image",
 ]

@@ -23,6 +23,7 @@ __all__ = [
     "inverse",
     "jacobian_determinant",
     "map_points",
+    "sampled",
     "warp_image",
 ]
 
@@ -102,13 +103,23 @@ class DisplacementField:
         """Length of every vector in mm, (*grid.shape)."""
         return self.to_space(Space.WORLD).vectors.norm(dim=0)
 
-    def resampled(self, grid: Grid) -> DisplacementField:
-        """The field on another lattice of the same NORMALISED space."""
-        if not self.grid.same_space(grid):
-            raise GridMismatchError(f"resampled: the grids do not share one normalised space: {self.grid} and {grid}")
-        positions = normalised_lattice(grid, self.vectors)
-        values = self.displacement_at(positions.flatten(1).mT).mT.unflatten(1, grid.shape)
-        return DisplacementField(values, grid, Space.NORMALISED)
+
+def sampled(transform: Transform, grid: Grid, dtype: torch.dtype = torch.float32) -> DisplacementField:
+    """The displacement on another lattice of the same NORMALISED space; memory holds one plane of it at a time beside the result.
+
+    Raises
+    ------
+    GridMismatchError
+        If the lattice lies in another space.
+    """
+    if not transform.grid.same_space(grid):
+        raise GridMismatchError(f"sampled: the grids do not share one normalised space: {transform.grid} and {grid}")
+    vectors = torch.empty(grid.ndim, *grid.shape, dtype=dtype)
+    lattice = normalised_lattice(grid, vectors)
+    for number in range(grid.shape[0]):
+        found = transform.displacement_at(lattice[:, number].flatten(1).mT).mT
+        vectors[:, number] = found.unflatten(1, grid.shape[1:])
+    return DisplacementField(vectors, grid, Space.NORMALISED)
 
 
 def map_points(transform: Transform, points: Tensor, space: Space) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,11 +13,11 @@ import registration_factory as make
 import torch
 from torch import Tensor
 
-from r2n2.config import RegistrationConfig, VolumeFitConfig
+from r2n2.config import BSplineConfig, RegistrationConfig, VolumeFitConfig
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.mask import Mask, Masks
-from r2n2.registration import FrameResult, register_pair, register_series, warp_frame
+from r2n2.registration import FrameResult, Pairs, RegistrationStep, register_pair, register_series, warp_frame
 from r2n2.registration.batch_size import bytes_a_frame, resolve_batch_size
 from r2n2.registration.contrast import examine_series
 from r2n2.registration.fit import whitened
@@ -25,9 +26,19 @@ from r2n2.registration.fit.proposal import propose
 from r2n2.registration.fit.volume import VolumeLattice, sampled_diffusion_equations, slice_widths, within_slab
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.initial import find_initial
+from r2n2.registration.unfolding import Unfolding
 from r2n2.series import ImageSeries
 from r2n2.similarity import diffusion
-from r2n2.transform import GaussianSequence, linear_displacement, normalised_lattice, sample_normalised, warp_image
+from r2n2.transform import (
+    BSplineField,
+    GaussianSequence,
+    Transform,
+    jacobian_bound,
+    linear_displacement,
+    normalised_lattice,
+    sample_normalised,
+    warp_image,
+)
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,6 +51,7 @@ FAST = RegistrationConfig(
     device="cpu",
     reference=0,
     uncertainty="off",
+    bspline=BSplineConfig(volume_control_points=10, volume_size=48, iterations=40, learning_rate=5e-3),
 )
 
 
@@ -326,3 +338,75 @@ def test_a_registered_volume_keeps_its_type() -> None:
     inside = (slice(None), *(slice(4, -4),) * 3)
     before, after = (np.abs(image[inside].astype(float) - frames[0][inside]).mean() for image in (frames[1], warped))
     assert after < 0.25 * before
+
+
+@pytest.mark.parametrize("grid", [GRID, SLAB], ids=["volume", "slab"])
+def test_splines_find_a_smooth_motion_in_mm(grid: Grid) -> None:
+    exact = _motion(grid, 5.0 if grid is GRID else 4.0, 14.0)
+    moving = make.texture(grid.shape, 1)
+    found = _registered(_series(warp_image(moving, exact), moving, grid), method="bspline")
+    assert isinstance(found.transform, BSplineField)
+    # 7 cells along the longest axis, as many as fit along the others, and 2 at least.
+    assert found.transform.control.shape[1:] == ((9, 10, 10) if grid is GRID else (5, 10, 9))
+    after = _errors_mm(found, exact.displacement_field().vectors, grid)
+    assert float(after.mean()) < 0.3 * float(exact.displacement_field().magnitude_mm().mean())
+    assert found.min_jacobian_proven > 0.2
+
+
+def test_splines_take_the_measures_and_masks_of_volumes() -> None:
+    exact = _motion(GRID, 4.0, 14.0)
+    moving = make.texture(GRID.shape, 1)
+    fixed = 200 - warp_image(moving, exact)
+    inside = np.zeros(GRID.shape, bool)
+    inside[3:20, 5:40, 4:34] = True
+    series = _series(fixed, moving, GRID)
+    spoilt = np.asarray(series.frames).copy()
+    spoilt[0][:, ~inside] = 5000.0
+    masks, few = Masks(Mask.of(inside[None])), FAST.bspline.model_copy(update={"iterations": 20, "learning_rate": 1e-2})
+    found = _registered(replace(series, frames=spoilt), masks, method="bspline", similarity="ngf", bspline=few)
+    errors = (found.transform.displacement_field().vectors - exact.displacement_field().vectors).norm(dim=0) * GRID.unit_mm
+    assert float(errors[6:17, 10:35, 9:29].mean()) < 0.6 * float(
+        exact.displacement_field().magnitude_mm()[6:17, 10:35, 9:29].mean()
+    )
+
+
+def test_splines_go_on_from_where_the_volume_as_a_whole_was_found() -> None:
+    linear = torch.zeros(3, 4)
+    linear[:, 3] = torch.tensor([0.0, 15.0, -11.0]) / SLAB.unit_mm
+    found = _registered(_moved_as_a_whole(linear, SLAB), method="bspline", initial="translation")
+    exact = linear_displacement(linear[None], normalised_lattice(SLAB, linear))[0]
+    assert float(_errors_mm(found, exact, SLAB).mean()) < 0.8
+
+
+class _Folding:
+    """A method that finds a volume to be turned inside out."""
+
+    name = "fit"
+
+    def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
+        centres, sigmas = torch.tensor([[0.1, 0.2, -0.1], [-0.2, 0.0, 0.1]]), torch.full((2, 3), 0.15)
+        found = GaussianSequence(centres, sigmas, torch.zeros(2, 3), torch.tensor([[0.0, 0.3, 0.0], [0.1, 0.0, 0.25]]), pairs.grid)
+        yield RegistrationStep(1, 1, torch.zeros(1), lambda: (found,))
+
+
+def test_what_folds_is_changed_until_it_provably_does_not() -> None:
+    fixed, moving = make.texture(GRID.shape, 1), make.texture(GRID.shape, 2)
+    pairs = make.pairs_of((fixed, moving), grid=GRID)
+    *_, before = _Folding().register(pairs)
+    assert jacobian_bound(before.transforms()[0], everywhere=True).found < 0
+    *_, last = Unfolding(_Folding(), FAST.volume_fit.model_copy(update={"unfolding_steps": 2})).register(pairs)
+    assert jacobian_bound(last.transforms()[0], everywhere=True).proven >= 0.02
+    assert "fitted again" in last.notes[0]
+    assert "it is proven to stay above 0.02" in last.notes[0]
+
+
+@pytest.mark.parametrize("grid", [GRID, SLAB], ids=["volume", "slab"])
+def test_a_radius_is_given_and_told_to_be_uncalibrated(grid: Grid) -> None:
+    exact = _motion(grid, 4.0, 14.0)
+    moving = make.texture(grid.shape, 1)
+    found = _registered(_series(warp_image(moving, exact), moving, grid), uncertainty="on", volume_steps=6)
+    assert found.uncertainty is not None
+    assert found.uncertainty.uncalibrated
+    radius = found.uncertainty.on(grid)
+    assert radius.shape == grid.shape
+    assert bool((radius > 0).all())

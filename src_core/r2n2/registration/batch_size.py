@@ -67,10 +67,12 @@ def bytes_a_frame(config: RegistrationConfig, grid: Grid) -> int:
 
 
 def _bytes_a_volume(config: RegistrationConfig, grid: Grid) -> int:
-    own = math.prod(grid.shape) * (_BYTES_A_PIXEL["bspline"] if config.method == "bspline" else _BYTES_A_VOXEL)
+    own, channels = math.prod(grid.shape) * _BYTES_A_VOXEL, _CHANNELS[config.similarity]
+    finest = config.bspline.volume_size if config.method == "bspline" else config.fit.sizes[-1]
+    voxels = math.prod(working_grid(grid, finest).shape)
     if config.method == "bspline":
-        return own
-    voxels = math.prod(working_grid(grid, config.fit.sizes[-1]).shape)
-    working = 4 * voxels * (_NUMBERS_A_WORKING_VOXEL + _NUMBERS_A_CHANNEL * _CHANNELS[config.similarity])
+        # What is kept to go back through the warp.
+        return own + voxels * (_BYTES_A_PIXEL["bspline"] + 4 * _NUMBERS_A_CHANNEL * channels)
+    working = 4 * voxels * (_NUMBERS_A_WORKING_VOXEL + _NUMBERS_A_CHANNEL * channels)
     unknowns = _NUMBERS_A_GAUSSIAN * (config.fit.most_gaussians if config.steps == "auto" else config.steps)
     return own + working + 4 * unknowns * (2 * config.fit.pixels_a_step + _MATRICES * unknowns)

@@ -277,6 +277,16 @@ def test_the_network_is_left_out_and_memory_is_told_before_anything_is_done() ->
     assert next(iter(register_series(make.moving_series(2)[0], make.FAST))).notes == ()
 
 
+def test_settings_of_volumes_take_the_place_of_those_of_frames() -> None:
+    config = RegistrationConfig(steps=7, volume_steps=70)
+    assert config.of_grid(2) is config
+    of_volumes = config.of_grid(3)
+    assert (of_volumes.method, of_volumes.steps, of_volumes.fit) == ("fit", 70, config.volume_fit)
+    assert of_volumes.of_grid(3) == of_volumes
+    assert RegistrationConfig(method="bspline").of_grid(3).method == "bspline"
+    assert RegistrationConfig().of_grid(3).steps == 100
+
+
 def test_a_large_volume_is_registered_alone_and_in_less_than_two_gigabytes() -> None:
     grid, device = Grid((160, 256, 256), (2.0, 1.5, 1.5)), torch.device("cpu")
     for similarity in ("auto", "ssd", "lncc", "mind", "ngf", "curve"):

@@ -92,6 +92,15 @@ def test_rows_are_those_of_the_whole_field(number: int, few_voxels: None) -> Non
     assert torch.equal(places, normalised_lattice(GRID, whole))
 
 
+@pytest.mark.parametrize("number", range(2))
+def test_many_places_in_a_volume_are_taken_in_parts(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    transform, places = _transforms()[number], 2 * torch.rand(500, 3) - 1
+    whole = transform.displacement_at(places)
+    for module in ("bspline", "gaussians"):
+        monkeypatch.setattr(f"r2n2.transform.{module}._AT_ONCE", 77)
+    torch.testing.assert_close(transform.displacement_at(places), whole, rtol=0, atol=1e-6)
+
+
 def test_blocks_overlap_so_that_every_cell_lies_in_one(few_voxels: None) -> None:
     assert [(b.start, b.stop) for b in row_blocks(GRID, overlap=1)] == [(0, 6), (5, 11), (10, 16), (15, 21), (20, 23)]
     assert [(b.start, b.stop) for b in row_blocks(Grid((31, 47)))] == [(0, 31)]

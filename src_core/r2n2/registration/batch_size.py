@@ -71,7 +71,7 @@ def _bytes_a_volume(config: RegistrationConfig, grid: Grid) -> int:
     finest = config.bspline.volume_size if config.method == "bspline" else config.fit.sizes[-1]
     voxels = math.prod(working_grid(grid, finest).shape)
     if config.method == "bspline":
-        # What is kept to go back through the warp.
+        # Beside it, what is kept to go back through the warp.
         return own + voxels * (_BYTES_A_PIXEL["bspline"] + 4 * _NUMBERS_A_CHANNEL * channels)
     working = 4 * voxels * (_NUMBERS_A_WORKING_VOXEL + _NUMBERS_A_CHANNEL * channels)
     unknowns = _NUMBERS_A_GAUSSIAN * (config.fit.most_gaussians if config.steps == "auto" else config.steps)

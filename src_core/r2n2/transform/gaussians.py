@@ -33,6 +33,7 @@ __all__ = [
 FOLDING_STEEPNESS = math.exp(0.5)
 """Steepness |S^-1/2 v| from which on a Gaussian folds alone: its smallest Jacobian determinant is 1 - |S^-1/2 v| exp(-1/2)."""
 
+_AT_ONCE = 2**15  # places in a volume at which all Gaussians are held
 _POINTS_A_SIGMA = 2.5  # through which splines are drawn
 
 
@@ -262,6 +263,8 @@ class GaussianSequence:
 
     def displacement_at(self, positions: Tensor) -> Tensor:
         """Displacement (P, ndim) at positions (P, ndim), both NORMALISED; exact, not interpolated."""
+        if self.grid.ndim == 3 and len(positions) > _AT_ONCE:
+            return torch.cat([self.displacement_at(part) for part in positions.split(_AT_ONCE)])
         return self._evaluate(positions.mT).mT
 
     def linear_field(self) -> DisplacementField:

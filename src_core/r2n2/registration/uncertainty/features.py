@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from r2n2.config import FitConfig
-from r2n2.geometry import Grid
+from r2n2.geometry import Grid, Space
 from r2n2.preprocessing import Square, blur, normalise
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import GradientField
 from r2n2.registration.uncertainty.eigenvalues import smallest_eigenvalue
 from r2n2.registration.uncertainty.sandwich import sandwich_sigma
+from r2n2.registration.volumes import on_grid
 from r2n2.transform import GaussianSequence, Transform, mask_of, normalised_lattice, resample, sample_masked
 from r2n2.transform.matrices import symmetric, upper
 from r2n2.working import to_working
@@ -123,8 +124,7 @@ def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig, *
         for square in (fixed, moving)
     )
     lattice = normalised_lattice(grid, a)
-    points = lattice.flatten(1).mT
-    displacement = torch.stack([t.displacement_at(points.cpu()).to(a).mT.unflatten(1, grid.shape) for t in transforms])
+    displacement = torch.stack([_on_lattice(t, grid, lattice) for t in transforms]).to(a)
     sampled = torch.cat((b, _gradient(b, grid), *(() if moving.weight is None else (moving.weight,))), 1)
     warped, inside = sample_masked(sampled, mask_of(moving.valid, b), lattice + displacement, grid)
     fixed_weight = fixed.valid.to(a.dtype) if fixed.weight is None else fixed.weight
@@ -133,6 +133,13 @@ def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig, *
         weight = weight * warped[:, 1 + ndim :]
     slope = 0.5 * (warped[:, 1 : 1 + ndim] + _gradient(a, grid)) * weight
     return _Compared(grid, a, warped[:, :1], fixed_weight, weight, slope, displacement)
+
+
+def _on_lattice(transform: Transform, grid: Grid, lattice: Tensor) -> Tensor:
+    """Its displacement (ndim, *grid.shape) NORMALISED."""
+    if grid.ndim == 3:
+        return on_grid(transform, grid).displacement_field().to_space(Space.NORMALISED).vectors
+    return transform.displacement_at(lattice.flatten(1).mT.cpu()).mT.unflatten(1, grid.shape)
 
 
 def _edges(square: Square) -> Tensor:

@@ -17,6 +17,7 @@ from r2n2.transform import (
     lattice_rows,
     row_blocks,
     sample_masked,
+    sampled,
 )
 from r2n2.working import to_working
 
@@ -147,4 +148,4 @@ def on_grid(transform: Transform, grid: Grid) -> Transform:
     """The same displacement on another lattice over the same extent."""
     if isinstance(transform, GaussianSequence | BSplineField):
         return replace(transform, grid=grid)
-    return transform.displacement_field().resampled(grid)
+    return sampled(transform, grid)

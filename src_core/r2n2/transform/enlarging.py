@@ -1,7 +1,7 @@
 """Smooth fields on few points, enlarged to all pixels of a grid an axis at a time by interpolating cubic splines.
 
 Two axes out of three are matrix products with small matrices, so a sum of K Gaussians costs K values a point and not K a pixel. A
-Gaussian of standard deviation s on points h apart comes out to about 0.01 (h / s)^4 of its amplitude.
+Gaussian of standard deviation s on points h apart comes out to about 0.02 (h / s)^4 of its amplitude.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ FOLDING_STEEPNESS = math.exp(0.5)
 """Steepness |S^-1/2 v| from which on a Gaussian folds alone: its smallest Jacobian determinant is 1 - |S^-1/2 v| exp(-1/2)."""
 
 _AT_ONCE = 2**15  # places in a volume at which all Gaussians are held
-_POINTS_A_SIGMA = 2.5  # through which splines are drawn
+_POINTS_A_SIGMA = 3.0  # through which splines are drawn
 
 
 def principal_axes(orientation: Tensor) -> Tensor:

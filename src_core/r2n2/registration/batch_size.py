@@ -24,7 +24,7 @@ _BYTES_A_PIXEL = {"r2n2": 64, "fit": 64, "bspline": 230}
 _BYTES_A_WORKING_PIXEL = 200
 # Of a volume, measured likewise: its own voxels while it is read, reduced and assessed; float32 numbers that a voxel of the finest
 # lattice takes, and each channel of features of it; rows of samples and matrices of a step, for every number that is fitted.
-_BYTES_A_VOXEL = 48
+_BYTES_A_VOXEL = 56
 _NUMBERS_A_WORKING_VOXEL, _NUMBERS_A_CHANNEL = 40, 25
 _CHANNELS = {"auto": 6, "ssd": 1, "lncc": 2, "curve": 3, "ngf": 6, "mind": 12}
 _NUMBERS_A_GAUSSIAN, _MATRICES = 12, 5

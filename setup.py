@@ -75,6 +75,7 @@ CORE = [
 ]
 PLUGIN = ["napari>=0.9", "npe2>=0.8", "magicgui>=0.10", "psygnal>=0.11", "qtpy>=2.4", "superqt>=0.7"]
 TEST = ["pytest>=8", "opencv-python-headless>=4.11", "hypothesis>=6.130", "ruff", "mypy", "build", "psutil"]
+BATCH = ["dask>=2025.1", "distributed>=2025.1"]
 
 setup(
     name="napari-r2n2",
@@ -103,8 +104,8 @@ setup(
         "training": ["tensorboard>=2.18"],
         "benchmark": ["itk-elastix>=0.21", "antspyx>=0.5"],
         "video": ["opencv-python-headless>=4.11"],
-        "batch": ["dask>=2025.1", "distributed>=2025.1"],
-        "test": TEST,
+        "batch": BATCH,
+        "test": [*TEST, *BATCH],
         "docs": ["sphinx>=8", "myst-parser>=4", "furo"],
     },
     entry_points={

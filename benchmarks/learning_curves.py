@@ -1,10 +1,11 @@
 """Draw the learning curves of training runs: loss, error on the training stream, error on validation patients.
 
-usage: python benchmarks/learning_curves.py FIGURE.png RUN [RUN ...] [--against updates|minutes] [--title TEXT]
+usage: python benchmarks/learning_curves.py FIGURE.png RUN [RUN ...] [--against updates|minutes] [--title TEXT] [--bspline]
 
 RUN is a folder of `r2n2 train`, its journal.jsonl, or a log.jsonl of one object a line with update, min, loss, rel and val;
 NAME=RUN gives it a name. Faint lines are what was logged, firm ones its running mean. A log in
-which the updates begin anew is taken as going on from the weights before. Only quantities that some run has are drawn.
+which the updates begin anew is taken as going on from the weights before. Only quantities that some run has are drawn. --bspline
+registers each run's validation pairs by B-splines, minutes a run, and draws their error as a dotted line; needs the data.
 """
 
 from __future__ import annotations
@@ -13,13 +14,21 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from r2n2.config import BSplineConfig
+from r2n2.registration import BSplineMethod
+from r2n2.training.chunk import square_pairs
+from r2n2.training.data.contents import split
+from r2n2.training.data.reading import load_data
 from r2n2.training.journal import read_journal
+from r2n2.training.run import validation_batch
+from r2n2.training.settings import TrainingConfig
+from r2n2.training.validation import displacements, error_percent
 
 # Okabe and Ito's colours, told apart by nearly everybody.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -72,6 +81,8 @@ class Run:
     name: str
     curves: dict[str, np.ndarray]
     """(N, 3) an entry."""
+    spline: float | None = None
+    """The B-spline's error on the run's validation pairs, % of the side."""
 
     def curve(self, panel: Panel) -> np.ndarray | None:
         """(N, 3) of a panel's quantity, if the run has it."""
@@ -97,6 +108,16 @@ def read_run(text: str) -> Run:
     if not points:
         raise SystemExit(f"{path}: holds no numbers; give the folder of a run that has begun")
     return Run(name, {key: np.array(values) for key, values in points.items()})
+
+
+def spline_error(folder: Path) -> float:
+    """Error of the B-spline on the pairs that a run is validated on, % of the side of the frame."""
+    config = TrainingConfig.from_toml(folder / "config.toml")
+    source = config.data
+    data = load_data(source.folders, exclude_patients=source.exclude, masks=source.masks, phases=source.phases, axes=source.axes)
+    _, held = split(data, held_out=source.held_out, seed=config.seed)
+    batch = validation_batch(config, held)
+    return error_percent(displacements(BSplineMethod(BSplineConfig()), square_pairs(batch)), batch)
 
 
 def _journal(path: Path) -> Iterator[tuple[float, float, dict[str, Any]]]:
@@ -165,6 +186,10 @@ def _draw_panel(axes: Any, panel: Panel, runs: list[Run], column: int) -> None:
         else:
             axes.plot(place, values, color=colour, alpha=0.25, linewidth=0.6)
             axes.plot(place, running_mean(values), color=colour, label=run.name)
+    for run, colour in zip(runs, _colours(len(runs)), strict=True):
+        if run.spline is not None and "validation/error_percent" in panel.names:
+            axes.axhline(run.spline, color=colour, linestyle=":", linewidth=0.9)
+            axes.annotate("B-spline", (1, run.spline), (0, 2), ("axes fraction", "data"), "offset points", ha="right", color="0.4")
     before = [run.curves[panel.before][-1, 2] for run in runs if panel.before in run.curves]
     if before:
         axes.axhline(before[0], color="0.5", linestyle="--", linewidth=0.8)
@@ -193,8 +218,14 @@ def main() -> None:
     parser.add_argument("runs", nargs="+", metavar="RUN")
     parser.add_argument("--against", choices=["updates", "minutes"], default="updates")
     parser.add_argument("--title", default="")
+    parser.add_argument("--bspline", action="store_true", help="draw the B-spline's error on the validation pairs as well")
     arguments = parser.parse_args()
-    draw([read_run(run) for run in arguments.runs], arguments.figure, against=arguments.against, title=arguments.title)
+    runs = [read_run(run) for run in arguments.runs]
+    if arguments.bspline:
+        folders = [Path(run.rpartition("=")[2]) for run in arguments.runs]
+        runs = [replace(run, spline=spline_error(folder)) for run, folder in zip(runs, folders, strict=True)]
+        print(*(f"{run.name}: B-spline {run.spline:.3f} %" for run in runs), sep="\n")
+    draw(runs, arguments.figure, against=arguments.against, title=arguments.title)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from paper_cohort import PARTS, Breath, breaths_of, observed
-from paper_figures import draw_error_against_steps, draw_figure_7
+from paper_figures import FIGURE_7_STEPS, draw_error_against_steps, draw_figure_7
 
 from r2n2.config import RegistrationConfig
 from r2n2.evaluation import target_registration_error
@@ -189,7 +189,8 @@ def main() -> None:
     draw_error_against_steps(given.out / "steps.png", [one.by_steps for one in found if one.by_steps], _spline_error(found))
     if example is not None:
         _, breath, index, sequence = example
-        draw_figure_7(given.out / "figure7.png", breath.pairs, index, sequence)
+        stages = {step: sequence.select(slice(0, step)) for step in FIGURE_7_STEPS}
+        draw_figure_7(given.out / "figure7.png", breath.pairs, index, stages)
 
 
 def _spline_error(found: list[Measured]) -> float:

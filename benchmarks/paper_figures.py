@@ -11,17 +11,17 @@ from matplotlib import pyplot as plt
 from r2n2.registration import Pairs
 from r2n2.transform import GaussianSequence, warp_image
 
-__all__ = ["draw_error_against_steps", "draw_figure_7"]
+__all__ = ["FIGURE_7_STEPS", "draw_error_against_steps", "draw_figure_7"]
 
-_STEPS = (2, 4, 8, 25)
+FIGURE_7_STEPS = (2, 4, 8, 25)
 
 
-def draw_figure_7(path: Path, pairs: Pairs, index: int, sequence: GaussianSequence) -> None:
-    """Fixed, moving and warped image and the displacement, whole and after 2, 4, 8 and all steps."""
-    moving = pairs.moving[index]
+def draw_figure_7(path: Path, pairs: Pairs, index: int, stages: dict[int, GaussianSequence]) -> None:
+    """Fixed, moving and warped image and the displacement, whole and after some steps: the sequence as it then was."""
+    moving, sequence = pairs.moving[index], stages[max(stages)]
     warped = warp_image(moving, sequence)
     unit = pairs.grid.unit_mm
-    fields = [sequence.displacement_field(upto=step).vectors * unit for step in (len(sequence), *_STEPS)]
+    fields = [one.displacement_field().vectors * unit for one in (sequence, *stages.values())]
     largest = float(torch.stack(fields).norm(dim=1).max())
     figure, axes = plt.subplots(2, 4, figsize=(10, 5.4), layout="constrained")
     high = float(pairs.fixed[index].quantile(0.99))
@@ -29,7 +29,7 @@ def draw_figure_7(path: Path, pairs: Pairs, index: int, sequence: GaussianSequen
     for axis, (image, title) in zip(axes[0], images, strict=False):
         axis.imshow(image[0], cmap="gray", vmin=0, vmax=high)
         axis.set_title(title, fontsize=9)
-    titles = ("final displacement", *(f"displacement t = {step}" for step in _STEPS))
+    titles = ("final displacement", *(f"displacement t = {step}" for step in stages))
     for axis, field, title in zip((axes[0, 3], *axes[1]), fields, titles, strict=True):
         shown = axis.imshow(field.norm(dim=0), cmap="magma", vmin=0, vmax=largest)
         axis.contour(field.norm(dim=0), levels=np.linspace(0, largest, 8)[1:], colors="white", linewidths=0.3)

@@ -22,7 +22,7 @@ from r2n2.series import LandmarkSet
 from r2n2.simulation.lattice import random_field
 from r2n2.simulation.random_motion import without_folding
 
-__all__ = ["KINDS", "Drawn", "fluorescence", "ultrasound"]
+__all__ = ["KINDS", "Drawn", "fluorescence", "motions_in_time", "ultrasound"]
 
 _FINE = 2  # pixels of the canvas a pixel of the frame
 _MARGIN = 0.15  # of the canvas beyond the frame on each side, in its length
@@ -50,7 +50,7 @@ class Drawn:
     landmarks: LandmarkSet
 
 
-def _motions(rng: np.random.Generator, size: int, count: int, amplitude: float) -> NDArray[np.float64]:
+def motions_in_time(rng: np.random.Generator, size: int, count: int, amplitude: float) -> NDArray[np.float64]:
     """(count, 2, n, n) in pixels, for the times after the reference; the largest are about twice the amplitude (NORMALISED)."""
     patterns = [random_field(rng, size, int(rng.integers(5, 9)), 2) for _ in range(3)]
     push = torch.from_numpy(rng.normal(0, 0.6, (2, 1, 1))).float().expand(2, size, size)
@@ -87,8 +87,14 @@ def _ellipses(rng: np.random.Generator, side: int, count: int, radius: tuple[flo
     return shapes
 
 
-def ultrasound(seed: int, count: int, *, size: int = 256, landmarks: int = 40) -> Drawn:
-    """Speckle of scatterers that move with the tissue, log-compressed, fading with depth and shadowed; ``count`` moving frames."""
+def ultrasound(seed: int, count: int, *, size: int = 256, landmarks: int = 40, renewed: float = 0.0) -> Drawn:
+    """Speckle of scatterers that move with the tissue, log-compressed, fading with depth and shadowed; ``count`` moving frames.
+
+    Parameters
+    ----------
+    renewed
+        Share of the scatterers' energy that is another one in every next frame, as where tissue moves through the plane.
+    """
     rng = np.random.default_rng([seed, 11])
     side = _canvas_size(size)
     echo = 0.3 * np.exp(0.5 * random_field(rng, side, 9)[0].numpy())
@@ -100,14 +106,19 @@ def ultrasound(seed: int, count: int, *, size: int = 256, landmarks: int = 40) -
         layer = y - rng.uniform(-0.9, 0.9) - rng.uniform(-0.15, 0.15) * np.sin(rng.uniform(2, 6) * x + rng.uniform(0, 6))
         echo = echo + 1.5 * np.exp(-((layer / 0.012) ** 2))
     # Scatterers slightly wider than the canvas' pixel survive being sampled between pixels.
-    scatterers = echo * gaussian_filter(rng.standard_normal((side, side)), 0.8)
-    scatterers /= scatterers.std()
+    grain = gaussian_filter(rng.standard_normal((side, side)), 0.8)
+    strongest = (echo * grain).std()
     fade = np.exp(-np.linspace(0, rng.uniform(1.0, 2.2), _FINE * size))[:, None] * np.exp(
         0.3 * random_field(rng, _FINE * size, 5)[0].numpy().mean(0, keepdims=True)
     )
-    motions = _motions(rng, size, count, 0.045)
+    motions = motions_in_time(rng, size, count, 0.045)
     still = np.zeros_like(motions[:1])
-    frames = [_scanned(rng, scatterers, _to_canvas(motion, size), fade) for motion in [*still, *motions]]
+    frames, others = [], np.random.default_rng([seed, 13])
+    for motion in [*still, *motions]:
+        frames.append(_scanned(rng, echo * grain / strongest, _to_canvas(motion, size), fade))
+        if renewed:
+            other = gaussian_filter(others.standard_normal((side, side)), 0.8)
+            grain = np.sqrt(1 - renewed) * grain + np.sqrt(renewed) * other
     shown = map_coordinates(echo, _to_canvas(still[0], size), order=1).reshape(size, _FINE, size, _FINE).mean((1, 3))
     points = textured_places(np.log(gaussian_filter(shown, 1.5)), landmarks)
     stack = torch.from_numpy(np.stack(frames)).float()[:, None]
@@ -148,7 +159,7 @@ def fluorescence(seed: int, count: int, *, size: int = 256, landmarks: int = 40)
     canvas = gaussian_filter(canvas, 1.2) * np.exp(0.15 * zoom(rng.standard_normal((40, 40)), side / 40, order=1)[:side, :side])
     shown = map_coordinates(canvas, _to_canvas(np.zeros((2, size, size)), size), order=1)
     shown = shown.reshape(size, _FINE, size, _FINE).mean((1, 3))
-    motions = _motions(rng, size, count, 0.05)
+    motions = motions_in_time(rng, size, count, 0.05)
     frames = []
     for frame, motion in enumerate([np.zeros((2, size, size)), *motions]):
         image = np.clip(moved(shown, motion), 0, None)

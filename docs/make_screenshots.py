@@ -259,7 +259,7 @@ def gif_palette(steps: int) -> Image.Image:
     """Greys, the colours of the residual and those of the Gaussians: what counts is not what fills most pixels."""
     from napari.utils.colormaps import ensure_colormap
 
-    from napari_r2n2.layers.result_layers import step_colours
+    from napari_r2n2.layers.gaussian_lines import step_colours
 
     lines = step_colours("turbo", steps)[:, :3]
     residual = ensure_colormap("RdBu").map(np.linspace(0, 1, 80))[:, :3]

@@ -22,6 +22,7 @@ _GROUPS = {
     "refine": "registration",
     "colormap": "display",
     "arrow_spacing_px": "display",
+    "stacks": "reading",
 }
 
 
@@ -41,6 +42,13 @@ class Preferences:
     """Name that napari and matplotlib know; colours Gaussians from the first to the last step."""
     arrow_spacing_px: int = 8
     """Distance of the arrows of a displacement in pixels of the image."""
+    stacks: str = "automatic"
+    """How stacks of slices are opened: automatic, slices or volumes."""
+
+    @property
+    def volumes(self) -> bool | None:
+        """``stacks`` as ``read_series`` takes it."""
+        return {"volumes": True, "slices": False}.get(self.stacks)
 
 
 def read_preferences() -> Preferences:

@@ -34,3 +34,13 @@ def test_python_code_of_the_core_runs(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (tmp_path / "result" / "run.json").is_file()
     assert "done: 100%" in capsys.readouterr().out
     assert sorted(names["aligned"]) == [0, 1, 2]  # type: ignore[call-overload]
+
+
+def test_python_code_of_the_simulation_runs() -> None:
+    page = (DOCS / "how-to" / "simulate.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
+    names: dict[str, object] = {}
+    # Fewer voxels: the numbers are not what is tested.
+    exec(compile(block.replace("(40, 56, 64)", "(9, 28, 9)"), "simulate.md", "exec"), names)
+    assert names["labels"].shape == (9, 28, 9)  # type: ignore[attr-defined]
+    assert names["out_of_plane"].shape == (9, 9)  # type: ignore[attr-defined]

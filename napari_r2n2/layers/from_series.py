@@ -6,6 +6,7 @@ The plain dictionary ``layer.metadata["napari-r2n2"]`` keeps what a layer cannot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,15 +26,19 @@ LARGE_BYTES = 2**30
 """Series of more bytes are not read whole when they are opened."""
 
 _FRAMES_LOOKED_AT = 9
+_KEPT_VOLUMES = 2
 _POINT_SIZE = 4
 _USUAL_PERCENT = (0.5, 99.5)
 
 
 def series_to_layers(series: Sequence[ImageSeries]) -> list[LayerData]:
-    """Image layers (frame, y, x); slice positions that agree in shape and pixel size become one layer (slice, frame, y, x)."""
+    """Image layers (frame, y, x) and, of volumes, (frame, z, y, x).
+
+    Slice positions that agree in shape and pixel size become one layer (slice, frame, y, x).
+    """
     first = series[0]
     alike = {(item.frames.shape, item.grid.spacing, item.dtype.str, item.spacing_known) for item in series}
-    if len(series) > 1 and len(alike) == 1:
+    if len(series) > 1 and len(alike) == 1 and first.grid.ndim == 2:
         options = _options(first, list(series))
         distance = _slice_distance_mm(series)
         options["axis_labels"] = ("slice", *options["axis_labels"])
@@ -59,7 +64,8 @@ def _image_layer(series: Sequence[ImageSeries], options: dict[str, Any]) -> Laye
     def image(*place: int) -> NDArray[Any]:
         return _image(series[place[0] if len(place) > 1 else 0], place[-1])
 
-    stack = LazyStack(lead, item, first.dtype, image)
+    # Of a volume one slice is shown at a time: the volume is not read anew for each.
+    stack = LazyStack(lead, item, first.dtype, lru_cache(_KEPT_VOLUMES)(image) if first.grid.ndim == 3 else image)
     if stack.size * stack.dtype.itemsize <= LARGE_BYTES:
         return stack[...], options, "image"
     return stack, options, "image"
@@ -80,6 +86,7 @@ def landmarks_to_layer(landmarks: LandmarkSet, series: ImageSeries) -> LayerData
         "axis_labels": shown_labels(labels),
         "units": units,
         "scale": scale,
+        **_translate(series, len(labels)),
     }
     return np.column_stack([points.frames.astype(float), points.points]), options, "points"
 
@@ -102,6 +109,7 @@ def _options(series: ImageSeries, everyone: Sequence[ImageSeries]) -> dict[str, 
         "axis_labels": shown_labels(labels),
         "units": units,
         "scale": scale,
+        **_translate(series, len(labels)),
         **_limits(everyone),
         "metadata": {METADATA_KEY: {"series": [_remember(item, series.name or "series") for item in everyone]}},
     }
@@ -138,6 +146,17 @@ def _axes(series: ImageSeries) -> tuple[tuple[str, ...], tuple[str, ...], tuple[
     length = "mm" if series.spacing_known else "pixel"
     units = ("s" if timed else "pixel", *(length,) * series.grid.ndim)
     return ("frame", *space), units, (step if timed else 1.0, *series.grid.spacing)
+
+
+def _translate(series: ImageSeries, axes: int) -> dict[str, Any]:
+    """Where the first voxel of a volume lies, along the axes of the volume: those of equal orientation lie right to one another.
+
+    napari has no place for an orientation that a layer would keep when it is sliced, and a slice lies where its first pixel is.
+    """
+    if series.grid.ndim == 2:
+        return {}
+    along = np.array(series.grid.direction).T @ np.array(series.grid.origin)
+    return {"translate": (*(0.0,) * (axes - 3), *(float(value) for value in along))}
 
 
 def _remember(series: ImageSeries, layer_name: str) -> dict[str, Any]:

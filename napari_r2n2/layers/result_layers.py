@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_r2n2.layers import overlays
+from napari_r2n2.layers.gaussian_lines import gaussian_lines
 from napari_r2n2.layers.image_views import IMAGES, INTENSITIES, MEASURES, View, image_view
 from napari_r2n2.layers.place import Place
 from napari_r2n2.layers.shown_frame import CanvasNote, LandmarkLayers
@@ -21,12 +22,9 @@ from napari_r2n2.models.registration import FrameKey, Registration
 from napari_r2n2.models.session import session_of
 from napari_r2n2.preferences import read_preferences
 
-__all__ = ["ResultLayers", "View", "results_of", "step_colours"]
+__all__ = ["ResultLayers", "View", "results_of"]
 
 
-# Of the Gaussians: the one of the present step, those before it, those to come. The image below has to be seen.
-_CURRENT, _PAST, _FAINT = 0.95, 0.4, 0.1
-_OFF_COLOUR = (0.6, 0.6, 0.6, 0.35)
 _COLOURS = {View.GAUSSIANS: "white", View.ARROWS: "#ffd166", View.GRID: "#7bdff2"}
 # Lines of the deformed grid along the longer side.
 _LINES_ALONG = 26
@@ -308,36 +306,24 @@ class ResultLayers:
         key, place = self.key, self.place
         if key is None or place is None or not self.shown(View.GAUSSIANS):
             return
-        layer, sequence, selected = self.layer(View.GAUSSIANS), self.session.sequence(key), self.session.selection
+        layer, sequence = self.layer(View.GAUSSIANS), self.session.sequence(key)
         if not layer.visible:
             return
         if sequence is None or len(sequence) == 0:
             layer.data = np.zeros((0, 2, 2))
             return
-        outlines = overlays.ellipses(sequence, place.plane)
-        # What reaches beyond the image would make it small whenever napari shows all there is; the selected one stays whole.
-        pieces, kept = overlays.cropped(outlines.reshape(-1, 2, 2), sequence.grid.shape, place.plane)
-        colours = np.repeat(self._colours(key), outlines.shape[1], axis=0)[kept]
-        if selected is not None and selected <= len(sequence):
-            own = np.concatenate((outlines[selected - 1], overlays.arrow(sequence, selected, place.plane)))
-            own = overlays.bold(own, 0.5 * _LINE * self._side(place))
-            colour = step_colours(self.colormap, len(sequence))[selected - 1]
-            pieces = np.concatenate((pieces, own))
-            colours = np.concatenate((colours, np.broadcast_to(colour, (len(own), 4))))
+        pieces, colours = gaussian_lines(
+            sequence,
+            self.session.enabled(key),
+            self.step,
+            self.session.selection,
+            place.plane,
+            0.5 * _LINE * self._side(place),
+            self.colormap,
+        )
         layer.data = pieces
         if len(pieces):
             layer.edge_color = colours
-
-    def _colours(self, key: FrameKey) -> NDArray[np.float64]:
-        """(T, 4): colour by step, faint where the step is still to come, grey where it is switched off."""
-        on = self.session.enabled(key)
-        count = len(on)
-        colours = step_colours(self.colormap, count)
-        colours[:, 3] = np.where(np.arange(count) < self.step, _PAST, _FAINT)
-        if self.session.selection is not None and self.session.selection <= count:
-            colours[self.session.selection - 1, 3] = _CURRENT
-        colours[~on] = _OFF_COLOUR
-        return colours
 
     def _forget_what_is_gone(self) -> None:
         """Where both the series and its aligned layer were deleted, nothing of the registration is left to be looked at."""
@@ -385,13 +371,6 @@ class ResultLayers:
         y, x = np.subtract(event.position[-2:], place.translate[-2:])
         visible = np.arange(len(sequence)) < self.step
         self.session.select(overlays.hit(sequence, place.plane, (float(y), float(x)), visible))
-
-
-def step_colours(colormap: str, count: int) -> NDArray[np.float64]:
-    """(count, 4) colours along a napari colormap; its dark and bright ends are left out, as they vanish on an image."""
-    from napari.utils.colormaps import ensure_colormap
-
-    return np.array(ensure_colormap(colormap).map(np.linspace(0.1, 0.9, max(count, 1)))[:count], dtype=np.float64)
 
 
 _RESULTS: WeakKeyDictionary[Any, ResultLayers] = WeakKeyDictionary()

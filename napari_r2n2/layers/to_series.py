@@ -12,13 +12,16 @@ from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
 from r2n2.series import ImageSeries
 
-__all__ = ["AXES_CHOICES", "TIME_FIRST", "axes_of", "layer_to_series", "slices_first"]
+__all__ = ["AXES_CHOICES", "TIME_FIRST", "VOLUME_AXES", "axes_of", "layer_to_series", "slices_first"]
 
 AXES_CHOICES = (("slice", "frame", "y", "x"), ("frame", "channel", "y", "x"))
 """What four axes without names may mean; a person has to say it."""
 
 TIME_FIRST = ("frame", "slice", "y", "x")
 """Another meaning of four axes: such a layer is shown anew with the slices first before it is used."""
+
+VOLUME_AXES = ("frame", "z", "y", "x")
+"""Axes of a series of volumes, which whoever wants one has to name."""
 
 _TIME = ("frame", "time", "t")
 _SLICE = ("slice", "z")
@@ -57,21 +60,36 @@ def layer_to_series(layer: Any, axes: tuple[str, ...] = ()) -> tuple[ImageSeries
     layer
         An Image layer; of a multiscale one the finest level is used.
     axes
-        What four axes without names mean, one of ``AXES_CHOICES``.
+        What four axes without names mean, one of ``AXES_CHOICES``, or ``VOLUME_AXES`` for one series of volumes.
 
     Raises
     ------
     ArgumentError
         If the layer has no time axis, its axes have no meaning, it is turned or sheared, or its scale is no pixel size.
     """
-    axes = axes_of(layer) or axes
+    if axes == VOLUME_AXES:
+        _check_volumes(layer)
+    else:
+        axes = axes_of(layer) or axes
     if not axes or axes == TIME_FIRST:
         raise ArgumentError(f"layer {layer.name!r}: has 4 axes whose names do not say what they are; say it under 'Axes'")
     if not _is_upright(layer):
         raise ArgumentError(f"layer {layer.name!r}: is turned, sheared or has an affine; reset that, or resample the images first")
+    if axes == VOLUME_AXES:
+        return (_series(layer, (), 0, ndim=3),)
     if axes[0] != "slice":
         return (_series(layer, (), 0),)
     return tuple(_series(layer, (index,), index) for index in range(_level(layer).shape[0]))
+
+
+def _check_volumes(layer: Any) -> None:
+    """See that a layer has the axes of a series of volumes."""
+    axes = _level(layer).ndim - (1 if layer.rgb else 0)
+    if axes not in (4, 5) or (axes == 5 and layer.rgb):
+        raise ArgumentError(
+            f"layer {layer.name!r}: a series of volumes needs axes (frame, z, y, x) or (frame, channel, z, y, x), this has {axes}; "
+            "choose another layer"
+        )
 
 
 def slices_first(layer: Any) -> tuple[Any, dict[str, Any]]:
@@ -98,24 +116,24 @@ def _is_upright(layer: Any) -> bool:
 
 
 class _LayerFrames:
-    """(T, C, y, x) view of a layer's data (T, y, x), (T, C, y, x) or (T, y, x, colour) at ``place``; read frame by frame."""
+    """(T, C, (z,) y, x) view of a layer's data, with or without C or with the colour last, at ``place``; read frame by frame."""
 
-    def __init__(self, data: Any, place: tuple[int, ...], *, rgb: bool) -> None:
+    def __init__(self, data: Any, place: tuple[int, ...], *, rgb: bool, ndim: int) -> None:
         self._data, self._place, self._rgb = data, place, rgb
         self.dtype = np.dtype(data.dtype)
         frames, *rest = data.shape[len(place) :]
-        self.shape = (frames, rest[-1], *rest[:-1]) if rgb else (frames, *rest) if len(rest) == 3 else (frames, 1, *rest)
+        self.shape = (frames, rest[-1], *rest[:-1]) if rgb else (frames, *rest) if len(rest) > ndim else (frames, 1, *rest)
 
     def __getitem__(self, index: int) -> NDArray[Any]:
         frame = np.asarray(self._data[(*self._place, index)])
         return np.moveaxis(frame, -1, 0) if self._rgb else frame.reshape(self.shape[1:])
 
 
-def _series(layer: Any, place: tuple[int, ...], index: int) -> ImageSeries:
-    frames = _LayerFrames(_level(layer), place, rgb=layer.rgb)
+def _series(layer: Any, place: tuple[int, ...], index: int, *, ndim: int = 2) -> ImageSeries:
+    frames = _LayerFrames(_level(layer), place, rgb=layer.rgb, ndim=ndim)
     remembered = layer.metadata.get(METADATA_KEY, {}).get("series", [])
     known = remembered[index] if index < len(remembered) else {}
-    spacing, in_mm = _spacing_mm(layer)
+    spacing, in_mm = _spacing_mm(layer, ndim)
     times = known.get("times_s")
     return ImageSeries(
         frames=frames,
@@ -151,10 +169,10 @@ def _patient_grid(known: dict[str, Any] | None) -> Grid | None:
     return Grid(tuple(known["shape"]), tuple(known["spacing"]), tuple(known["origin"]), direction)
 
 
-def _spacing_mm(layer: Any) -> tuple[tuple[float, ...], bool]:
+def _spacing_mm(layer: Any, ndim: int) -> tuple[tuple[float, ...], bool]:
     """Pixel size from scale and units, and whether it is a length; 1 unit of napari's 'pixel' counts as 1 mm."""
     spacing, known = [], True
-    for scale, unit in zip(tuple(layer.scale)[-2:], tuple(layer.units)[-2:], strict=True):
+    for scale, unit in zip(tuple(layer.scale)[-ndim:], tuple(layer.units)[-ndim:], strict=True):
         if not np.isfinite(scale) or scale <= 0:
             raise ArgumentError(f"layer {layer.name!r}: scale must be positive and finite, got {tuple(layer.scale)}; correct it")
         length = unit.is_compatible_with("mm")

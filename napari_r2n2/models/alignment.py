@@ -7,21 +7,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-import numpy as np
-from numpy.typing import NDArray
-
 from napari_r2n2.models.registration import FrameKey
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.mask import Masks
-    from r2n2.registration import FrameResult
+    from r2n2.registration import FrameResult, Survey
     from r2n2.registration.results import SeriesProgress
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries
-    from r2n2.transform import Transform
 
-__all__ = ["AlignmentProgress", "Choice", "align", "common_reference"]
+__all__ = ["AlignmentProgress", "Choice", "align", "surveys_of"]
 
 _FIRST_FRAMES = 4
 """Aligned before all others, so that something is seen within seconds."""
@@ -104,12 +100,17 @@ def align(
     """
     # Imported here, in the worker's thread: loading torch takes seconds.
     from r2n2.mask import NO_MASKS
+    from r2n2.registration import chosen_reference, common_reference
     from r2n2.results.manifest import RunFacts
 
     choice = choice or Choice(tuple(range(len(series))))
     facts = RunFacts.of(config)
-    if choice.one_reference and len(choice.slices) > 1:
-        config = config.model_copy(update={"reference": common_reference([series[k] for k in choice.slices], config.reference)})
+    surveys = surveys_of(series, config, choice, masks)
+    if surveys:
+        config = config.model_copy(update={"reference": common_reference(list(surveys.values()))})
+    if config.reference != "auto":
+        # Before the first slice position is registered, as it may be the last that lacks the frame.
+        chosen_reference(config.reference, None, min(len(series[k]) for k in choice.slices))
     held = facts.held_to(config)
     total = sum(len(series[index]) for index in choice.slices)
     before = 0
@@ -117,7 +118,10 @@ def align(
         seen = choice.seen.frame if index == choice.seen.slice_index else None
         began, count, item = time.monotonic(), 0, series[index]
         where = f"slice {index}: " if len(choice.slices) > 1 else ""
-        for step in _align_one(item, held, seen, masks[index] if masks else NO_MASKS):
+        survey = surveys.get(index)
+        if survey is not None and len(survey.means) < len(item):
+            survey = None
+        for step in _align_one(item, held, seen, masks[index] if masks else NO_MASKS, survey):
             count += len(step.finished)
             took = facts.model_copy(update={"wall_time_s": time.monotonic() - began})
             fraction = (before + step.fraction * len(item)) / total
@@ -126,60 +130,41 @@ def align(
         before += len(item)
 
 
-def _align_one(series: ImageSeries, config: RegistrationConfig, seen: int | None, masks: Masks) -> Iterator[SeriesProgress]:
+def _align_one(
+    series: ImageSeries, config: RegistrationConfig, seen: int | None, masks: Masks, survey: Survey | None
+) -> Iterator[SeriesProgress]:
     """As ``register_series``, some frames around ``seen`` before all others; only ``fraction`` counts what is done before."""
-    from r2n2.registration import register_series, resolve_reference
+    from r2n2.registration import chosen_reference, register_series, survey_for
 
     whole = config.batch_size != "auto" or config.warm_start or config.target != "reference"
     if seen is None or whole or len(series) <= 2 * _FIRST_FRAMES:
-        yield from register_series(series, config, masks=masks)
+        yield from register_series(series, config, masks=masks, survey=survey)
         return
-    reference = resolve_reference(series, config.reference)
+    survey = survey or survey_for(series, config, masks)
+    reference = chosen_reference(config.reference, survey, len(series))
     config = config.model_copy(update={"reference": reference})
     nearest = sorted(range(len(series)), key=lambda k: (k == reference, abs(k - seen), k))[:_FIRST_FRAMES]
     left = [k for k in range(len(series)) if k not in (*nearest, reference)]
-    done: dict[int, Transform | None] = {reference: None}
+    done: dict[int, FrameResult | None] = {reference: None}
     few = config.model_copy(update={"batch_size": _FIRST_FRAMES})
-    for progress in register_series(series, few, done=dict.fromkeys(left), masks=masks):
-        done |= {r.frame: r.transform if r.status.sound else None for r in progress.finished}
+    for progress in register_series(series, few, done=dict.fromkeys(left), masks=masks, survey=survey):
+        done |= {result.frame: result for result in progress.finished}
         yield replace(progress, fraction=max(progress.fraction - len(left) / len(series), 0))
-    for progress in register_series(series, config, done=done, masks=masks):
+    for progress in register_series(series, config, done=done, masks=masks, survey=survey):
         yield replace(progress, notes=())  # the same as before
 
 
-def common_reference(series: Sequence[ImageSeries], reference: int | str) -> int:
-    """The frame that all slice positions are aligned to: as given, or for "auto" the one whose mean over all of them is usual.
+def surveys_of(
+    series: Sequence[ImageSeries], config: RegistrationConfig, choice: Choice, masks: Sequence[Masks]
+) -> dict[int, Survey]:
+    """Slice position -> what a look at it says, where one frame is to be found that serves all of them; else nothing.
 
-    Raises
-    ------
-    ArgumentError
-        If a slice position has no such frame.
+    Where they hold different numbers of frames, the reference is one that all of them have.
     """
-    from r2n2.registration import resolve_reference
+    from r2n2.mask import NO_MASKS
+    from r2n2.registration import survey_series
 
-    shortest = min(series, key=len)
-    if not isinstance(reference, str):
-        return resolve_reference(shortest, reference)
-    # Each relative to its own mean, so that no bright slice decides alone.
-    shares = np.array([_means(item, len(shortest)) for item in series])
-    usual = shares.mean(axis=0)  # NaN where a frame cannot serve in one of them
-    if np.isnan(usual).all():
-        return resolve_reference(shortest, "auto")
-    return int(np.nanargmin(np.abs(usual - np.nanmean(usual))))
-
-
-def _means(series: ImageSeries, count: int) -> NDArray[np.float64]:
-    """Mean intensity of the first frames over that of all of them; NaN where a frame cannot be used."""
-    from r2n2.preprocessing import one_channel
-
-    means = np.full(count, np.nan)
-    for index in range(count):
-        try:
-            values = np.asarray(one_channel(series.frame(index)), dtype=np.float64)
-        except (OSError, ValueError, RuntimeError):
-            continue  # the registration says what is wrong with it
-        values = values[np.isfinite(values)]
-        if values.size and values.min() < values.max():
-            means[index] = values.mean()
-    middle = np.nanmean(means) if np.isfinite(means).any() else np.nan
-    return means / middle if middle else means
+    if config.reference != "auto" or not choice.one_reference or len(choice.slices) < 2:
+        return {}
+    frames = min(len(series[k]) for k in choice.slices)
+    return {k: survey_series(series[k], masks[k] if masks else NO_MASKS, frames=frames) for k in choice.slices}

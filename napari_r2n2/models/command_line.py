@@ -130,6 +130,8 @@ def _reading(first: ImageSeries) -> list[str]:
     """Options with which the file has to be read to give this series."""
     asked = dict(first.source.get("asked", {}))
     words = ["--axes", str(asked["axes"])] if "axes" in asked else []
+    if "volumes" in asked:
+        words.append("--volumes" if asked["volumes"] else "--slices")
     if "slice_index" in asked:
         words += ["--slice", str(asked["slice_index"])]
     if first.source.get("format") == "dicom":

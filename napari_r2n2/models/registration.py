@@ -91,8 +91,8 @@ class Registration:
 
     @property
     def step_count(self) -> int:
-        """Largest number of steps of any frame so far, at least as many as were asked for; 1 for a B-spline."""
-        if self.config is not None and self.config.method == "bspline":
+        """Largest number of steps of any frame so far, at least as many as were asked for; 1 for what is no sequence."""
+        if self.config is not None and (self.config.method == "bspline" or self.config.target == "previous"):
             return 1
         found = max((len(s) for s in map(self.sequence, self.results) if s is not None), default=0)
         asked = 0 if self.config is None or self.config.steps == "auto" else self.config.steps

@@ -246,7 +246,8 @@ def _read_source(registered: RegisteredSeries, source: Path | None) -> dict[str,
             "then open the result again"
         )
     selection: dict[str, Any] = {key: value for key, value in record.selection.items() if key != "keep_headers"}
-    found = read_series(path, **selection)
+    # As it was registered, whatever the default is by now.
+    found = read_series(path, **{"volumes": registered.grid.ndim == 3, **selection})
     if selection:
         found = tuple(replace(series, source={**series.source, "asked": selection}) for series in found)
     return {input_sha256(series): series for series in found}

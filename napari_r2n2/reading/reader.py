@@ -93,15 +93,17 @@ class _Opened:
         layers = series_to_layers(found)
         for index, (_data, options, _kind) in enumerate(layers):
             position = found[index].source.get("slice_index", found[index].source.get("slice", index))
-            name_layer(options, name if len(layers) == 1 else f"{name} slice {position}")
+            part = "stack" if found[index].grid.ndim == 3 else "slice"
+            name_layer(options, name if len(layers) == 1 else f"{name} {part} {position}")
             window = None if options["rgb"] else window_of(found[index])
             if window is not None:
                 options["contrast_limits"] = window
         self.layers += layers
         self.warnings += dict.fromkeys(note for item in found for note in item.notes if "left out as damaged" in note)
         if all(len(item) == 1 for item in found):
+            held = "a single volume" if found[0].grid.ndim == 3 else "single images"
             self.warnings.append(
-                f"{name}: holds single images and no series in time, so there is nothing to align; "
+                f"{name}: holds {held} and no series in time, so there is nothing to align; "
                 "open a file or folder with several frames of the same slice"
             )
 
@@ -124,22 +126,27 @@ def _open_asking(place: Path) -> _Opened:
 
 
 def _open(place: Path, **asked: Any) -> _Opened:
+    from napari_r2n2.preferences import read_preferences
     from r2n2.io import read_series
     from r2n2.io.dispatch import detect_format
 
     opened = _Opened()
+    volumes = read_preferences().volumes
+    if volumes is not None:
+        asked["volumes"] = volumes
     if detect_format(place) != "dicom":
         opened.add(read_series(place, **asked), _stem(place), **asked)
     elif place.is_dir():
-        _open_dicom_folder(place, opened)
+        _open_dicom_folder(place, opened, volumes)
     else:
-        found = read_series(place, drop_damaged=True)
-        opened.add(found, found[0].name if len(found) == 1 else _stem(place), drop_damaged=True)
+        asked = {"drop_damaged": True, **asked}
+        found = read_series(place, **asked)
+        opened.add(found, found[0].name if len(found) == 1 else _stem(place), **asked)
         _LAST.remember(place, (str(file) for item in found for file in item.source.get("files", ())))
     return opened
 
 
-def _open_dicom_folder(folder: Path, opened: _Opened) -> None:
+def _open_dicom_folder(folder: Path, opened: _Opened, volumes: bool | None) -> None:
     """Every series of a folder that moves; single images, such as localisers, only where there is nothing else."""
     from r2n2.errors import R2N2Error, ReadError, ResourceError
     from r2n2.io import read_series
@@ -147,25 +154,28 @@ def _open_dicom_folder(folder: Path, opened: _Opened) -> None:
     from r2n2.io.dicom.listing import list_dicom
 
     name = folder.resolve().name or "DICOM"
-    groups = list_dicom(folder).groups
-    series = list(dict.fromkeys(group.series_key for group in groups))
+    asked: dict[str, Any] = {"drop_damaged": True, **({} if volumes is None else {"volumes": volumes})}
+    listing = list_dicom(folder, volumes=volumes)
+    groups, stacks = listing.groups, listing.volumes
+    series = list(dict.fromkeys([*(stack.key for stack in stacks), *(group.series_key for group in groups)]))
     if len(series) <= 1:
-        opened.add(read_series(folder, drop_damaged=True), name, drop_damaged=True)
+        opened.add(read_series(folder, **asked), name, **asked)
         return
-    moving = [key for key in series if any(group.frames > 1 for group in groups if group.series_key == key)]
+    held = [*((stack.key, stack.frames) for stack in stacks), *((group.series_key, group.frames) for group in groups)]
+    moving = [key for key in series if any(frames > 1 for other, frames in held if other == key)]
     needed = sum(2 * g.frames * g.channels * g.shape[0] * g.shape[1] for g in groups if g.series_key in moving)
     if needed > DEFAULT_MAX_BYTES:
         raise ResourceError(
             f"{folder}: its {len(moving)} series would take about {needed / 2**30:.0f} GiB of memory; open the folders one by one"
         )
     problems: list[str] = []
-    labels = {group.series_key: group.label for group in groups}
+    labels = {stack.key: stack.label for stack in stacks} | {group.series_key: group.label for group in groups}
     for number, key in enumerate(series, start=1):
         if key in moving or not moving:
             try:
                 title = f"{name} series {number}" + (f", {labels[key]}" if labels[key] else "")
-                found = read_series(folder, series=key, drop_damaged=True)
-                opened.add(found, title, series=key, drop_damaged=True)
+                found = read_series(folder, series=key, **asked)
+                opened.add(found, title, series=key, **asked)
             except R2N2Error as error:
                 problems.append(f"series {number} of {len(series)} is not shown: {error}")
     if not opened.layers:

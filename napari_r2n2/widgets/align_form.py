@@ -70,7 +70,7 @@ class AlignForm(QWidget):
                 "steps": self._steps.value() or "auto",
                 "device": self._device.currentText(),
                 "batch_size": self._batch.value() or "auto",
-                "warm_start": self._warm.isChecked(),
+                "warm_start": self._warm.isChecked() and not self._composed,
                 "no_folding": self._unfolded.isChecked(),
             }
         )
@@ -185,6 +185,7 @@ class AlignForm(QWidget):
         reference.addWidget(self._one_reference)
         self._rows.addRow("Slices", self.slices)
         self._rows.addRow("Reference", reference)
+        self._rows.addRow("Aligned to", self._target)
         self._rows.addRow("Mask", self.mask.box)
         self._rows.addRow("Method", row(self._method, self._refine))
         self._rows.addRow("Weights", self.weights)
@@ -196,7 +197,6 @@ class AlignForm(QWidget):
         form.addRow("Gaussians", self._steps)
         form.addRow("Frames at once", self._batch)
         form.addRow("Compared by", self._measure)
-        form.addRow("Aligned to", self._target)
         form.addRow("Whole frame", self._initial)
         form.addRow("Warm start", self._warm)
         form.addRow("Folding", self._unfolded)
@@ -216,6 +216,7 @@ class AlignForm(QWidget):
         self._reference.valueChanged.connect(self._reference_moved)
         self._method.currentIndexChanged.connect(self._update_enabled)
         self._measure.currentIndexChanged.connect(self._update_enabled)
+        self._target.currentIndexChanged.connect(self._update_enabled)
         self.slices.changed.connect(self.changed)
         self.mask.changed.connect(self.changed)
         for changed in (
@@ -225,7 +226,6 @@ class AlignForm(QWidget):
             self._unfolded.toggled,
             self.weights.box.currentIndexChanged,
             self._steps.valueChanged,
-            self._target.currentIndexChanged,
             self._initial.currentIndexChanged,
         ):
             changed.connect(lambda _value: self.changed.emit())
@@ -261,7 +261,13 @@ class AlignForm(QWidget):
         self.weights.set_enabled(network)
         self._steps.setEnabled(self._method.currentData() != "bspline")
         self._reference.setEnabled(not self._auto.isChecked())
+        self._warm.setEnabled(not self._composed)
         self.changed.emit()
+
+    @property
+    def _composed(self) -> bool:
+        """Whether displacements are composed from frame to frame: none of them is then one to start from."""
+        return self._target.currentData() == "previous"
 
     def _reference_moved(self, frame: int) -> None:
         if not self._auto.isChecked():

@@ -28,7 +28,7 @@ from napari_r2n2.layers.place import METADATA_KEY, shown_labels
 from napari_r2n2.layers.to_series import AXES_CHOICES, TIME_FIRST, axes_of, layer_to_series, slices_first
 from napari_r2n2.models.registration import FrameKey
 from napari_r2n2.models.training_run import SUFFIX, adapted_weights
-from napari_r2n2.widgets.connections import connect_while_alive
+from napari_r2n2.widgets.layer_choice import LayerChoice
 from r2n2.errors import ArgumentError, R2N2Error
 from r2n2.network.shipped_weights import named_weights
 
@@ -60,7 +60,6 @@ class SeriesChooser(QObject):
     def __init__(self, viewer: Viewer, owner: QWidget, form: QFormLayout) -> None:
         super().__init__(owner)
         self._viewer, self._form = viewer, form
-        self._named: list[Any] = []
         self.layers = combo("The image series: axes (time, y, x) or (slice, time, y, x).")
         self.axes_box = combo("What the four axes of this layer mean; it does not say so itself.")
         self.axes_box.addItem("choose ...", ())
@@ -68,20 +67,16 @@ class SeriesChooser(QObject):
             self.axes_box.addItem(", ".join(shown_labels(axes)), axes)
         form.addRow("Series", self.layers)
         form.addRow("Axes", self.axes_box)
-        self.layers.currentIndexChanged.connect(self._changed)
+        self._choice = LayerChoice(viewer, owner, self.layers, _may_be_a_series)
+        # Not its own signal for another choice, which would tell of one that comes with new layers twice.
+        self.layers.currentIndexChanged.connect(lambda _index: self._changed())
+        self._choice.updated.connect(self._changed)
         self.axes_box.currentIndexChanged.connect(self._axes_said)
-        named, rename = self._named, self._update_names
-        events = viewer.layers.events
-        connect_while_alive(
-            owner,
-            [(events.inserted, self.update), (events.removed, self.update)],
-            at_end=lambda: [layer.events.name.disconnect(rename) for layer in named],
-        )
 
     @property
     def layer(self) -> Any:
         """The chosen Image layer, or None."""
-        return self.layers.currentData()
+        return self._choice.layer
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -120,11 +115,11 @@ class SeriesChooser(QObject):
 
     def candidates(self) -> list[Any]:
         """The layers that are offered."""
-        return [self.layers.itemData(index) for index in range(self.layers.count())]
+        return self._choice.candidates
 
     def choose(self, layer: Any) -> None:
         """Choose a layer that is offered."""
-        self.layers.setCurrentIndex(self.layers.findData(layer))
+        self._choice.choose(layer)
 
     def series(self) -> tuple[ImageSeries, ...]:
         """The chosen series, one a slice position.
@@ -138,27 +133,9 @@ class SeriesChooser(QObject):
             raise ArgumentError(_NO_LAYER)
         return layer_to_series(self.layer, self.axes_box.currentData() or ())
 
-    def update(self, _event: object = None) -> None:
+    def update(self) -> None:
         """Follow the viewer's layers; what was chosen stays chosen while it is there."""
-        chosen = self.layer
-        for layer in self._named:
-            layer.events.name.disconnect(self._update_names)
-        # In place, as the list is what is let go of at the end.
-        self._named[:] = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
-        self.layers.blockSignals(True)
-        self.layers.clear()
-        for layer in self._named:
-            layer.events.name.connect(self._update_names)
-            if "registration" not in layer.metadata.get(METADATA_KEY, {}):
-                self.layers.addItem(layer.name, layer)
-        kept = self.layers.findData(chosen) if chosen is not None else -1
-        self.layers.setCurrentIndex(kept if kept >= 0 else self.layers.count() - 1)
-        self.layers.blockSignals(False)
-        self._changed()
-
-    def _update_names(self, _event: object = None) -> None:
-        for index in range(self.layers.count()):
-            self.layers.setItemText(index, self.layers.itemData(index).name)
+        self._choice.update()
 
     def _axes_said(self, _index: int = 0) -> None:
         """Slices that lie behind the time are shown anew with the slices first, as every layer of ours has them."""
@@ -172,13 +149,17 @@ class SeriesChooser(QObject):
             return
         self._changed()
 
-    def _changed(self, _index: int = 0) -> None:
+    def _changed(self) -> None:
         try:
             ambiguous = self.layer is not None and not axes_of(self.layer)
         except R2N2Error:
             ambiguous = False
         self._form.setRowVisible(self.axes_box, ambiguous)
         self.changed.emit()
+
+
+def _may_be_a_series(layer: Any) -> bool:
+    return isinstance(layer, Image) and "registration" not in layer.metadata.get(METADATA_KEY, {})
 
 
 class SliceChooser(QWidget):

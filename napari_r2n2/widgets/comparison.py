@@ -27,16 +27,20 @@ _MEASURE_TIP = (
 )
 _TARGETS = {
     "reference": "reference",
+    "mean": "mean",
     "median": "median",
+    "previous": "previous",
     "1 component": "pca:1",
     "2 components": "pca:2",
     "3 components": "pca:3",
     "4 components": "pca:4",
 }
 _TARGET_TIP = (
-    "What frames are registered to; all but reference take three times as long.\n"
+    "What frames are registered to; mean, median and components take three times as long.\n"
     "reference: the reference frame itself, right for most series.\n"
-    "median: the median over time of the aligned series, for a reference frame that is noisy.\n"
+    "mean, median: that of the aligned series over time, for a reference frame that is noisy.\n"
+    "previous: each frame to its neighbour on the side of the reference, composed back to it: for texture that changes\n"
+    "on its way, as speckle does; errors add up, and the result is no sequence of Gaussians.\n"
     "components: for each frame an image of its own, the mean of the series and its part along the first principal components\n"
     "over time (pca), for contrast that changes along the series; take as few as the contrast allows."
 )

@@ -10,7 +10,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_r2n2.layers.place import METADATA_KEY
 from napari_r2n2.widgets.choosers import combo
-from napari_r2n2.widgets.connections import connect_while_alive
+from napari_r2n2.widgets.layer_choice import LayerChoice
 
 if TYPE_CHECKING:
     from napari.viewer import Viewer
@@ -26,52 +26,27 @@ class MaskChooser(QObject):
 
     def __init__(self, viewer: Viewer, owner: QWidget) -> None:
         super().__init__(owner)
-        self._viewer = viewer
-        self._named: list[Any] = []
         self.box = combo(
             "What of the reference counts: the pixels that are labelled, or inside the shapes, of this layer. Draw on any frame;\n"
             "what moves outside of it pulls at nothing. none: everything counts."
         )
-        self.box.addItem("none", None)
-        self.box.currentIndexChanged.connect(lambda _index: self.changed.emit())
-        named, rename = self._named, self._update_names
-        events = viewer.layers.events
-        connect_while_alive(
-            owner,
-            [(events.inserted, self.update), (events.removed, self.update)],
-            at_end=lambda: [layer.events.name.disconnect(rename) for layer in named],
-        )
+        self._choice = LayerChoice(viewer, owner, self.box, _may_be_a_mask, none="none")
+        self._choice.changed.connect(self.changed)
         self.update()
 
     @property
     def layer(self) -> Any:
         """The chosen layer, or None."""
-        return self.box.currentData()
+        return self._choice.layer
 
     def choose(self, layer: Any) -> None:
         """Choose a layer that is offered, or None."""
-        self.box.setCurrentIndex(0 if layer is None else max(self.box.findData(layer), 0))
+        self._choice.choose(layer)
 
-    def update(self, _event: object = None) -> None:
+    def update(self) -> None:
         """Follow the viewer's layers; what was chosen stays chosen while it is there."""
-        chosen = self.layer
-        for layer in self._named:
-            layer.events.name.disconnect(self._update_names)
-        # In place, as the list is what is let go of at the end.
-        self._named[:] = [
-            layer for layer in self._viewer.layers if isinstance(layer, Labels | Shapes) and METADATA_KEY not in layer.metadata
-        ]
-        self.box.blockSignals(True)
-        self.box.clear()
-        self.box.addItem("none", None)
-        for layer in self._named:
-            layer.events.name.connect(self._update_names)
-            self.box.addItem(layer.name, layer)
-        self.box.setCurrentIndex(max(self.box.findData(chosen) if chosen is not None else 0, 0))
-        self.box.blockSignals(False)
-        if chosen is not self.layer:
-            self.changed.emit()
+        self._choice.update()
 
-    def _update_names(self, _event: object = None) -> None:
-        for index in range(1, self.box.count()):
-            self.box.setItemText(index, self.box.itemData(index).name)
+
+def _may_be_a_mask(layer: Any) -> bool:
+    return isinstance(layer, Labels | Shapes) and METADATA_KEY not in layer.metadata

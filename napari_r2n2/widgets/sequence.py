@@ -21,7 +21,8 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
 )
 
-from napari_r2n2.layers.result_layers import View, results_of, step_colours
+from napari_r2n2.layers.gaussian_lines import step_colours
+from napari_r2n2.layers.result_layers import View, results_of
 from napari_r2n2.models.lengths import Lengths
 from napari_r2n2.models.quality import described_quality, described_uncertainty
 from napari_r2n2.widgets.connections import connect_while_alive

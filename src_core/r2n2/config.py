@@ -36,6 +36,8 @@ Uncertainty = Literal["on", "off", "full"]
 SimilarityName = Literal["ssd", "lncc", "mind", "ngf", "curve"]
 
 _LONGEST_SHOWN = 120
+# What a reference may be called after the target that it goes with, and the frame in whose place that is.
+_SHORT_REFERENCES: dict[str, int | str] = {"mean": "auto", "previous": 0}
 SMALLEST_SIDE_PX = 16
 """Frames with a shorter side are refused: they hold too little to align."""
 
@@ -218,6 +220,11 @@ class FitConfig(Config):
     finest; 0.001 where brightness changes much and nothing moves."""
     steepness_cap: float = Field(default=0.0, ge=0)
     """Steepness from which on a Gaussian is held back; at 1.65 it folds alone."""
+    brightness: float = Field(default=1.0, ge=0, le=1)
+    """Share of the residual's local mean that is taken for a smooth change of brightness and no motion, where intensities are
+    compared (ssd), on all squares but the coarsest; 0 where tissue keeps its brightness."""
+    brightness_window: float = Field(default=0.24, gt=0, le=2)
+    """Standard deviation of the Gaussian window of those means, normalised."""
     most_gaussians: int = Field(default=60, ge=1, le=500)
     """Of a pair where ``steps`` is auto."""
     most_coarse: int = Field(default=10, ge=1, le=500)
@@ -271,6 +278,7 @@ class VolumeFitConfig(FitConfig):
     folding_size: int = Field(default=32, ge=16, le=512)
     field_size: int = Field(default=56, ge=16, le=2048)
     pixels_a_step: int = Field(default=8192, ge=256)
+    brightness: float = Field(default=0.0, ge=0, le=1)
     most_gaussians: int = Field(default=200, ge=1, le=500)
     most_coarse: int = Field(default=40, ge=1, le=500)
     added_at_once: int = Field(default=20, ge=1, le=100)
@@ -320,11 +328,13 @@ class RegistrationConfig(Config):
     network compares intensities, so under another measure than ssd the Gaussians are fitted without it."""
     reference: int | Literal["auto"] = "auto"
     """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series, or, where the contrast
-    of the series changes, the frame whose edges agree best with those of the others."""
-    target: Annotated[str, Field(pattern=r"^(reference|median|pca:([1-9]|1[0-9]|20))$")] = "reference"
-    """What frames are registered to, in the place of the reference frame. reference: that frame itself; median: the median over
-    time of the aligned series; pca:L: for each frame the mean of the series and its own part along the first L principal components
-    over time, for contrast that changes along a series."""
+    of the series changes, the frame whose edges agree best with those of the others. Where settings are given as text, mean stands
+    for auto with target mean, previous for frame 0 with target previous."""
+    target: Annotated[str, Field(pattern=r"^(reference|mean|median|previous|pca:([1-9]|1[0-9]|20))$")] = "reference"
+    """What frames are registered to. reference: the reference frame; previous: each frame to its neighbour on the side of the
+    reference, the displacements then composed. Or an image in the place of the reference, made of the aligned series: mean and
+    median: over time; pca:L: for each frame the mean of the series and its own part along the first L principal components over
+    time, for contrast that changes along a series."""
     target_rounds: int = Field(default=2, ge=1, le=10)
     """How often a target is made of the frames as they are aligned by then, and all are registered to it anew."""
     initial: InitialName = "auto"
@@ -369,8 +379,37 @@ class RegistrationConfig(Config):
         method = "fit" if self.method == "r2n2" else self.method
         return self.model_copy(update={"method": method, "steps": self.volume_steps, "fit": self.volume_fit})
 
+    @classmethod
+    def parse(cls, values: dict[str, Any]) -> Self:
+        """As of any settings; the reference may also be "mean" or "previous", short for a target and where it is used.
+
+        Raises
+        ------
+        ArgumentError
+            As of any settings, or if another target is named beside them.
+        """
+        short = values.get("reference")
+        if isinstance(short, str) and short in _SHORT_REFERENCES:
+            if values.get("target", short) != short:
+                raise ArgumentError(
+                    f"target: reference {short} means target {short}, got {values['target']!r}; leave one of them out"
+                )
+            values = {**values, "reference": _SHORT_REFERENCES[short], "target": short}
+        return super().parse(values)
+
+    @property
+    def estimates_uncertainty(self) -> bool:
+        """Whether each frame gets a map: none does where displacements are composed, whose errors add up in unknown ways."""
+        return self.uncertainty != "off" and self.target != "previous"
+
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.target == "previous" and self.warm_start:
+            raise ValueError(
+                "warm_start starts from a neighbour's displacement from the reference: leave it out with target previous"
+            )
+        if self.target == "previous" and self.uncertainty == "full":
+            raise ValueError("uncertainty full: nothing is known of composed displacements; leave it out with target previous")
         if self.steps == "auto" and self.method == "r2n2" and not self.refine:
             raise ValueError("steps auto needs fit to add Gaussians: refine, choose method fit, or give a number")
         return self

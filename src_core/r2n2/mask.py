@@ -152,6 +152,14 @@ class Masks:
                 expected = "1 mask" if len(counts) == 1 else f"1 mask, or {len(series)} (one a frame)"
                 raise ReadError(f"{mask.name}: holds {len(mask)} masks, expected {expected}; leave the others out")
 
+    def inside(self, index: int) -> NDArray[np.bool_] | None:
+        """(*shape) where pixels of a frame count at all, as far as can be said before its motion is known; None where all do.
+
+        The mask of the reference stands for the same place in all frames.
+        """
+        parts = [mask.inside(number) for mask, number in ((self.fixed, 0), (self.moving, index)) if mask is not None]
+        return np.logical_and.reduce(parts) if parts else None
+
     def hashes(self) -> dict[str, str]:
         """Name -> hash of those that are there."""
         return {name: mask.sha256 for name, mask in (("fixed", self.fixed), ("moving", self.moving)) if mask is not None}

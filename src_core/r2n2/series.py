@@ -45,14 +45,16 @@ class ImageSeries:
     frames
         (T, C, *grid.shape), in the dtype of the file.
     grid
-        Lattice of every frame. Where a slice lies parallel to the patient's axial plane its origin and direction are
-        the patient's; for any other slice they are in-plane: origin 0 at the first pixel, axes along rows and columns.
+        Lattice of every frame. Of a volume it lies in the patient (LPS mm) where the file says where. Where a slice lies
+        parallel to the patient's axial plane its origin and direction are the patient's; for any other slice they are
+        in-plane: origin 0 at the first pixel, axes along rows and columns.
     times_s
         Acquisition time of every frame in s, or None where the file holds none.
     name, modality
         What to call the series; "MR", "CT", "US" or "" where unknown.
     patient_grid
-        3D grid of one pixel along z that places a 2D slice in the patient (LPS mm, array order z, y, x), or None.
+        3D grid of one pixel along z that places a 2D slice in the patient (LPS mm, array order z, y, x); None of volumes and
+        where it is not known.
     spacing_known
         False where the file holds no pixel size, so that a grid spacing of 1 means a pixel, not a mm.
     notes
@@ -203,7 +205,7 @@ class LandmarkSet:
             )
         import torch
 
-        converted = grid.convert_points(torch.from_numpy(self.points), self.space, space)
+        converted = grid.convert_points(torch.from_numpy(np.ascontiguousarray(self.points)), self.space, space)
         return replace(self, points=converted.numpy(), space=space)
 
     def _take(self, keep: NDArray[np.int64]) -> LandmarkSet:

@@ -17,7 +17,15 @@ from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError
 from r2n2.mask import NO_MASKS, Masks
 from r2n2.network.shipped_weights import domain_of
-from r2n2.registration import FrameResult, FrameStatus, register_series, resolve_batch_size, resolve_device, unregistered
+from r2n2.registration import (
+    FrameResult,
+    FrameStatus,
+    Survey,
+    register_series,
+    resolve_batch_size,
+    resolve_device,
+    unregistered,
+)
 from r2n2.report.page import render_report
 from r2n2.results.acquisition import finish_acquisition, is_finished, slice_names
 from r2n2.results.manifest import RunFacts, input_sha256, landmarks_sha256, run_sha256
@@ -105,6 +113,7 @@ def register_to_folder(
     *,
     landmarks: LandmarkSet | None = None,
     masks: Masks = NO_MASKS,
+    survey: Survey | None = None,
     selection: Mapping[str, Any] | None = None,
     facts: RunFacts | None = None,
     overwrite: bool = False,
@@ -126,6 +135,8 @@ def register_to_folder(
         If given, their errors are written too.
     masks
         What counts, in the reference and in the other frames; they are kept in the folder.
+    survey
+        What ``survey_series`` found with these masks, if it was asked before.
     selection
         Options that chose the series when it was read, for the record.
     facts
@@ -181,7 +192,7 @@ def register_to_folder(
         keep_headers=keep_headers,
         batch_size=resolve_batch_size(config, series.grid, resolve_device(facts.device)),
     )
-    yield from _run(writer, series, facts.held_to(config), folder, masks)
+    yield from _run(writer, series, facts.held_to(config), folder, masks, survey)
 
 
 def _made_for(config: RegistrationConfig) -> tuple[str, ...]:
@@ -193,14 +204,14 @@ def _made_for(config: RegistrationConfig) -> tuple[str, ...]:
 
 
 def _run(
-    writer: ResultWriter, series: ImageSeries, config: RegistrationConfig, folder: Path, masks: Masks
+    writer: ResultWriter, series: ImageSeries, config: RegistrationConfig, folder: Path, masks: Masks, survey: Survey | None
 ) -> Generator[FolderProgress, None, None]:
     """Register what the writer does not have yet, and write it."""
     with writer:
         if writer.note:
             yield FolderProgress(Stage.REGISTERING, 0.0, notes=(f"{folder}: {writer.note}",))
         settings = config.model_copy(update={"batch_size": writer.batch_size})
-        for progress in register_series(series, settings, done=writer.done, masks=masks):
+        for progress in register_series(series, settings, done=writer.done, masks=masks, survey=survey):
             writer.run_notes += progress.notes
             writer.add(*progress.finished)
             yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished, notes=progress.notes)
@@ -262,6 +273,7 @@ def register_slices_to_folder(
     *,
     landmarks: Sequence[LandmarkSet | None] = (),
     masks: Sequence[Masks] = (),
+    surveys: Sequence[Survey | None] = (),
     selection: Mapping[str, Any] | None = None,
     facts: RunFacts | None = None,
     overwrite: bool = False,
@@ -273,7 +285,7 @@ def register_slices_to_folder(
     ----------
     slices
         At least one.
-    landmarks, masks
+    landmarks, masks, surveys
         One item a slice position, or none at all.
 
     Yields
@@ -284,15 +296,16 @@ def register_slices_to_folder(
     Raises
     ------
     ArgumentError
-        If ``landmarks`` or ``masks`` has another length than ``slices``.
+        If ``landmarks``, ``masks`` or ``surveys`` has another length than ``slices``.
     """
     config = config or RegistrationConfig()
     facts = facts or RunFacts.of(config)
     marks, counted = _one_each("landmarks", landmarks, slices), _one_each("masks", masks, slices)
+    seen = _one_each("surveys", surveys, slices)
 
     def run(index: int, place: Path) -> Generator[FolderProgress, None, None]:
         options: dict[str, Any] = {"selection": selection, "facts": facts, "overwrite": overwrite, "keep_headers": keep_headers}
-        options |= {"landmarks": marks[index], "masks": counted[index] or NO_MASKS}
+        options |= {"landmarks": marks[index], "masks": counted[index] or NO_MASKS, "survey": seen[index]}
         return register_to_folder(slices[index], place, config, **options)
 
     yield from _every_slice(folder, len(slices), run)

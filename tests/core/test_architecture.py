@@ -22,10 +22,11 @@ LEVELS = [
     {"io", "preprocessing", "similarity", "simulation", "working", "network"},
     {"registration"},
     {"training"},
-    {"evaluation"},
+    {"evaluation", "lung"},
     {"results"},
     {"report"},
     {"doctor", "benchmark", "workflow"},
+    {"cohort"},
     {"cli"},
 ]
 LEVEL = {part: number for number, parts in enumerate(LEVELS) for part in parts}

@@ -206,8 +206,7 @@ def test_an_output_inside_the_input_or_on_a_file_is_refused(movie, tmp_path, cap
     one_line(capsys)
 
 
-def test_a_frame_that_failed_is_listed_and_exits_3(movie, tmp_path, capsys, monkeypatch) -> None:
-    monkeypatch.setattr("r2n2.cli.register._landmarks", lambda *_: None)
+def test_a_frame_that_failed_is_listed_and_exits_3(movie, tmp_path, capsys) -> None:
     bad = movie.rename(movie.with_name("fail.mha"))
     assert run("register", bad, "-o", tmp_path / "out") == 3
     assert "failed frames: 2" in capsys.readouterr().out

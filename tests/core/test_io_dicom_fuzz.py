@@ -88,6 +88,7 @@ CHANGES: list[Callable[[bytearray, random.Random], None]] = [_cut, _flip, _forge
 
 def _try_all(path: Path) -> None:
     calls = [lambda: describe(path), lambda: read_series(path, max_bytes=SMALL, spacing=(1.0, 1.0))]
+    calls += [lambda: describe(path, volumes=True), lambda: read_series(path, max_bytes=SMALL, volumes=True)]
     if is_segmentation(path):
         calls.append(lambda: read_segmentation(path, max_bytes=SMALL))
     for call in calls:
@@ -105,6 +106,32 @@ def test_changed_files_give_a_series_or_a_typed_error(tmp_path, sound_files, cha
             change(data, random_of)
             path.write_bytes(data)
             _try_all(path)
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda change: change.__name__.strip("_"))
+def test_a_changed_slice_of_a_volume_is_told_or_makes_no_difference(tmp_path, change):
+    """One of nine files of three volumes: a typed error, or volumes on an even lattice."""
+    random_of = random.Random(change.__name__)
+    files = []
+    for p in range(3):
+        for s in range(3):
+            place = [10.0, 20.0, 30.0 + 4 * s]
+            dataset = make.dataset_of(
+                10 * p + s, ImagePositionPatient=place, ImageOrientationPatient=make.AXIAL, TriggerTime=f"{40 * p}"
+            )
+            files.append(make.save(dataset, tmp_path / f"{p}{s}.dcm"))
+    for _ in range(8):
+        chosen = random_of.choice(files)
+        data = chosen.read_bytes()
+        changed = bytearray(data)
+        change(changed, random_of)
+        chosen.write_bytes(changed)
+        for drop_damaged in (False, True):
+            with contextlib.suppress(R2N2Error):
+                for series in read_series(tmp_path, volumes=True, drop_damaged=drop_damaged, max_bytes=SMALL):
+                    assert series.frames.shape[2:] == series.grid.shape
+                    series.frame(len(series) - 1)
+        chosen.write_bytes(data)
 
 
 def test_one_sample_with_and_without_palette_are_not_stacked(tmp_path):

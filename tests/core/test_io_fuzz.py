@@ -22,6 +22,7 @@ from r2n2.errors import R2N2Error
 from r2n2.io import read_series
 
 FRAMES = (np.arange(4 * 18 * 20).reshape(4, 18, 20) % 250).astype(np.uint16)
+VOLUMES = (np.arange(3 * 5 * 18 * 20).reshape(3, 5, 18, 20) % 250).astype(np.uint16)
 NUMBERS = [0, 1, 255, 32768, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**63, 2**64 - 1]
 WORDS = [
     b"0",
@@ -87,6 +88,34 @@ WRITERS: dict[str, Callable[[Path], object]] = {
 }
 
 
+def volumes(path: Path) -> None:
+    images = [sitk.GetImageFromArray(volume) for volume in VOLUMES]
+    for image in images:
+        image.SetSpacing((0.7, 1.1, 2.3))
+        image.SetDirection((0, 1, 0, 0, 0, -1, 1, 0, 0))
+    sitk.WriteImage(sitk.JoinSeries(images), str(path))
+
+
+def volume_sequence(path: Path) -> None:
+    header = {"kinds": ["domain"] * 3 + ["list"], "space": "left-posterior-superior", "space origin": [1, 2, 3], "encoding": "raw"}
+    directions = [[0, 0.7, 0], [1.1, 0, 0], [0, 0, 2.3], [np.nan] * 3]
+    nrrd.write(str(path), VOLUMES.T, {**header, "space directions": np.array(directions)}, index_order="F")
+
+
+def volume_pages(path: Path) -> None:
+    metadata = {"axes": "TZYX", "spacing": 2.3, "unit": "mm", "finterval": 0.4}
+    tifffile.imwrite(path, VOLUMES, imagej=True, resolution=(1.0, 2.0), metadata=metadata)
+
+
+STACKS: dict[str, Callable[[Path], object]] = {
+    "v.nii": volumes,
+    "v.mha": volumes,
+    "v.nrrd": volume_sequence,
+    "v.tif": volume_pages,
+    "v.npz": lambda path: np.savez(path, frames=VOLUMES, axes="TZYX", spacing=(2.3, 1.1, 0.7), times_s=np.arange(3.0)),
+}
+
+
 def damaged(chance: random.Random, data: bytes) -> bytes:
     """A copy cut, with a byte flipped, a number or a word forged, a part lost, doubled or zeroed."""
     head = min(len(data), chance.choice([400, 1200, len(data)]))
@@ -134,6 +163,33 @@ def test_a_damaged_copy_is_read_or_refused(tmp_path: Path, name: str) -> None:
     for _ in range(DAMAGES):
         path.write_bytes(damaged(chance, data))
         read_all(path)
+
+
+def read_volumes(path: Path) -> None:
+    """As volumes: on a lattice of three axes, or refused as ``read_all`` says."""
+    try:
+        for series in read_series(path, volumes=True, max_bytes=2**27):
+            assert series.frames.shape[2:] == series.grid.shape
+            assert np.linalg.det(series.grid.direction) != 0
+            for index in range(min(len(series), 4)):
+                assert series.frame(index).shape == series.frames.shape[1:]
+    except R2N2Error as error:
+        assert error.exit_code in (2, 3, 4)  # noqa: PT017
+        assert path.name in str(error)  # noqa: PT017
+        assert len(str(error)) < 2000  # noqa: PT017
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_damaged_volumes_are_read_or_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    STACKS[name](path)
+    data = path.read_bytes()
+    (series,) = read_series(path, volumes=True)
+    np.testing.assert_array_equal(series.frame(2)[0], VOLUMES[2])
+    chance = random.Random(name)
+    for _ in range(4 * DAMAGES):
+        path.write_bytes(damaged(chance, data))
+        read_volumes(path)
 
 
 def test_a_packed_matlab_variable_that_ends_in_zeros(tmp_path: Path) -> None:

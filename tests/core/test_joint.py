@@ -42,7 +42,7 @@ def _moments(batch: int, seed: int = 1, shape: tuple[int, ...] = SHAPE) -> tuple
 
 def _by_rows(placed: Placed, residual: Tensor, slope: Tensor, weight: Tensor, rough: float) -> Tensor:
     """The same problem of one pair as rows of an ordinary least-squares problem, with numpy's order of unknowns (K, ndim)."""
-    heights, amplitudes = placed.heights[0][0], placed.parameters.amplitudes[0]
+    heights, amplitudes = placed.heights[0], placed.parameters.amplitudes[0]
     count, ndim = amplitudes.shape
     root = weight[0].flatten().sqrt()
     design = (heights.flatten(1)[:, None] * slope[0].flatten(1)[None]) * root  # (K, ndim, P)
@@ -64,7 +64,7 @@ def _by_rows(placed: Placed, residual: Tensor, slope: Tensor, weight: Tensor, ro
 @pytest.mark.parametrize("caution", [0.2, 1.0, 30.0])
 def test_it_is_the_damped_least_squares_of_all_amplitudes(caution: float) -> None:
     residual, slope, weight, gathered = _moments(2)
-    placed = Placed.on(_gaussians(2, 4), (_lattice(),))
+    placed = Placed.on(_lattice(), _gaussians(2, 4))
     found = solve_jointly(placed, gathered, torch.tensor([[caution], [7.0]], dtype=torch.float64))
     expected = _by_rows(placed, residual, slope, weight, 0.01 * caution)
     torch.testing.assert_close(found[0], expected, rtol=1e-8, atol=1e-10)
@@ -77,21 +77,34 @@ def test_two_gaussians_at_one_place_share_what_one_would_take() -> None:
     one = _gaussians(1, 1, seed=5)._replace(amplitudes=torch.zeros(1, 1, 2, dtype=torch.float64))
     twice = GaussianParameters(*(value.expand(1, 2, -1) for value in one))
     residual, slope, weight, _ = _moments(1)
-    height = Placed.on(one, (lattice,)).heights[0]
+    height = Placed.on(lattice, one).heights
     truth = torch.tensor([0.03, -0.05], dtype=torch.float64)
     residual = -(slope * truth.view(1, 2, 1, 1)).sum(1, keepdim=True) * height
     gathered, caution = moments(residual, slope, weight), torch.full((1, 1), 1e-6, dtype=torch.float64)
-    alone = solve_jointly(Placed.on(one, (lattice,)), gathered, caution)[0]
-    both = solve_jointly(Placed.on(twice, (lattice,)), gathered, caution)[0]
+    alone = solve_jointly(Placed.on(lattice, one), gathered, caution)[0]
+    both = solve_jointly(Placed.on(lattice, twice), gathered, caution)[0]
     torch.testing.assert_close(alone, truth[None] / 1.1, rtol=0.05, atol=1e-3)  # damped by a tenth
     torch.testing.assert_close(both[0], both[1], rtol=1e-8, atol=1e-10)
     torch.testing.assert_close(both.sum(0), 2 * truth / 2.1, rtol=0.05, atol=1e-3)
 
 
+def test_gaussians_one_after_another_are_all_at_once() -> None:
+    lattice, parameters = _lattice(), _gaussians(2, 5)
+    parts = [
+        Placed.on(lattice, GaussianParameters(*(v[:, k] for v in parameters))) for k in (slice(0, 3), slice(3, 4), slice(4, 5))
+    ]
+    found, expected = parts[0].followed_by(parts[1]).followed_by(parts[2]), Placed.on(lattice, parameters)
+    torch.testing.assert_close(found.gradients, expected.gradients, rtol=1e-10, atol=1e-12)
+    torch.testing.assert_close(found.heights, expected.heights, rtol=0, atol=0)
+    rises = [expected.heights.diff(dim=axis + 2).flatten(2) * (SHAPE[axis] - 1) / 2 for axis in range(2)]
+    means = sum(torch.einsum("bkp,blp->bkl", rise, rise) / rise.shape[2] for rise in rises)
+    torch.testing.assert_close(found.gradients, means, rtol=1e-10, atol=1e-12)
+
+
 def test_three_axes_are_solved_alike() -> None:
     shape = (6, 9, 7)
     residual, slope, weight, gathered = _moments(1, shape=shape)
-    placed = Placed.on(_gaussians(1, 3, ndim=3), (_lattice(shape),))
+    placed = Placed.on(_lattice(shape), _gaussians(1, 3, ndim=3))
     found = solve_jointly(placed, gathered, torch.ones(1, 1, dtype=torch.float64))
     torch.testing.assert_close(found[0], _by_rows(placed, residual, slope, weight, 0.01), rtol=1e-8, atol=1e-10)
 
@@ -101,7 +114,7 @@ def test_it_is_differentiable_in_places_shapes_and_caution() -> None:
     lattice, parameters = _lattice((7, 9)), _gaussians(1, 2, seed=3)
 
     def solved(centres: Tensor, sigmas: Tensor, orientation: Tensor, amplitudes: Tensor, caution: Tensor) -> Tensor:
-        placed = Placed.on(GaussianParameters(centres, sigmas, orientation, amplitudes), (lattice,))
+        placed = Placed.on(lattice, GaussianParameters(centres, sigmas, orientation, amplitudes))
         return solve_jointly(placed, gathered, caution.exp())
 
     inputs = (*(value.requires_grad_() for value in parameters), torch.zeros(1, 1, dtype=torch.float64, requires_grad=True))
@@ -115,7 +128,7 @@ def test_a_gaussian_that_no_measured_pixel_sees_stays_as_it_is() -> None:
     weight = weight * (lattice[0] > 0)
     before = parameters.amplitudes.clone()
     gathered = moments(residual, slope, weight)
-    found = solve_jointly(Placed.on(parameters, (lattice,)), gathered, torch.full((1, 1), 1e-12, dtype=torch.float64))
+    found = solve_jointly(Placed.on(lattice, parameters), gathered, torch.full((1, 1), 1e-12, dtype=torch.float64))
     assert found.isfinite().all()
     torch.testing.assert_close(found[0, 0], before[0, 0], rtol=1e-3, atol=1e-5)
 

@@ -251,10 +251,23 @@ def test_a_volume_series_and_its_mask(tmp_path: Path, monkeypatch: pytest.Monkey
     path = volume(tmp_path / "m.nii.gz", inside, grid.origin, grid.spacing)
     mask = read_mask(series, path)
     assert np.array_equal(mask.inside(), inside > 0)
-    with pytest.raises(ReadError, match="lies elsewhere"):
-        read_mask(series, volume(tmp_path / "off.nii.gz", inside, (4.0, -2.0, 7.0), grid.spacing))
-    with pytest.raises(ReadError, match="resample it"):
-        read_mask(series, volume(tmp_path / "few.nii.gz", inside[:9], grid.origin, grid.spacing))
+    turned = SimpleITK.GetImageFromArray(inside[::-1, :, ::-1].copy())
+    turned.SetSpacing(grid.spacing[::-1])
+    turned.SetDirection((-1.0, 0, 0, 0, 1, 0, 0, 0, -1))
+    turned.SetOrigin((7.0 + 21 * 1.0, -2.0, 3.0 + 17 * 2.0))
+    SimpleITK.WriteImage(turned, str(tmp_path / "turned.nrrd"))
+    assert np.array_equal(read_mask(series, tmp_path / "turned.nrrd").inside(), inside > 0), "brought into the order of the series"
+    coarse = volume(tmp_path / "coarse.mha", inside[::3], grid.origin, (6.0, 1.5, 1.0))
+    nearest = np.repeat(inside[::3], 3, axis=0)
+    expected = np.concatenate([nearest[1:], nearest[-1:]])  # rows 0 1 | 2 3 4 | ...: the nearest of rows 0, 3, 6
+    taken = read_mask(series, coarse)
+    assert np.array_equal(taken.inside()[:16], expected[:16] > 0)
+    assert any("by its place" in note for note in taken.notes)
+    with pytest.raises(ArgumentError, match="lies elsewhere"):
+        read_mask(series, volume(tmp_path / "off.nii.gz", inside, (400.0, -2.0, 7.0), grid.spacing))
+    np.save(tmp_path / "few.npy", inside[:9])
+    with pytest.raises(ArgumentError, match="no geometry that says where"):
+        read_mask(series, tmp_path / "few.npy")
     config = RegistrationConfig(
         method="fit", steps=2, fit=FitConfig(sizes=(16, 16, 16), final_steps=1, folding_size=16, regulariser_size=8), reference=0
     )

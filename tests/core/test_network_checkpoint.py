@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import zipfile
 from collections.abc import Callable
@@ -473,3 +474,18 @@ def test_weights_of_a_version_that_did_not_say_how_it_takes_pixel_sizes_are_take
     text = json.dumps(header).encode()
     file.write_bytes(len(text).to_bytes(8, "little") + text + content[8 + length :])
     assert load_network(file).config == network.config
+
+
+def test_weights_are_read_once_until_the_file_changes(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.utime(file, (1e9, 1e9))
+    read, read_bytes = [], Path.read_bytes
+    monkeypatch.setattr(Path, "read_bytes", lambda path: read.append(path) or read_bytes(path))
+    first = load_network(file)
+    with torch.no_grad():
+        next(first.parameters()).fill_(7.0)  # as a training does: what is kept must not change with it
+    again = load_network(file)
+    assert read == [file]
+    assert not (next(again.parameters()) == 7.0).any()
+    os.utime(file, (2e9, 1e9 + 1))
+    load_network(file)
+    assert read == [file, file]

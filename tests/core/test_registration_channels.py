@@ -27,7 +27,7 @@ class _Mixed:
 
     factors: tuple[float, ...]
     strength: float = 1.0
-    name: str = "mixed"
+    name: str = "ssd"  # so that smooth changes of brightness are taken out of all channels, as out of the intensity
 
     def compare(self, fixed: Square, moving: Square, displacement: Tensor | None = None, *, aligned: bool = False) -> Compared:
         return _MixedCompared(SquaredDifference().compare(fixed, moving, displacement, aligned=aligned), self.factors)

@@ -16,7 +16,7 @@ from r2n2.geometry import Grid
 from r2n2.network import MatchingPursuit, RecurrentNetwork, create_network
 from r2n2.network.blocks import ConvGRU, bounded
 from r2n2.network.checkpoint import load_network
-from r2n2.registration import Pairs, RegistrationStep, build_method
+from r2n2.registration import Pairs, RegistrationStep, build_method, recurrent_steps
 from r2n2.registration.cuda_graph import Recorded, TensorFunction, Tensors
 from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.registration.recurrent_steps import advance, begin, compare, prepare
@@ -130,6 +130,24 @@ def test_a_batch_quickly_is_every_pair_plainly(config: NetworkConfig, shared: bo
     expected = _plainly(network, pairs, 5)
     assert float(expected.abs().max()) > 0.01
     torch.testing.assert_close(_fields(last), expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_a_scale_compared_some_pairs_at_a_time_is_compared_at_once(shared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = _pairs(5, shared=shared)
+    moving_valid = pairs.moving_valid.clone()
+    moving_valid[3, :, 9:20, 11:25] = False
+    pairs = Pairs(pairs.fixed, pairs.moving, pairs.fixed_valid, moving_valid, ODD)
+    squares = prepare(ORTHOGONAL, pairs, torch.zeros(1))
+    displacements = tuple(
+        0.1 * torch.randn(5, 2, *s.grid.shape, generator=torch.Generator().manual_seed(1)) for s in squares.scales
+    )
+    expected = compare(squares, displacements)
+    monkeypatch.setattr(recurrent_steps, "_PIXELS_AT_ONCE", 2 * 48 * 48)
+    found = compare(squares, displacements)
+    assert found.least_squares is not None
+    assert expected.least_squares is not None
+    torch.testing.assert_close(found.least_squares.moments, expected.least_squares.moments, rtol=1e-5, atol=1e-9)
 
 
 @pytest.fixture(scope="module")

@@ -55,6 +55,21 @@ def test_the_median_is_of_what_is_measured_in_frames_that_are_sound() -> None:
     assert int(made[0].valid.sum()) == made[0].valid.numel() - 1
 
 
+def test_the_mean_is_of_what_is_measured_in_frames_that_are_sound() -> None:
+    aligned = _stack(5)
+    aligned.sound[3] = False
+    aligned.valid[1, :4] = False
+    aligned.valid[:, 7, 9] = False
+    made = make_targets(aligned, "mean", _reference())
+    values = aligned.images.numpy()
+    assert made[0] is made[4]
+    np.testing.assert_allclose(made[0].image[0, :4].numpy(), values[[0, 2, 4], :4].mean(0), atol=1e-6)
+    rest = np.ones(GRID.shape, dtype=bool)
+    rest[:4], rest[7, 9] = False, False
+    np.testing.assert_allclose(made[0].image[0].numpy()[rest], values[[0, 1, 2, 4]].mean(0)[rest], atol=1e-6)
+    assert not bool(made[0].valid[0, 7, 9])
+
+
 @pytest.mark.parametrize("components", [1, 3])
 def test_principal_components_are_those_of_numpy(components: int) -> None:
     aligned = _stack(8)
@@ -123,12 +138,14 @@ def test_more_than_fits_is_said_before_anything_is_registered() -> None:
         AlignedSeries.empty(9000, Grid((512, 512)))
 
 
-@pytest.mark.parametrize(("target", "count"), [("reference", 0), ("median", 0), ("pca:1", 1), ("pca:20", 20)])
+@pytest.mark.parametrize(
+    ("target", "count"), [("reference", 0), ("mean", 0), ("previous", 0), ("median", 0), ("pca:1", 1), ("pca:20", 20)]
+)
 def test_names_of_targets(target: str, count: int) -> None:
     assert components_of(RegistrationConfig(target=target).target) == count
 
 
-@pytest.mark.parametrize("target", ["mean", "pca", "pca:0", "pca:21", "pca:x", "pca:2 "])
+@pytest.mark.parametrize("target", ["first", "pca", "pca:0", "pca:21", "pca:x", "pca:2 "])
 def test_other_names_are_refused(target: str) -> None:
     with pytest.raises(ArgumentError, match="target"):
         RegistrationConfig.parse({"target": target})
@@ -169,10 +186,11 @@ def _error(found: dict[int, FrameResult], shifts: Tensor) -> float:
     return sum(errors) / len(errors)
 
 
-def test_noise_does_less_harm_against_the_median() -> None:
+@pytest.mark.parametrize("target", ["mean", "median"])
+def test_noise_does_less_harm_against_the_mean_and_the_median(target: str) -> None:
     series, shifts = _noisy_series()
     plain, _ = _register(series, "reference")
-    found, shares = _register(series, "median")
+    found, shares = _register(series, target)
     assert sorted(found) == list(range(7))
     assert found[0].status is FrameStatus.REFERENCE
     assert _error(found, shifts) < 0.9 * _error(plain, shifts)

@@ -27,6 +27,7 @@ from r2n2.registration.fit.proposal import propose
 from r2n2.registration.fit.volume import VolumeLattice, sampled_diffusion_equations, slice_widths, within_slab
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.initial import find_initial
+from r2n2.registration.survey import survey_series
 from r2n2.registration.translation_search import correlate_translations
 from r2n2.registration.unfolding import Unfolding
 from r2n2.series import ImageSeries
@@ -334,9 +335,12 @@ def test_one_volume_at_a_time_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> N
         most = max(most, len(alive))
         return image, valid
 
-    monkeypatch.setattr("r2n2.registration.contrast.luminance", followed)
+    for module in ("contrast", "survey"):
+        monkeypatch.setattr(f"r2n2.registration.{module}.luminance", followed)
     frames = np.stack([make.texture((6, 24, 20), k).numpy() for k in range(20)])
-    examine_series(ImageSeries(frames, Grid((6, 24, 20))))
+    series = ImageSeries(frames, Grid((6, 24, 20)))
+    examine_series(series)
+    survey_series(series)
     assert 1 <= most <= 2
 
 

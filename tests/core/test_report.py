@@ -21,8 +21,9 @@ from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.report.data import gather
 from r2n2.report.page import render_report, verdict
 from r2n2.report.planes import Plane
+from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.results.manifest import CONVENTION, GridRecord, InputRecord, RunManifest, versions
-from r2n2.results.reader import FrameMetrics, RegisteredSeries
+from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import BSplineField, DisplacementField, GaussianSequence
 

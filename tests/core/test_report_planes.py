@@ -15,8 +15,9 @@ from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.report.data import gather
 from r2n2.report.page import render_report
 from r2n2.report.planes import Motion, Plane
+from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.results.manifest import CONVENTION, InputRecord, RunManifest, versions
-from r2n2.results.reader import FrameMetrics, RegisteredSeries
+from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import DisplacementField, GaussianSequence, orientation_of_axes
 

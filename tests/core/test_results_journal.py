@@ -27,7 +27,7 @@ from r2n2.network.checkpoint import save_network
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, batch_size, register_series
 from r2n2.results.journal import JOURNAL_NAME, read_journal
 from r2n2.results.reader import read_result
-from r2n2.results.writer import ResultWriter
+from r2n2.results.run_record import RunRecord
 from r2n2.runtime.signals import Interrupted
 from r2n2.series import ImageSeries
 
@@ -366,13 +366,13 @@ def test_what_makes_a_run_another(
         save_network(tmp_path / "other.safetensors", R2N2(NetworkConfig(channels=(2, 3, 4, 6), working_size=32)))
         options = (*options[:-1], tmp_path / "other.safetensors")
     elif what == "version":
-        monkeypatch.setattr("r2n2.results.writer.versions", lambda: {"r2n2": "0.1.0", "torch": "other"})
+        monkeypatch.setattr("r2n2.results.run_record.versions", lambda: {"r2n2": "0.1.0", "torch": "other"})
     elif what == "precision":
         # The settings say "auto" in both parts, and the machine's memory was lost between them.
         monkeypatch.setattr("r2n2.registration.precision._remembered", lambda config, device: "bfloat16")
     else:
-        plain = ResultWriter._head
-        monkeypatch.setattr(ResultWriter, "_head", lambda *given: plain(*given).model_copy(update={"device": "cuda:1"}))
+        plain = RunRecord.head
+        monkeypatch.setattr(RunRecord, "head", lambda *given: plain(*given).model_copy(update={"device": "cuda:1"}))
     capsys.readouterr()
     assert run(mine, out, *options) == 0
     assert "starting anew" in capsys.readouterr().err

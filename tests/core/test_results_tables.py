@@ -21,7 +21,7 @@ from r2n2.geometry import Grid
 from r2n2.io.spreadsheet import original_cell, safe_cell
 from r2n2.registration.results import FrameStatus
 from r2n2.results.acquisition import summary_table
-from r2n2.results.reader import FrameMetrics, metrics_table
+from r2n2.results.frame_metrics import FrameMetrics, metrics_table
 from r2n2.results.sequence_file import sequence_table
 from r2n2.results.tre_table import read_tre_table, slice_table_csv, tre_summary_csv, tre_table_csv
 from r2n2.transform import GaussianSequence

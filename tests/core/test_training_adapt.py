@@ -17,7 +17,7 @@ from r2n2.registration.recurrent import RecurrentMethod
 from r2n2.series import ImageSeries
 from r2n2.training import adapt as module
 from r2n2.training.adapt import Adapting, Score, adapt
-from r2n2.training.loop import Trainer
+from r2n2.training.loop import DivergenceError, Trainer, TrainingStep
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -72,6 +72,33 @@ def test_weights_that_make_the_held_out_frames_worse_are_not_kept(monkeypatch: p
     assert last.checked
     assert last.best == last.start
     torch.testing.assert_close(last.network.parameter_head.output.bias, network.parameter_head.output.bias)
+
+
+def test_an_adaptation_that_diverges_keeps_the_best_before_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    update, remember, remembered = Trainer.make_update, Trainer.remember, []
+
+    def diverging(self: Trainer) -> TrainingStep:
+        if self.update == 2:
+            raise DivergenceError("optimiser.learning_rate: the training diverges")
+        return update(self)
+
+    monkeypatch.setattr(Trainer, "make_update", diverging)
+    monkeypatch.setattr(Trainer, "remember", lambda self: (remembered.append(self.update), remember(self)))
+    scores = iter([Score(0.5, 0.0), Score(0.6, 0.0), Score(0.7, 0.0)])
+    monkeypatch.setattr(module, "_score", lambda *_: next(scores))
+    clock = iter(range(0, 10**6, 30))  # every look is due
+    monkeypatch.setattr(module.time, "monotonic", lambda: float(next(clock)))
+    seen = list(adapt(_series(), _network(), seconds=1e6, reference=0))
+    assert [step.update for step in seen] == [0, 1, 2, 2]
+    assert [step.checked for step in seen] == [True, True, True, False]
+    last = seen[-1]
+    assert last.best == seen[2].best
+    assert last.best.similarity == 0.7
+    assert last.network is seen[2].network
+    assert len(last.notes) == 1
+    assert "the best weights before are kept" in last.notes[0]
+    assert not any(step.notes for step in seen[:-1])
+    assert remembered == [0, 1, 2], "a divergence goes back to the best, not to the start"
 
 
 def test_a_hole_of_a_held_out_frame_moves_with_it(monkeypatch: pytest.MonkeyPatch) -> None:

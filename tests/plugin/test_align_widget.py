@@ -273,6 +273,12 @@ def test_every_measure_is_offered_and_the_network_only_where_it_takes_part(widge
     for k in range(form._target.count()):
         form._target.setCurrentIndex(k)
         assert form.config().target == form._target.itemData(k)
+    form._warm.setChecked(True)
+    choose(form._target, "previous")
+    assert not form._warm.isEnabled()
+    assert (form.config().target, form.config().warm_start) == ("previous", False)
+    choose(form._target, "mean")
+    assert form.config().warm_start
     form.advanced.expand(animate=False)
     QApplication.processEvents()
     for box in (form._measure, form._target):

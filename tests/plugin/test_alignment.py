@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import r2n2.registration
-from napari_r2n2.models.alignment import Choice, align, common_reference
+from napari_r2n2.models.alignment import Choice, align
 from napari_r2n2.models.registration import FrameKey
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError
@@ -95,15 +95,19 @@ def test_one_phase_is_the_reference_of_all_slices(series: ImageSeries, asked: li
     slices = [_with_means(series, [10, 12, 18, 8]), _with_means(series, [100, 190, 130, 60])]
     alone = [r2n2.registration.resolve_reference(item, "auto") for item in slices]
     assert alone == [1, 2]
-    together = common_reference(slices, "auto")
+    together = _common(slices)
     progress = list(align(slices, CONFIG, Choice((0, 1))))
     assert {p.reference for p in progress} == {together}
     assert {p.settings.reference for p in progress} == {together}, "so that the command does the same"
     list(align(slices, CONFIG, Choice((0, 1), one_reference=False)))
     assert [call[2] for call in asked[2:]] == ["auto", "auto"]
-    assert common_reference(slices, 3) == 3
     with pytest.raises(ArgumentError, match="frame 9 does not exist"):
-        common_reference(slices, 9)
+        list(align(slices, CONFIG.model_copy(update={"reference": 9})))
+    assert len(asked) == 4, "told before anything is registered"
+
+
+def _common(slices: list[ImageSeries]) -> int:
+    return r2n2.registration.common_reference([r2n2.registration.survey_series(item) for item in slices])
 
 
 def test_frames_without_contrast_or_numbers_are_no_reference_for_all(series: ImageSeries) -> None:
@@ -111,7 +115,7 @@ def test_frames_without_contrast_or_numbers_are_no_reference_for_all(series: Ima
     frames = np.asarray(broken.frames)
     frames[1] = np.nan
     frames[2] = 7
-    assert common_reference([broken, _with_means(series, [10, 12, 13, 40])], "auto") not in (1, 2)
+    assert _common([broken, _with_means(series, [10, 12, 13, 40])]) not in (1, 2)
 
 
 def test_what_a_run_uses_is_taken_down_while_it_runs(series: ImageSeries, asked: list[Any]) -> None:

@@ -90,9 +90,9 @@ def test_the_command_names_the_slice_and_what_was_asked(
 ) -> None:
     file = tmp_path / "a.npz"
     file.write_bytes(b"")
-    several = [replace(series, source={"path": str(file), "asked": {"axes": "TZYX"}})] * 3
+    several = [replace(series, source={"path": str(file), "asked": {"axes": "TZYX", "volumes": False}})] * 3
     command = shlex.split(register_command(several, RegistrationConfig(), Choice(slices), spacing_in_file=(2.0, 1.5)))
     assert command[command.index("--axes") + 1] == "TZYX"
-    assert command[command.index("--axes") + 2 :] == words
+    assert command[command.index("--axes") + 2 :] == ["--slices", *words]
     with pytest.raises(ArgumentError, match="one slice position or all"):
         register_command(several, RegistrationConfig(), Choice((0, 2)), spacing_in_file=None)

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 
 from napari_r2n2.layers import from_series
 from napari_r2n2.layers.from_series import landmarks_to_layer, series_to_layers
+from napari_r2n2.layers.landmarks.series import is_series
 from napari_r2n2.layers.place import Place
-from napari_r2n2.layers.to_series import AXES_CHOICES, axes_of, layer_to_series, slices_first
+from napari_r2n2.layers.to_series import AXES_CHOICES, VOLUME_AXES, axes_of, layer_to_series, slices_first
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
 from r2n2.series import ImageSeries, LandmarkSet
@@ -231,3 +232,71 @@ def test_a_large_series_is_read_as_it_is_looked_at(
     assert not asked
     np.testing.assert_array_equal(back[-1].frame(5), frame(items[-1], 5))
     assert set(asked) == {5}
+
+
+# Slices to the left, rows to the head, columns to the back.
+SAGITTAL = ((0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (1.0, 0.0, 0.0))
+
+
+def _volumes(channels: int = 1) -> ImageSeries:
+    frames = np.random.default_rng(0).integers(0, 900, (3, channels, 6, 7, 9)).astype(np.int16)
+    grid = Grid((6, 7, 9), (2.5, 1.5, 0.5), (10.0, -20.0, 30.0), SAGITTAL)
+    return ImageSeries(frames, grid, times_s=(0.0, 0.5, 1.0), name="lung", source={"format": "nifti", "path": "l.nii"})
+
+
+def test_volumes_are_one_layer_in_time(viewer: Any) -> None:
+    volumes = _volumes()
+    (layer,) = _layers(volumes)
+    viewer.add_layer(layer)
+    assert layer.data.shape == (3, 6, 7, 9)
+    assert layer.axis_labels == ("time", "z", "y", "x")
+    assert [str(unit) for unit in layer.units] == ["second", *["millimeter"] * 3]
+    np.testing.assert_allclose(layer.scale, (0.5, 2.5, 1.5, 0.5))
+    # Along z, y, x of the volume: to the left 30, to the head 10, to the back -20 mm.
+    np.testing.assert_allclose(layer.translate, (0, 30, 10, -20))
+    viewer.dims.set_point(range(2), (0.5, 30 + 4 * 2.5))
+    np.testing.assert_array_equal(layer._data_view, volumes.frame(1)[0, 4])
+    viewer.dims.ndisplay = 3
+    assert layer._data_view.shape == (6, 7, 9)
+
+
+def test_volumes_there_and_back() -> None:
+    volumes = _volumes()
+    (layer,) = _layers(volumes)
+    (again,) = layer_to_series(layer, VOLUME_AXES)
+    assert (again.grid, again.times_s, again.name, again.source) == (volumes.grid, volumes.times_s, "lung", volumes.source)
+    np.testing.assert_array_equal(_frames(again), volumes.frames)
+    (several,) = _layers(_volumes(2))
+    assert several.axis_labels == ("time", "channel", "z", "y", "x")
+    np.testing.assert_array_equal(_frames(layer_to_series(several, VOLUME_AXES)[0]), _volumes(2).frames)
+    with pytest.raises(ArgumentError, match=r"needs axes \(frame, z, y, x\)"):
+        layer_to_series(Image(np.zeros((3, 4, 5))), VOLUME_AXES)
+    assert axes_of(layer) == (), "what it means for aligning is asked: it can be shown anew, slices first"
+    assert not is_series(layer), "landmarks would take its slices for frames"
+
+
+def test_landmarks_lie_in_the_volume() -> None:
+    volumes = _volumes()
+    marks = LandmarkSet(("a",), np.array([1]), np.array([[4.0, 2.0, 7.0]]), Space.INDEX)
+    points = Layer.create(*landmarks_to_layer(marks, volumes))
+    (image,) = _layers(volumes)
+    np.testing.assert_allclose(points.data, [[1, 4, 2, 7]])
+    np.testing.assert_allclose(points.data_to_world(points.data[0]), image.data_to_world((1, 4, 2, 7)))
+
+
+def test_a_large_volume_is_read_once_for_all_its_slices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(from_series, "LARGE_BYTES", 100)
+    volumes, read = _volumes(), []
+
+    class Counted:
+        shape, dtype = volumes.frames.shape, volumes.dtype
+
+        def __getitem__(self, index: int) -> NDArray[Any]:
+            read.append(index)
+            return np.asarray(volumes.frames[index])
+
+    ((data, _options, _kind),) = series_to_layers([replace(volumes, frames=Counted())])
+    read.clear()
+    for z in range(6):
+        np.testing.assert_array_equal(data[1:2, z : z + 1][0, 0], volumes.frame(1)[0, z])
+    assert read == [1]

@@ -39,7 +39,7 @@ def test_page_starts_with_the_defaults_of_the_code(settings: Path) -> None:
     from napari.settings import get_plugin_settings
 
     page = get_plugin_settings(PLUGIN_NAME).model_dump()
-    shown = {name: value for group in ("registration", "compute", "display") for name, value in page[group].items()}
+    shown = {name: value for group in ("registration", "compute", "display", "reading") for name, value in page[group].items()}
     assert shown == dataclasses.asdict(DEFAULTS)
     assert read_preferences() == DEFAULTS
 

@@ -19,8 +19,10 @@ from qtpy.QtWidgets import QApplication, QDialog, QInputDialog, QRadioButton
 
 from napari_r2n2.layers.place import METADATA_KEY
 from napari_r2n2.layers.to_series import layer_to_series
+from napari_r2n2.preferences import Preferences
 from napari_r2n2.reading.reader import get_reader
 from r2n2.errors import ReadError
+from r2n2.geometry import Grid
 from r2n2.io import write_series
 from r2n2.series import ImageSeries
 
@@ -180,6 +182,34 @@ def test_slice_positions_become_one_layer(drop: Callable[..., list[Any]], tmp_pa
     assert layer.axis_labels == ("slice", "time", "y", "x")
     np.testing.assert_allclose(layer.scale, (9.0, 0.04, 1.2, 2.5))
     assert layer.name == "heart"
+
+
+@pytest.mark.parametrize("kind", ["dicom", "nii", "zarr"])
+def test_stacks_open_as_volumes_where_that_is_preferred(
+    drop: Callable[..., list[Any]], tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_r2n2.preferences.read_preferences", lambda: Preferences(stacks="volumes"))
+    path = tmp_path / "lung"
+    expected = np.stack([np.stack([dicom_factory.pixels_of(10 * t + z) for z in range(4)]) for t in range(3)])
+    if kind == "dicom":
+        for t, z in np.ndindex(3, 4):
+            place = {"ImageOrientationPatient": dicom_factory.AXIAL, "ImagePositionPatient": [10.0, 20.0, 3.0 * z]}
+            times = {"TriggerTime": f"{40 * t}", "AcquisitionTime": None, "ContentTime": None}
+            dataset = dicom_factory.dataset_of(4 * t + z, expected[t, z], **place, **times)
+            dicom_factory.save(dataset, _made(path) / f"{t}{z}.dcm")
+        dicom_factory.write_series(path / "cine", 2, SeriesInstanceUID=f"{dicom_factory.SERIES}.5")
+    else:
+        grid = Grid((4, 5, 7), (3.0, 1.2, 2.5), (0.0, 20.0, 10.0))
+        form = {"nii": "nifti", "zarr": "ome-zarr"}[kind]
+        source = ImageSeries(expected[:, None], grid, times_s=(0, 0.04, 0.08), source={"format": form, "path": "lung.nii"})
+        path = write_series(tmp_path, "lung", source, (volume[None] for volume in expected))
+    layer, *others = drop(path)
+    assert len(others) == (kind == "dicom")
+    np.testing.assert_array_equal(layer.data, expected)
+    assert layer.axis_labels == ("time", "z", "y", "x")
+    np.testing.assert_allclose(layer.scale, (0.04, 3.0, 1.2, 2.5), rtol=1e-5)
+    np.testing.assert_allclose(layer.translate, (0, 0, 20, 10), atol=1e-5)
+    assert layer.metadata[METADATA_KEY]["series"][0]["source"]["asked"]["volumes"] is True
 
 
 def _unique(folder: Path) -> None:

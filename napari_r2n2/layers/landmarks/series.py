@@ -23,7 +23,7 @@ def geometry_of(layer: Any) -> tuple[ImageSeries, ...]:
     """
     labels = tuple(layer.axis_labels)
     axes = axes_of(layer) or AXES_CHOICES[0]
-    if "channel" in axes or "step" in labels:
+    if "channel" in axes or "step" in labels or labels[1:2] == ("z",):
         raise ArgumentError(
             f"layer {layer.name!r}: landmarks need axes (frame, y, x) or (slice, frame, y, x), got {labels}; choose another layer"
         )

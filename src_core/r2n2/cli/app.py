@@ -19,11 +19,14 @@ import typer
 
 from r2n2 import __version__
 from r2n2.cli.apply import apply
+from r2n2.cli.batch import batch
 from r2n2.cli.benchmark import benchmark
 from r2n2.cli.export import export
+from r2n2.cli.lung import lung
 from r2n2.cli.register import register
 from r2n2.cli.results import evaluate
-from r2n2.cli.tools import doctor, info, simulate
+from r2n2.cli.simulate import simulate
+from r2n2.cli.tools import doctor, info
 from r2n2.cli.training import adapt, train
 from r2n2.errors import R2N2Error
 from r2n2.runtime.openmp import wait_asleep
@@ -41,7 +44,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (register, evaluate, apply, export, info, simulate, train, adapt, benchmark, doctor):
+for _command in (register, batch, evaluate, apply, export, lung, info, simulate, train, adapt, benchmark, doctor):
     app.command()(_command)
 
 

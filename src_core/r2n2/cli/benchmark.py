@@ -176,10 +176,10 @@ def _cases(
         return [sample_case(frames)]
     cases = []
     for source, marks, maps in zip(sources, landmarks, labels, strict=True):
-        found = read_series(source, **reading)
+        found = read_series(source, volumes=False, **reading)
         drawn: Sequence[ImageSeries | None] = [None] * len(found)
         if maps is not None:
-            drawn = read_series(maps, **{**reading, "series": None})
+            drawn = read_series(maps, volumes=False, **{**reading, "series": None})
         if len(drawn) != len(found):
             raise ArgumentError(f"--labels {maps}: holds {len(drawn)} slice positions, {source} holds {len(found)}")
         points = _landmarks(marks, found)

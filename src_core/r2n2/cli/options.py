@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from r2n2.errors import ArgumentError
 
 __all__ = ["parse_batch_size", "parse_reference", "parse_spacing", "parse_steps"]
@@ -24,22 +26,22 @@ def parse_spacing(text: str) -> tuple[float, ...]:
     return values
 
 
-def parse_reference(text: str) -> int | str:
-    """Frame number from ``auto`` or ``N``.
+def parse_reference(text: str, words: Sequence[str] = ("auto",)) -> int | str:
+    """Frame number from ``N``, or one of the words.
 
     Raises
     ------
     ArgumentError
         If it is neither.
     """
-    if text == "auto":
+    if text in words:
         return text
     try:
         number = int(text)
     except ValueError:
         number = -1
     if number < 0:
-        raise ArgumentError(f"--reference: expected auto or a frame number from 0, got {text!r}")
+        raise ArgumentError(f"--reference: expected {', '.join(words)} or a frame number from 0, got {text!r}")
     return number
 
 

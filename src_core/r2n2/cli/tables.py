@@ -163,23 +163,27 @@ def print_observer(error: ObserverError, unit: LengthUnit = LengthUnit.MM, name:
 
 
 def print_descriptions(descriptions: Sequence[Description]) -> None:
-    """A row a slice position, with what the reader noticed below."""
+    """A row a slice position or a series of volumes, with what the reader noticed below."""
     console = _console()
-    columns = ["slice", "name", "format", "frames", "size", "channels", "spacing", "time s", "type", "modality"]
-    table = _table("", columns, text=["name", "format", "type", "modality"])
+    volumes = any(item.orientation for item in descriptions)
+    what = "slice" if not volumes else "volume" if all(item.orientation for item in descriptions) else "series"
+    columns = [what, "name", "format", "frames", "size", "channels", "spacing", "time s", "type", "modality"]
+    columns += ["orientation"] if volumes else []
+    table = _table("", columns, text=["name", "format", "type", "modality", "orientation"])
     for index, item in enumerate(descriptions):
         spacing = "unknown" if item.spacing_mm is None else spacing_text(item.spacing_mm)
         times = "none" if item.times_s is None else f"{item.times_s[0]:g} .. {item.times_s[-1]:g}"
         size = " x ".join(map(str, item.shape))
         cells = [str(index), item.name, item.format, str(item.frames), size, str(item.channels), spacing, times]
-        table.add_row(*(escape(cell) for cell in (*cells, item.dtype, item.modality or "-")))
+        cells += [item.dtype, item.modality or "-", *([item.orientation or "-"] if volumes else [])]
+        table.add_row(*map(escape, cells))
     if any(item.frames for item in descriptions):
         console.print(table)
     for text, entries in (("note", "notes"), ("problem", "problems")):
         lines = [(index, line) for index, item in enumerate(descriptions) for line in getattr(item, entries)]
         for line in dict.fromkeys(line for _, line in lines):
             slices = [str(index) for index, other in lines if other == line]
-            console.print(escape(f"{text} (slice {', '.join(slices)}): {line}"))
+            console.print(escape(f"{text} ({what} {', '.join(slices)}): {line}"))
 
 
 def print_checks(checks: Sequence[Check]) -> None:

@@ -136,7 +136,7 @@ def adapt(
     check_output_name(output.name)
     check_writable(output.parent)
     network = load_network(weights, ndim=2)
-    found = read_series(source, axes=axes, spacing=pixel_size, series=series, slice_index=slice_index)
+    found = read_series(source, axes=axes, spacing=pixel_size, series=series, slice_index=slice_index, volumes=False)
     if len(found) != 1:
         raise ArgumentError(f"{source}: holds {len(found)} slice positions; pick one with --slice")
     stop = context.ensure_object(StopRequest)

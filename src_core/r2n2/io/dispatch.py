@@ -9,13 +9,19 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from r2n2.errors import ArgumentError, R2N2Error, ReadError, ResourceError
+from r2n2.errors import ArgumentError, AxesUnknownError, R2N2Error, ReadError, ResourceError
 from r2n2.io.assemble import FileContent, assemble
+from r2n2.io.axes import axes_question
 from r2n2.io.checks import DEFAULT_MAX_BYTES, existing
 from r2n2.io.detect import detect_format, files_by_kind, folder_entries
+from r2n2.io.orientation import orientation_text
 from r2n2.io.readers import ReadOptions, has_own_axes, read_content
 from r2n2.series import ImageSeries
+
+if TYPE_CHECKING:
+    from r2n2.io.dicom.listing import DicomVolume
 
 __all__ = ["Description", "describe", "detect_format", "read_series"]
 
@@ -40,6 +46,8 @@ class Description:
     modality: str = ""
     notes: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    orientation: str = ""
+    """Of a volume, as of ``orientation_text``; "" for slices."""
 
 
 def read_series(
@@ -49,13 +57,14 @@ def read_series(
     spacing: tuple[float, ...] | None = None,
     series: str | None = None,
     slice_index: int | None = None,
+    volumes: bool | None = None,
     max_bytes: int = DEFAULT_MAX_BYTES,
     allow_missing: bool = False,
     drop_damaged: bool = False,
     contrast_series: bool = False,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[ImageSeries, ...]:
-    """Read the image series of a file, a folder or a pattern such as ``frames/*.png``: one for each slice position.
+    """Read the image series of a file, a folder or a pattern such as ``frames/*.png``: one for each slice position, or of volumes.
 
     Parameters
     ----------
@@ -68,6 +77,9 @@ def read_series(
         image in Zarr or TIFF.
     slice_index
         Read only this slice position.
+    volumes
+        True reads slices as volumes (their third axis, where it may be time, as slices), False slice by slice; None as
+        ``volume_choice.choose_reading`` decides, with a note.
     max_bytes
         Most bytes to hold in memory; files that are read frame by frame may be larger.
     allow_missing
@@ -100,13 +112,14 @@ def read_series(
             spacing=spacing,
             series=series,
             slice_index=slice_index,
+            volumes=volumes,
             max_bytes=max_bytes,
             drop_damaged=drop_damaged,
             contrast_series=contrast_series,
             progress=progress,
         )
-    content = _content(found, ReadOptions(axes, series, max_bytes, allow_missing))
-    return assemble(content, axes=None if has_own_axes(content.format) else axes, spacing=spacing, slice_index=slice_index)
+    content, axes = _content_of(found, ReadOptions(axes, series, max_bytes, allow_missing, volumes))
+    return assemble(content, axes=axes, spacing=spacing, slice_index=slice_index, volumes=volumes)
 
 
 def describe(
@@ -116,9 +129,10 @@ def describe(
     spacing: tuple[float, ...] | None = None,
     series: str | None = None,
     contrast_series: bool = False,
+    volumes: bool | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Description, ...]:
-    """What a path holds; damage and questions are listed as problems instead of raised.
+    """What a path holds, read as ``read_series`` does; damage and questions are listed as problems instead of raised.
 
     Raises
     ------
@@ -128,8 +142,8 @@ def describe(
     found = _found(path)
     try:
         if found.kind == "dicom":
-            return _describe_dicom(found.path, spacing, series, contrast_series, progress)
-        items = read_series(path, axes=axes, spacing=spacing, series=series)
+            return _describe_dicom(found.path, spacing, series, contrast_series, volumes, progress)
+        items = read_series(path, axes=axes, spacing=spacing, series=series, volumes=volumes)
     except (ReadError, ResourceError, ArgumentError) as error:
         return (Description(str(found.path), found.kind, found.path.name, problems=(str(error),)),)
     left = _MOST_DECODED
@@ -151,6 +165,7 @@ def describe(
             item.modality,
             item.notes,
             problem,
+            orientation_text(item.grid) if item.grid.ndim == 3 else "",
         )
         for item, problem in zip(items, problems, strict=True)
     )
@@ -173,23 +188,15 @@ def _describe_dicom(
     spacing: tuple[float, ...] | None,
     series: str | None,
     contrast_series: bool,
+    volumes: bool | None,
     progress: Callable[[int], None] | None,
 ) -> tuple[Description, ...]:
     from r2n2.io.dicom.listing import list_dicom
 
-    listing = list_dicom(path, contrast_series=contrast_series, progress=progress)
-    if not listing.groups:
-        return (Description(str(path), "dicom", path.name, notes=listing.notes, problems=listing.problems),)
-    groups = [
-        g
-        for g in listing.groups
-        if series is None or series == g.key or g.series_uid.startswith(series) or g.series_uid.endswith(series)
-    ]
-    if not groups:
-        keys = ", ".join(group.key for group in listing.groups[:30])
-        raise ArgumentError(f"series: {series!r} is none of the series here; choose one of {keys}")
-    return tuple(
-        Description(
+    listing = list_dicom(path, contrast_series=contrast_series, volumes=volumes, progress=progress)
+    found: list[tuple[str, Description]] = [(item.series_uid, _volume_description(path, item)) for item in listing.volumes]
+    for group in listing.groups:
+        shown = Description(
             str(path),
             "dicom",
             group.key,
@@ -200,10 +207,35 @@ def _describe_dicom(
             group.time_range_s,
             "",
             group.modality,
-            (*group.notes, *(listing.notes if number == 0 else ())),
-            (*group.problems, *(listing.problems if number == 0 else ())),
+            group.notes,
+            group.problems,
         )
-        for number, group in enumerate(groups)
+        found.append((group.series_uid, shown))
+    if not found:
+        return (Description(str(path), "dicom", path.name, notes=listing.notes, problems=listing.problems),)
+    kept = [item for uid, item in found if series is None or series == item.name or uid.startswith(series) or uid.endswith(series)]
+    if not kept:
+        keys = ", ".join(item.name for _, item in found[:30])
+        raise ArgumentError(f"series: {series!r} is none of the series here; choose one of {keys}")
+    first = replace(kept[0], notes=(*kept[0].notes, *listing.notes), problems=(*kept[0].problems, *listing.problems))
+    return (first, *kept[1:])
+
+
+def _volume_description(path: Path, item: DicomVolume) -> Description:
+    return Description(
+        str(path),
+        "dicom",
+        item.key,
+        item.frames,
+        item.channels,
+        item.grid.shape,
+        item.grid.spacing if item.spacing_known else None,
+        item.time_range_s,
+        "",
+        item.modality,
+        item.notes,
+        item.problems,
+        orientation_text(item.grid),
     )
 
 
@@ -250,6 +282,29 @@ def _matching(pattern: str) -> _Found:
         )
     ((kind, files),) = kinds.items()
     return _Found(Path(pattern), kind, tuple(files))
+
+
+def _content_of(found: _Found, options: ReadOptions) -> tuple[FileContent, str | None]:
+    """What was found, and the axes that are still to be applied.
+
+    Where volumes are asked for, a third axis that may be time or slices is slices.
+    """
+    axes = options.axes
+    notes: tuple[str, ...] = ()
+    try:
+        content = _content(found, options)
+        if not content.axes and not axes:
+            raise axes_question(content.path, content.array.shape)
+    except AxesUnknownError as question:
+        readings = [letters for letters, _ in question.choices if "Z" in letters]
+        if not options.volumes or axes or len(readings) != 1:
+            raise
+        axes = readings[0]
+        notes = (f"the file does not say what its axes are: {', '.join(axes)} is taken, as --volumes asks; --axes says another",)
+        content = _content(found, replace(options, axes=axes))
+    # Of a folder of volumes the axes are those of each file.
+    applied = has_own_axes(content.format) or (options.volumes and found.kind != "pictures" and len(found.files) > 1)
+    return replace(content, notes=(*content.notes, *notes)), None if applied else axes
 
 
 def _content(found: _Found, options: ReadOptions) -> FileContent:

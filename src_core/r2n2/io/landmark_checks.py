@@ -19,6 +19,7 @@ _LISTED = 8
 _MUCH_BETTER = 0.25
 _FEWEST_NUMBERS = 6
 _WHOLE = 1e-3
+_RAS_TO_LPS = np.array([1.0, -1.0, -1.0])
 
 
 def check_usable(landmarks: LandmarkSet, series: ImageSeries, reference: int | None) -> None:
@@ -99,6 +100,8 @@ def _explanations(landmarks: LandmarkSet, outside: int, series: ImageSeries) -> 
         if fits(landmarks.points):
             found.append("the numbers fit as pixels: were px given in columns named mm?")
         swapped = replace(landmarks, points=swapped).to_space(Space.INDEX, series.grid).points
+        if series.grid.ndim == 3 and fits(_moved(landmarks, series, landmarks.points * _RAS_TO_LPS)):
+            found.append("all fit when x and y change their sign: are they RAS and not LPS?")
     else:
         world = replace(landmarks, space=Space.WORLD).to_space(Space.INDEX, series.grid).points
         if not np.allclose(spacing, 1) and (fits(world) or fits(landmarks.points / spacing)):
@@ -107,7 +110,14 @@ def _explanations(landmarks: LandmarkSet, outside: int, series: ImageSeries) -> 
             found.append("all fit when 1 is subtracted: are pixels counted from 1? The first pixel's centre is 0")
     if fits(swapped):
         found.append("all fit when x and y are exchanged: are the columns swapped?")
+    elif series.grid.ndim == 3 and fits(_moved(landmarks, series, landmarks.points[:, ::-1])):
+        found.append("all fit when x and z are exchanged: are the columns in the order x, y, z? Name them so: x_mm,y_mm,z_mm")
     return found
+
+
+def _moved(landmarks: LandmarkSet, series: ImageSeries, points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """INDEX of other points in the space of the landmarks."""
+    return replace(landmarks, points=np.ascontiguousarray(points)).to_space(Space.INDEX, series.grid).points
 
 
 def _whole_in_the_other_unit(landmarks: LandmarkSet, index: NDArray[np.float64], series: ImageSeries) -> list[str]:

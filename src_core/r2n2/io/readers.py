@@ -40,6 +40,7 @@ class ReadOptions:
     name: str | None = None
     max_bytes: int = DEFAULT_MAX_BYTES
     allow_missing: bool = False
+    volumes: bool | None = None
 
 
 def has_own_axes(kind: str) -> bool:

@@ -8,11 +8,13 @@ whatever they hold, as loading one can run code.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
 import os
 import re
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +52,7 @@ _PURSUIT_ARCHITECTURE = "evidence-2"
 _STORED_NAMES = {"least_squares_entry.": "evidence_entry.", "placement.": "chooser."}
 _NAME = re.compile(r"[A-Za-z0-9_-]+")
 _LENGTH_BYTES = 8
+_SETTLED_NS = 2 * 10**9
 _PICKLED = {".pt", ".pth", ".ckpt", ".pkl", ".pickle", ".bin"}
 _PICKLE_MAGIC = (b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _KEYS = ("version", "config", "ndim", "normalisation", "architecture", "info")
@@ -208,7 +211,10 @@ def _read(name_or_path: str | Path, *, header_only: bool = False) -> tuple[str, 
         if name_or_path not in known:
             which = f"there are: {', '.join(known)}; choose one" if known else "no weights ship; use --method fit"
             raise ResourceError(f"no weights are called {name_or_path!r}: {which} or give a {SUFFIX} file")
-        with shipped_file(name_or_path).open("rb") as stream:
+        shipped = shipped_file(name_or_path)
+        if isinstance(shipped, Path) and not header_only:
+            return f"weights {name_or_path!r}", _whole(shipped)
+        with shipped.open("rb") as stream:
             return f"weights {name_or_path!r}", _content(stream, header_only)
     path = Path(name_or_path)
     if path.suffix.lower() in _PICKLED:
@@ -223,10 +229,26 @@ def _read(name_or_path: str | Path, *, header_only: bool = False) -> tuple[str, 
             raise ReadError(
                 f"{path}: {size / 2**20:.0f} MiB, weights have at most {MAXIMUM_BYTES / 2**20:.0f} MiB; give weights of r2n2"
             )
+        if not header_only:
+            return str(path), _whole(path)
         with path.open("rb") as stream:
             return str(path), _content(stream, header_only)
     except OSError as error:
         raise ResourceError(f"{path}: not readable ({error.strerror or error}); check its permissions") from None
+
+
+def _whole(path: Path) -> bytes:
+    """All of a file: a process that registers one series after another reads its weights once, unless the file changes."""
+    state = path.stat()
+    # Times of change are coarse: a file written just now may be written again and look the same.
+    if time.time_ns() - state.st_mtime_ns < _SETTLED_NS:
+        return path.read_bytes()
+    return _read_once(path, state.st_ino, state.st_size, state.st_mtime_ns, state.st_ctime_ns)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_once(path: Path, *_state: int) -> bytes:
+    return path.read_bytes()
 
 
 def _content(stream: IO[bytes], header_only: bool) -> bytes:

@@ -10,6 +10,7 @@ to the sequence. NORMALISED, array order.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -29,44 +30,47 @@ _FLOOR = 1e-9  # on the diagonal, for Gaussians that no measured pixel sees
 
 
 class Placed(NamedTuple):
-    """The Gaussians of a batch so far, and what they look like on some lattices."""
+    """The Gaussians of a batch so far, and what they look like on the working lattice."""
 
     parameters: GaussianParameters
     """Each (B, K, ...)."""
-    heights: tuple[Tensor, ...]
-    """(B, K, *shape) a lattice, weight of every Gaussian at every point."""
+    heights: Tensor
+    """(B, K, *shape), weight of every Gaussian at every point."""
+    gradients: Tensor
+    """(B, K, K), mean over the lattice of the product of two Gaussians' gradients, by forward differences."""
 
     @classmethod
-    def on(cls, parameters: GaussianParameters, lattices: tuple[Tensor, ...]) -> Placed:
-        """Gaussians (B, K, ...) on lattices (ndim, *shape)."""
+    def on(cls, lattice: Tensor, parameters: GaussianParameters) -> Placed:
+        """Gaussians (B, K, ...) on a lattice (ndim, *shape)."""
         batch, count = parameters.centres.shape[:2]
         centres, sigmas, orientation = (value.flatten(0, 1) for value in parameters[:3])
-        precision = precision_matrix(sigmas, orientation)
-        heights = (gaussian_on_lattice(lattice, centres, precision).unflatten(0, (batch, count)) for lattice in lattices)
-        return cls(parameters, tuple(heights))
-
-    def at(self, lattice: int) -> Placed:
-        """On one of the lattices alone."""
-        return Placed(self.parameters, (self.heights[lattice],))
+        heights = gaussian_on_lattice(lattice, centres, precision_matrix(sigmas, orientation)).unflatten(0, (batch, count))
+        return cls(parameters, heights, _gradient_products(heights, heights))
 
     def followed_by(self, other: Placed) -> Placed:
-        """These Gaussians and then others, on the same lattices."""
+        """These Gaussians and then others, on the same lattice."""
         joined = (torch.cat(both, 1) for both in zip(self.parameters, other.parameters, strict=True))
+        across = _gradient_products(other.heights, self.heights)
+        upper_rows, lower_rows = torch.cat((self.gradients, across.mT), 2), torch.cat((across, other.gradients), 2)
         return Placed(
-            GaussianParameters(*joined), tuple(torch.cat(both, 1) for both in zip(self.heights, other.heights, strict=True))
+            GaussianParameters(*joined), torch.cat((self.heights, other.heights), 1), torch.cat((upper_rows, lower_rows), 1)
         )
 
     def with_amplitudes(self, amplitudes: Tensor) -> Placed:
         """The same with amplitudes (B, K, ndim)."""
-        return Placed(self.parameters._replace(amplitudes=amplitudes), self.heights)
+        return self._replace(parameters=self.parameters._replace(amplitudes=amplitudes))
+
+    def displacement(self, amplitudes: Tensor) -> Tensor:
+        """What the Gaussians add up to with amplitudes (B, K, ndim), on the lattice, (B, ndim, *shape)."""
+        return (amplitudes.mT @ self.heights.flatten(2)).unflatten(2, self.heights.shape[2:])
 
     def part(self, rows: Tensor) -> Placed:
         """Those of some pairs, by their indices."""
-        return Placed(GaussianParameters(*(p[rows] for p in self.parameters)), tuple(h[rows] for h in self.heights))
+        return Placed(GaussianParameters(*(p[rows] for p in self.parameters)), self.heights[rows], self.gradients[rows])
 
     def detached(self) -> Placed:
         """Cut off from what they were computed from."""
-        return Placed(GaussianParameters(*(p.detach() for p in self.parameters)), tuple(h.detach() for h in self.heights))
+        return Placed(GaussianParameters(*(p.detach() for p in self.parameters)), self.heights.detach(), self.gradients.detach())
 
 
 def solve_jointly(placed: Placed, moments: Tensor, caution: Tensor) -> Tensor:
@@ -75,17 +79,17 @@ def solve_jointly(placed: Placed, moments: Tensor, caution: Tensor) -> Tensor:
     Parameters
     ----------
     placed
-        On the working lattice alone, with the amplitudes with which the moments were gathered: 0 for a Gaussian that is new.
+        With the amplitudes with which the moments were gathered: 0 for a Gaussian that is new.
     moments
         (B, ndim + ndim (ndim + 1) / 2, *shape) as ``least_squares.moments`` gives them.
     caution
         (B, 1) factor of the roughness, positive.
     """
-    (heights,), amplitudes = placed.heights, placed.parameters.amplitudes
+    heights, amplitudes = placed.heights, placed.parameters.amplitudes
     batch, count, ndim = amplitudes.shape
     flat, gathered = heights.flatten(2), moments.flatten(2)
     force = flat @ gathered[:, :ndim].mT
-    rough = _ROUGHNESS * caution[:, :, None] * _gradient_products(heights)
+    rough = _ROUGHNESS * caution[:, :, None] * placed.gradients
     rows: list[list[Tensor]] = [[rough] * ndim for _ in range(ndim)]
     for component, (i, j) in enumerate(upper(ndim), start=ndim):
         product = (flat * gathered[:, component, None]) @ flat.mT
@@ -100,15 +104,21 @@ def solve_jointly(placed: Placed, moments: Tensor, caution: Tensor) -> Tensor:
     return amplitudes + torch.where(failed.view(-1, 1, 1) == 0, change, torch.zeros_like(change))
 
 
-def _gradient_products(heights: Tensor) -> Tensor:
-    """(B, K, K): mean over the lattice of the product of two Gaussians' gradients, by forward differences."""
-    total: Tensor | None = None
-    for axis in range(2, heights.ndim):
-        slope = heights.diff(dim=axis).flatten(2) * ((heights.shape[axis] - 1) / 2)
-        product = slope @ slope.mT / slope.shape[2]
-        total = product if total is None else total + product
-    assert total is not None
-    return total
+def _gradient_products(some: Tensor, others: Tensor) -> Tensor:
+    """(B, K, L): mean over the lattice of the product of the gradients of heights (B, K, *shape) and (B, L, *shape).
+
+    By forward differences, summed by parts: of the heights that are fewer the differences are taken twice, of the others never.
+    """
+    turned: Tensor | None = None
+    for axis in range(2, some.ndim):
+        size = some.shape[axis]
+        count = math.prod(some.shape[2:]) // size * (size - 1)
+        slope = some.diff(dim=axis) * ((size - 1) ** 2 / 4 / count)
+        edge = torch.zeros_like(slope.narrow(axis, 0, 1))
+        part = torch.cat((edge, slope), axis) - torch.cat((slope, edge), axis)
+        turned = part if turned is None else turned + part
+    assert turned is not None
+    return turned.flatten(2) @ others.flatten(2).mT
 
 
 def limit_each(amplitudes: Tensor, parameters: GaussianParameters) -> Tensor:

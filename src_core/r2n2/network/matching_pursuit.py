@@ -88,15 +88,15 @@ class MatchingPursuit(RecurrentNetwork):
         located = [features_at(maps, place.centres, fixed.shape[-1]) for maps in here]
         values = self.parameter_head(encoded.features, torch.cat((*located, place.description), dim=1)).to(fixed.dtype)
         with torch.autocast(fixed.device.type, enabled=False):
-            parameters, amplitudes = self._shaped(values, place, least_squares, placed, unchanging.lattice)
-        return Step(parameters, encoded.state, place.scores, amplitudes)
+            parameters, placed = self._shaped(values, place, least_squares, placed, unchanging.lattice)
+        return Step(parameters, encoded.state, place.scores, placed)
 
     def _shaped(
         self, values: Tensor, place: Place, least_squares: LeastSquares, placed: Placed | None, lattice: Tensor
-    ) -> tuple[GaussianParameters, Tensor | None]:
+    ) -> tuple[GaussianParameters, Placed | None]:
         """The Gaussian at a place from the numbers of the parameter head: shape learnt, amplitude solved and then corrected.
 
-        With it the amplitudes of all, where the ones before are solved again.
+        With it all Gaussians, where the amplitudes of the ones before are solved again.
         """
         sigmas, correction, orientation, mixture, caution = values.split(self._widths, dim=1)
         sigmas = place.widths * torch.exp(_WIDER * torch.tanh(sigmas))
@@ -111,9 +111,9 @@ class MatchingPursuit(RecurrentNetwork):
             amplitudes = limit_steepness(solved + correction, sigmas, angles)
             return GaussianParameters(place.centres, sigmas, angles, amplitudes), None
         new = GaussianParameters(place.centres, sigmas, angles, torch.zeros_like(correction))
-        every = placed.followed_by(Placed.on(GaussianParameters(*(value[:, None] for value in new)), (lattice,)))
+        every = placed.followed_by(Placed.on(lattice, GaussianParameters(*(value[:, None] for value in new))))
         mixed = (least_squares.moments * weights[:, :, *(None,) * (self.ndim + 1)]).sum(1)
         solved = solve_jointly(every, mixed, cautious)
         solved = torch.cat((solved[:, :-1], solved[:, -1:] + correction[:, None]), 1)
         limited = limit_each(solved, every.parameters)
-        return new._replace(amplitudes=limited[:, -1]), limited
+        return new._replace(amplitudes=limited[:, -1]), every.with_amplitudes(limited)

@@ -44,8 +44,8 @@ class Step(NamedTuple):
     state: State
     scores: Tensor | None
     """(B, L, K, *half the shape) of every place and width, where the network scores them; else None."""
-    amplitudes: Tensor | None = None
-    """(B, K + 1, ndim) of the K Gaussians before and this one, where all are solved again; else None."""
+    placed: Placed | None = None
+    """The K Gaussians before and this one with all their amplitudes, where those are solved again; else None."""
 
 
 class Encoded(NamedTuple):

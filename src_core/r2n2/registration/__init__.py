@@ -6,10 +6,11 @@ from r2n2.registration.batch_size import resolve_batch_size
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit import FitMethod
 from r2n2.registration.methods import build_method, resolve_device
-from r2n2.registration.reference import automatic_reference, resolve_reference
+from r2n2.registration.reference import automatic_reference, chosen_reference, common_reference, resolve_reference
 from r2n2.registration.resampling import warp_frame, warp_pixels
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress, Uncertainty
 from r2n2.registration.series import edited_result, register_pair, register_series
+from r2n2.registration.survey import Survey, survey_for, survey_series
 
 __all__ = [
     "BSplineMethod",
@@ -20,15 +21,20 @@ __all__ = [
     "Pairs",
     "RegistrationStep",
     "SeriesProgress",
+    "Survey",
     "Uncertainty",
     "automatic_reference",
     "build_method",
+    "chosen_reference",
+    "common_reference",
     "edited_result",
     "register_pair",
     "register_series",
     "resolve_batch_size",
     "resolve_device",
     "resolve_reference",
+    "survey_for",
+    "survey_series",
     "unregistered",
     "warp_frame",
     "warp_pixels",

@@ -27,7 +27,16 @@ from r2n2.transform import (
     warp,
 )
 
-__all__ = ["BatchResult", "LoadedFrame", "assess", "assess_edited", "masked_note", "register_batch", "unregistered"]
+__all__ = [
+    "BatchResult",
+    "LoadedFrame",
+    "assess",
+    "assess_composed",
+    "assess_edited",
+    "masked_note",
+    "register_batch",
+    "unregistered",
+]
 
 _FOLDED_PERCENT = 1.0
 # Rounding may lower a correlation that is as good as it can be.
@@ -238,6 +247,33 @@ def assess(
     if reasons:
         message = f"frame {frame.index}: {'; '.join([*reasons, *filter(None, [note])])}; look at it before using it"
     return replace(_result(frame.index, transform, status, message, found, seconds, measure), uncertainty=uncertainty)
+
+
+def assess_composed(
+    reference: LoadedFrame,
+    frame: LoadedFrame,
+    transform: Transform,
+    link: FrameResult,
+    reasons: Sequence[str],
+    measure: Measure,
+) -> FrameResult:
+    """The same numbers of a transform that was composed on the way from neighbour to neighbour, whose last step is ``link``.
+
+    It is taken as it is, doubtful for the ``reasons`` given or where it folds, leads out of view, or makes the frame less like the
+    reference. How alike the two are is no reason: what the reference shows may long be gone.
+    """
+    found, reasons = _measure(reference, frame, transform, measure), list(reasons)
+    if found.after < found.before - _SIMILARITY_TOLERANCE:
+        reasons.append(f"its similarity to the reference fell from {found.before:.4f} to {found.after:.4f}")
+    if found.overlap < _SMALLEST_OVERLAP:
+        reasons.append(f"only {100 * found.overlap:.0f} % of it stays in view")
+    status, message = (FrameStatus.DOUBTFUL if reasons else link.status), link.message
+    if found.folding > _FOLDED_PERCENT:
+        status = FrameStatus.FOLDED
+        reasons.insert(0, f"the displacement folds in {found.folding:.2f} % of the cells")
+    if reasons:
+        message = f"frame {frame.index}: {'; '.join(reasons)}; look at it before using it"
+    return _result(frame.index, transform, status, message, found, link.seconds, measure)
 
 
 def masked_note(frame: LoadedFrame) -> str:

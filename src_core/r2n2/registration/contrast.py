@@ -8,7 +8,7 @@ fluorescence); the concept page on contrast has their table.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +19,21 @@ from r2n2.config import SimilarityName
 from r2n2.errors import R2N2Error
 from r2n2.geometry import Grid
 from r2n2.mask import NO_MASKS, Masks
-from r2n2.preprocessing import blur, luminance, normalise
+from r2n2.preprocessing import Square, blur, luminance, normalise
 from r2n2.registration.intensity_relation import explained_by_a_curve
 from r2n2.registration.measures import GradientField
 from r2n2.series import ImageSeries
 from r2n2.working import to_working
 
-__all__ = ["ContrastFinding", "examine_frames", "examine_series", "suitable_measure"]
+__all__ = [
+    "ContrastFinding",
+    "examine_frames",
+    "examine_series",
+    "examine_squares",
+    "examined_frames",
+    "prepare_frame",
+    "suitable_measure",
+]
 
 _CHANGING: SimilarityName = "ngf"
 _SIZE = {2: 96, 3: 48}
@@ -47,13 +55,18 @@ class ContrastFinding:
         Whether contrast changes from frame to frame.
     reason
         Why that is said, the end of "because ..."; "" where nothing could be compared.
-    most_alike
-        The frame whose structures agree best with those of the others, or None where none could be read.
+    agreement
+        Frame -> how well its structures agree with those of the others, of the frames that were looked at and show any.
     """
 
     changes: bool
     reason: str
-    most_alike: int | None
+    agreement: Mapping[int, float]
+
+    @property
+    def most_alike(self) -> int | None:
+        """The frame whose structures agree best with those of the others, or None where there is none."""
+        return max(self.agreement, key=lambda frame: self.agreement[frame], default=None)
 
 
 def suitable_measure(finding: ContrastFinding) -> SimilarityName:
@@ -64,29 +77,21 @@ def suitable_measure(finding: ContrastFinding) -> SimilarityName:
     return _CHANGING if finding.changes else "ssd"
 
 
+def examined_frames(count: int) -> tuple[int, ...]:
+    """Which of so many frames are looked at: up to 16, evenly spread."""
+    return tuple(np.unique(np.linspace(0, count - 1, _MOST_FRAMES).round().astype(int)).tolist())
+
+
 def examine_series(series: ImageSeries, masks: Masks = NO_MASKS) -> ContrastFinding:
-    """Look at up to 16 frames, evenly spread, where masks let them count; those without contrast or unreadable are left out."""
-    chosen = np.unique(np.linspace(0, len(series) - 1, _MOST_FRAMES).round().astype(int)).tolist()
-    return _examined(_readable(series, chosen), series.grid, masks)
-
-
-def _readable(series: ImageSeries, numbers: Sequence[int]) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Frames one at a time, as no more than one volume is to be in memory."""
-    for number in numbers:
+    """Look at some frames (``examined_frames``), where masks let them count; those without contrast or unreadable are left out."""
+    squares: dict[int, Square | None] = {}
+    for number in examined_frames(len(series)):
         try:
             image, valid = luminance(series.frame(number))
         except (OSError, ValueError, RuntimeError, R2N2Error):
             continue
-        yield number, image, valid
-
-
-def _inside(masks: Masks, index: int) -> Tensor | None:
-    """(1, *shape) bool where a frame counts at all; None where all of it does.
-
-    Motion is not known yet, so the mask of the reference stands for the same place in all frames.
-    """
-    parts = [mask.inside(number) for mask, number in ((masks.fixed, 0), (masks.moving, index)) if mask is not None]
-    return torch.from_numpy(np.logical_and.reduce(parts))[None] if parts else None
+        squares[number] = prepare_frame(image, valid, series.grid, number, masks)
+    return examine_squares(squares, series.grid)
 
 
 def examine_frames(
@@ -96,22 +101,32 @@ def examine_frames(
 
     What masks leave out has no part in any other pixel, either; frames without contrast where they count are left out.
     """
-    return _examined(((number, *frame) for number, frame in zip(numbers, frames, strict=True)), grid, masks)
+    squares = {n: prepare_frame(*frame, grid, n, masks) for n, frame in zip(numbers, frames, strict=True)}
+    return examine_squares(squares, grid)
 
 
-def _examined(frames: Iterable[tuple[int, Tensor, Tensor]], grid: Grid, masks: Masks) -> ContrastFinding:
-    squares, kept = [], []
-    for number, image, valid in frames:
-        inside = _inside(masks, number)
-        seen = valid if inside is None else valid & inside
-        if bool(seen.any()) and float(image[seen].max()) > float(image[seen].min()):
-            weight = seen[None].to(image.dtype) if masks else None
-            squares.append(to_working(image[None], seen[None], grid, _SIZE[grid.ndim], weight=weight))
-            kept.append(number)
+def prepare_frame(image: Tensor, valid: Tensor, grid: Grid, number: int, masks: Masks = NO_MASKS) -> Square | None:
+    """A frame (1, *grid.shape) at the coarse size at which it is looked at; None where it has no contrast where it counts.
+
+    Large frames need not stay in memory until all of them are there.
+    """
+    inside = masks.inside(number)
+    seen = valid if inside is None else valid & torch.from_numpy(inside)
+    if not bool(seen.any()) or float(image[seen].max()) <= float(image[seen].min()):
+        return None
+    weight = seen[None].to(image.dtype) if masks else None
+    return to_working(image[None], seen[None], grid, _SIZE[grid.ndim], weight=weight)
+
+
+def examine_squares(prepared: Mapping[int, Square | None], grid: Grid) -> ContrastFinding:
+    """Look at frames as ``prepare_frame`` gives them, by their numbers."""
+    found = {number: square for number, square in prepared.items() if square is not None}
+    squares, kept = list(found.values()), list(found)
     if not squares:
-        return ContrastFinding(False, "", None)
+        return ContrastFinding(False, "", {})
     structures = torch.stack([GradientField().products(square).flatten() for square in squares])
     alike = torch.nn.functional.normalize(structures, dim=1) @ torch.nn.functional.normalize(structures, dim=1).mT
+    agreement = dict(zip(kept, alike.sum(1).tolist(), strict=True))
     best = int(alike.sum(1).argmax())
     smooth = [blur(normalise(square.images, square.valid, clamp=3.0), (_SMOOTH_PX,) * grid.ndim) for square in squares]
     reasons = []
@@ -121,8 +136,8 @@ def _examined(frames: Iterable[tuple[int, Tensor, Tensor]], grid: Grid, masks: M
             reasons.append(_reason(smooth[best][both], smooth[k][both], float(alike[best, k]), number))
     changed = [reason for reason in reasons if reason]
     if not changed:
-        return ContrastFinding(False, "intensities follow one another in a straight line", kept[best])
-    return ContrastFinding(True, f"{changed[0]} ({len(changed)} of {len(reasons)} frames looked at)", kept[best])
+        return ContrastFinding(False, "intensities follow one another in a straight line", agreement)
+    return ContrastFinding(True, f"{changed[0]} ({len(changed)} of {len(reasons)} frames looked at)", agreement)
 
 
 def _reason(a: Tensor, b: Tensor, structures: float, number: int) -> str:

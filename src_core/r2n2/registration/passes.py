@@ -29,11 +29,13 @@ class Frames:
 
     series: ImageSeries
     outward: bool
-    """From the reference on, so that each may start from its neighbour."""
+    """From the reference on."""
     reference: int
     size: int
     """Of a batch."""
     masks: Masks
+    from_neighbours: bool = False
+    """Whether each starts from the results of frames nearer the reference."""
 
     def load(self, number: int) -> LoadedFrame | FrameResult:
         """A frame ready to be registered, or the result that says why it is not."""
@@ -56,11 +58,11 @@ class Work:
 
 
 def run_pass(
-    work: Work, frames: Frames, done: Mapping[int, Transform | None], start: Mapping[int, Transform]
+    work: Work, frames: Frames, done: Mapping[int, FrameResult | None], start: Mapping[int, Transform]
 ) -> Iterator[tuple[float, tuple[FrameResult, ...]]]:
     """Register all frames but the reference and those done, yielding how many frames' worth is ready, and results as they come.
 
-    Each frame starts from the transform in ``start`` that is nearest in time, and with a warm start from those found here.
+    Each frame starts from the transform in ``start`` that is nearest in time, or, from neighbours, from those found here.
     """
     anchors, ready = dict(start), 0
     for batch in _batches(len(frames.series), frames.reference, frames.size, outward=frames.outward):
@@ -71,9 +73,9 @@ def run_pass(
                 yield ready + furthest, ()
             ready += len(left)
             yield ready, tuple(results)
-        if frames.outward:
-            found = {r.frame: r.transform for r in results if r.status.sound}
-            found.update({k: transform for k in batch if (transform := done.get(k)) is not None})
+        if frames.from_neighbours:
+            known = [*results, *(result for k in batch if (result := done.get(k)) is not None)]
+            found = {result.frame: result.transform for result in known if result.status.sound}
             # Of two neighbours equally near the first counts, so their order must not depend on what was done before.
             anchors.update({k: found[k] for k in sorted(found)})
 

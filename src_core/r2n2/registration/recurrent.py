@@ -238,7 +238,7 @@ def _step(network: RecurrentNetwork, squares: Squares, unchanging: Unchanging, d
 
 
 def _packed(progress: Progress, seen: Comparison) -> Tensors:
-    placed = () if progress.placed is None else (*progress.placed.parameters, *progress.placed.heights)
+    placed = () if progress.placed is None else (*progress.placed.parameters, progress.placed.heights, progress.placed.gradients)
     return (*progress.displacements, *progress.state, *placed, seen.fixed, seen.warped, seen.valid, *(seen.least_squares or ()))
 
 
@@ -247,8 +247,8 @@ def _unpacked(packed: Tensors, scales: int, *, orthogonal: bool) -> tuple[Progre
     state, rest = rest[:LEVELS], rest[LEVELS:]
     placed, numbers = None, len(GaussianParameters._fields)
     if orthogonal:
-        placed = Placed(GaussianParameters(*rest[:numbers]), rest[numbers : numbers + scales])
-        rest = rest[numbers + scales :]
+        placed = Placed(GaussianParameters(*rest[:numbers]), *rest[numbers : numbers + 2])
+        rest = rest[numbers + 2 :]
     (fixed, warped, valid), solved = rest[:3], rest[3:]
     return Progress(displacements, state, placed), Comparison(fixed, warped, valid, LeastSquares(*solved) if solved else None)
 

@@ -21,11 +21,14 @@ from r2n2.network.least_squares import LeastSquares, Pooling, gather_moments, so
 from r2n2.preprocessing import Square, normalise, score_together, to_square
 from r2n2.registration.base import Pairs
 from r2n2.transform import mask_of, normalised_lattice, sample_masked
+from r2n2.transform.spline_lattice import on_lattice, spline_matrix
 
 __all__ = ["Comparison", "Progress", "Scale", "Squares", "advance", "begin", "compare", "placed_on", "prepare"]
 
 _NETWORK_CLAMP = 2.0
 _LEAST_SQUARES_CLAMP = 3.0
+# Of one channel: what a processor does with some pairs then stays in its cache from one operation to the next.
+_PIXELS_AT_ONCE = 2**18
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,12 +46,14 @@ class Scale:
     """(B, 1, m, m) of 0 and 1, or None where every pixel is measured."""
     lattice: Tensor
     """(2, m, m)."""
+    from_working: Tensor | None = None
+    """(m, n) of ``spline_matrix``: what is smooth on the working lattice on this one; None for the working lattice itself."""
     fixed_weight: Tensor | None = None
     """(B or 1, 1, m, m) in [0, 1] of a mask."""
     moving_weight: Tensor | None = None
     """(B, 1, m, m) in [0, 1] of a mask."""
 
-    def part(self, rows: Tensor) -> Scale:
+    def part(self, rows: Tensor | slice) -> Scale:
         """Some of the pairs, by their indices."""
         batch = len(self.moving)
 
@@ -135,7 +140,7 @@ class Progress:
     """(B, 2, m, m) on every scale, NORMALISED."""
     state: State
     placed: Placed | None = None
-    """The Gaussians so far on every scale, where the network solves their amplitudes again."""
+    """The Gaussians so far, where the network solves their amplitudes again."""
 
     def detached(self) -> Progress:
         """Cut off from the steps before, so that no gradient flows back into them."""
@@ -161,7 +166,13 @@ def prepare(config: NetworkConfig, pairs: Pairs, like: Tensor, start: Start | No
         Of a displacement that is not 0, for masked pairs: where what counts lies in the moving frames.
     """
     sizes = tuple(sorted({config.working_size, *config.least_squares_sizes}))
-    scales = tuple(_scale(pairs, size, size in config.least_squares_sizes, like, start) for size in sizes)
+    scales = tuple(
+        replace(
+            _scale(pairs, size, size in config.least_squares_sizes, like, start),
+            from_working=None if size == config.working_size else spline_matrix(size, config.working_size, like),
+        )
+        for size in sizes
+    )
     pooling = Pooling.build(config.least_squares_sizes, config.working_size, like) if config.least_squares_sizes else None
     return Squares(scales, sizes.index(config.working_size), tuple(sizes.index(s) for s in config.least_squares_sizes), pooling)
 
@@ -188,7 +199,16 @@ def _scale(pairs: Pairs, size: int, with_gradient: bool, like: Tensor, start: St
     else:
         channels = list(scored)
     mask, lattice = mask_of(moving.valid, channels[1]), normalised_lattice(fixed.grid, channels[0])
-    return Scale(fixed.grid, channels[0], channels[1], fixed.valid, mask, lattice, fixed.weight, moving.weight)
+    return Scale(
+        fixed.grid,
+        channels[0],
+        channels[1],
+        fixed.valid,
+        mask,
+        lattice,
+        fixed_weight=fixed.weight,
+        moving_weight=moving.weight,
+    )
 
 
 def _weighted(square: Square, weight: Tensor | None, grid: Grid) -> Square:
@@ -216,30 +236,49 @@ def begin(network: RecurrentNetwork, squares: Squares, start: tuple[Tensor, ...]
 
 
 def placed_on(squares: Squares, parameters: GaussianParameters) -> Placed:
-    """Gaussians (B, K, ...) on the lattices of all scales."""
-    return Placed.on(parameters, tuple(scale.lattice for scale in squares.scales))
+    """Gaussians (B, K, ...) on the lattice that the network sees."""
+    placed = Placed.on(squares.seen.lattice, GaussianParameters(*(value[:, :0] for value in parameters)))
+    for k in range(parameters.centres.shape[1]):
+        # One by one, as steps place them: what is gone on with is then the same bit for bit.
+        placed = placed.followed_by(Placed.on(squares.seen.lattice, GaussianParameters(*(v[:, k : k + 1] for v in parameters))))
+    return placed
 
 
 def compare(squares: Squares, displacements: tuple[Tensor, ...]) -> Comparison:
     """Warp the moving images and gather what they and the fixed images say."""
-    moments, seen = {}, None
-    for index, (scale, displacement) in enumerate(zip(squares.scales, displacements, strict=True)):
-        warped, valid = scale.sample(displacement)
-        if index in squares.compared:
+    moments = {}
+    warped, valid = squares.seen.sample(displacements[squares.working])
+    image = warped[:, :1].clamp(-_NETWORK_CLAMP, _NETWORK_CLAMP)
+    seen = squares.fixed.expand_as(image), image, valid
+    # An image compared with itself teaches nothing through the solution: gradients go through place and shape alone.
+    with torch.no_grad():
+        for index in squares.compared:
             assert squares.pooling is not None
-            # An image compared with itself teaches nothing through the solution: gradients go through place and shape alone.
-            with torch.no_grad():
-                moments[index] = gather_moments(scale.fixed, warped, valid, squares.pooling, squares.compared.index(index))
-        if index == squares.working:
-            image = warped[:, :1].clamp(-_NETWORK_CLAMP, _NETWORK_CLAMP)
-            seen = squares.fixed.expand_as(image), image, valid
-    assert seen is not None
+            if index == squares.working:
+                moments[index] = gather_moments(squares.seen.fixed, warped, valid, squares.pooling, squares.compared.index(index))
+            else:
+                moments[index] = _gathered(squares, index, displacements[index])
     solved = None
     if squares.pooling is not None:
         with torch.no_grad():
             gathered = torch.stack([moments[index] for index in squares.compared], 1)
             solved = solve_everywhere(gathered, squares.pooling)
     return Comparison(*seen, solved)
+
+
+def _gathered(squares: Squares, index: int, displacement: Tensor) -> Tensor:
+    """Moments of a scale that the network does not see, some pairs at a time."""
+    scale, pooling = squares.scales[index], squares.pooling
+    assert pooling is not None
+    count = len(displacement)
+    if displacement.device.type == "cpu":
+        count = max(1, _PIXELS_AT_ONCE // displacement[0, 0].numel())
+    parts = []
+    for first in range(0, len(displacement), count):
+        part = scale.part(slice(first, first + count))
+        warped, valid = part.sample(displacement[first : first + count])
+        parts.append(gather_moments(part.fixed, warped, valid, pooling, squares.compared.index(index)))
+    return torch.cat(parts)
 
 
 def advance(
@@ -258,7 +297,7 @@ def advance(
         seen.warped,
         before.state,
         least_squares=seen.least_squares,
-        placed=None if placed is None else placed.at(squares.working),
+        placed=placed,
         generator=generator,
         unchanging=unchanging,
     )
@@ -268,14 +307,13 @@ def advance(
             for displacement, scale in zip(before.displacements, squares.scales, strict=True)
         )
         return step, Progress(displacements, step.state)
-    assert step.amplitudes is not None
-    with torch.autocast(step.amplitudes.device.type, enabled=False):
-        new = placed_on(squares, GaussianParameters(*(value[:, None] for value in step.parameters)))
+    assert step.placed is not None
+    with torch.autocast(step.placed.heights.device.type, enabled=False):
         # The sum anew would lose what a start moved already.
-        change = step.amplitudes - functional.pad(placed.parameters.amplitudes, (0, 0, 0, 1))
-        placed = placed.followed_by(new).with_amplitudes(step.amplitudes)
+        earlier = functional.pad(placed.parameters.amplitudes, (0, 0, 0, 1))
+        change = step.placed.displacement(step.placed.parameters.amplitudes - earlier)
         displacements = tuple(
-            displacement + (change.mT @ heights.flatten(2)).view_as(displacement)
-            for displacement, heights in zip(before.displacements, placed.heights, strict=True)
+            displacement + (change if scale.from_working is None else on_lattice(change, scale.from_working))
+            for displacement, scale in zip(before.displacements, squares.scales, strict=True)
         )
-    return step, Progress(displacements, step.state, placed)
+    return step, Progress(displacements, step.state, step.placed)

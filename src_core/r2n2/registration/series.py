@@ -17,18 +17,24 @@ from r2n2.preprocessing import luminance
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.batch import LoadedFrame, assess_edited, masked_note, unregistered
 from r2n2.registration.batch_size import bytes_a_frame, resolve_batch_size
-from r2n2.registration.contrast import examine_frames, examine_series, suitable_measure
+from r2n2.registration.chain import Chain, Predecessors
+from r2n2.registration.contrast import ContrastFinding, examine_frames, suitable_measure
 from r2n2.registration.measures import measure_of
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.passes import Frames, Work, load_frame, run_pass, weight_of
-from r2n2.registration.reference import resolve_reference
+from r2n2.registration.reference import chosen_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
+from r2n2.registration.survey import Survey, survey_for
 from r2n2.registration.target import AlignedSeries, make_targets
 from r2n2.registration.uncertainty import certain, uncertainty_estimator
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
 __all__ = ["edited_result", "register_pair", "register_series", "resolve_similarity"]
+
+_CHAINED = (
+    "target: each frame is registered to its neighbour; errors add up from frame to frame, and nothing tells how far off they are"
+)
 
 
 def register_pair(
@@ -75,8 +81,9 @@ def register_series(
     series: ImageSeries,
     config: RegistrationConfig | None = None,
     *,
-    done: Mapping[int, Transform | None] | None = None,
+    done: Mapping[int, FrameResult | None] | None = None,
     masks: Masks = NO_MASKS,
+    survey: Survey | None = None,
 ) -> Iterator[SeriesProgress]:
     """Align every frame to the reference, yielding after every step.
 
@@ -90,10 +97,12 @@ def register_series(
     config
         How; the defaults if None.
     done
-        Frames that are not registered again, each with its transform if that was ok, from which a warm start may begin. With
-        those of whole batches of the same size, the others come out as they would have, to the bit.
+        Frames that are not registered again, each with its result, which others may go on from; None where it is not known. With
+        the results of whole batches of the same size, the others come out as they would have, to the bit.
     masks
         What counts, in the reference and in the other frames.
+    survey
+        What ``survey_series`` found with these masks, if it was asked before; else it is asked where settings are left open.
 
     Raises
     ------
@@ -111,37 +120,68 @@ def register_series(
     masks.check(series)
     device = resolve_device(config.device)
     size = resolve_batch_size(config, series.grid, device)
-    notes = _notes_on_volumes(series.grid, config, min(size, len(series) - 1))
-    config, note = resolve_similarity(series, config.of_grid(series.grid.ndim), masks)
-    notes = (*notes, note) if note else notes
+    of_volumes = _notes_on_volumes(series.grid, config, min(size, len(series) - 1))
+    config = config.of_grid(series.grid.ndim)
+    survey = survey or survey_for(series, config, masks)
+    index = chosen_reference(config.reference, survey, len(series))
+    config, note = resolve_similarity(config, None if survey is None else survey.contrast)
+    chained = config.target == "previous"
+    notes = (*of_volumes, *filter(None, (note, _CHAINED if chained else "")))
     method = build_method(config)
-    index = resolve_reference(series, config.reference)
     reference = load_frame(series, index, masks.fixed)
     if isinstance(reference, FrameResult):
         raise ReadError(f"reference: {reference.message}; choose another reference")
     measure = measure_of(config.similarity)
     own = unregistered(index, series.grid, FrameStatus.REFERENCE, masked_note(reference), similarity=1.0)
     own = replace(own, similarity_measure=measure.name)
-    estimator = uncertainty_estimator(config)
+    estimator = uncertainty_estimator(config) if config.estimates_uncertainty else None
     if estimator is not None:
         own = replace(own, uncertainty=certain(series.grid))
     done = done or {}
-    frames = Frames(series, config.warm_start, index, size, masks)
-    work = Work(method, measure, dict.fromkeys(range(len(series)), reference), series.grid, device, size, estimator)
-    rounds = config.target_rounds if config.target != "reference" else 0
-    results = {index: own}
+    frames = Frames(series, config.warm_start or chained, index, size, masks, config.warm_start)
+    targets = Predecessors(frames, reference) if chained else dict.fromkeys(range(len(series)), reference)
+    work = Work(method, measure, targets, series.grid, device, size, estimator)
+    rounds = 0 if config.target in ("reference", "previous") else config.target_rounds
     yield SeriesProgress(index, *_share(len(series), index, done, 0, rounds), () if index in done else (own,), notes)
+    if chained:
+        yield from _between_neighbours(work, frames, reference, done, proven=config.no_folding)
+    else:
+        yield from _to_targets(work, frames, reference, own, done, config.target, rounds)
+
+
+def _between_neighbours(
+    work: Work, frames: Frames, reference: LoadedFrame, done: Mapping[int, FrameResult | None], *, proven: bool
+) -> Iterator[SeriesProgress]:
+    """One pass from frame to frame, its results composed as they come."""
+    chain = Chain(frames, reference, work.measure, done, proven=proven)
+    for ready, finished in run_pass(work, frames, done, {}):
+        share = _share(len(frames.series), reference.index, done, 0, 0, ready)
+        yield SeriesProgress(reference.index, *share, chain.add(finished))
+
+
+def _to_targets(
+    work: Work,
+    frames: Frames,
+    reference: LoadedFrame,
+    own: FrameResult,
+    done: Mapping[int, FrameResult | None],
+    target: str,
+    rounds: int,
+) -> Iterator[SeriesProgress]:
+    """One pass to the reference, and one more to each of so many targets made of the frames as they are aligned by then."""
+    index, total = reference.index, len(frames.series)
+    results = {index: own}
     for number in range(rounds):
         for ready, finished in run_pass(work, frames, {}, _transforms(results) if number else {}):
             results.update({result.frame: result for result in finished})
-            yield SeriesProgress(index, *_share(len(series), index, done, number, rounds, ready), ())
-        work.targets = make_targets(_aligned(frames, results), config.target, reference)
+            yield SeriesProgress(index, *_share(total, index, done, number, rounds, ready), ())
+        work.targets = make_targets(_aligned(frames, results), target, reference)
     for ready, finished in run_pass(work, frames, done, _transforms(results) if rounds else {}):
-        yield SeriesProgress(index, *_share(len(series), index, done, rounds, rounds, ready), finished)
+        yield SeriesProgress(index, *_share(total, index, done, rounds, rounds, ready), finished)
 
 
 def _share(
-    total: int, reference: int, done: Mapping[int, Transform | None], number: int, rounds: int, ready: float = 0.0
+    total: int, reference: int, done: Mapping[int, FrameResult | None], number: int, rounds: int, ready: float = 0.0
 ) -> tuple[int, int, float]:
     """Frames that are ready, all, and share of the work done: ``ready`` frames of pass ``number``, the first being 0."""
     before = len({reference, *done})
@@ -166,17 +206,19 @@ def _aligned(frames: Frames, results: Mapping[int, FrameResult]) -> AlignedSerie
     return aligned
 
 
-def resolve_similarity(series: ImageSeries, config: RegistrationConfig, masks: Masks = NO_MASKS) -> tuple[RegistrationConfig, str]:
+def resolve_similarity(config: RegistrationConfig, contrast: ContrastFinding | None) -> tuple[RegistrationConfig, str]:
     """Settings with a measure in place of "auto", and a sentence on what was chosen and what follows; "" where nothing changes.
 
-    The measure is chosen once for a whole series (``suitable_measure``).
+    The measure is chosen once for a whole series (``suitable_measure``), by what was found of its contrast.
     """
     if config.similarity != "auto":
         note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as asked for"
     else:
-        finding = examine_series(series, masks)
-        config = config.model_copy(update={"similarity": suitable_measure(finding)})
-        note = f"similarity: {config.similarity}, as contrast changes along the series: {finding.reason}" if finding.changes else ""
+        assert contrast is not None
+        config = config.model_copy(update={"similarity": suitable_measure(contrast)})
+        note = (
+            f"similarity: {config.similarity}, as contrast changes along the series: {contrast.reason}" if contrast.changes else ""
+        )
     if note and config.method == "r2n2":
         note += "; the network compares intensities and is left out, the Gaussians are fitted from none"
     return config, note

@@ -1,9 +1,9 @@
 """What frames are registered to where it is not the reference itself: images made of the aligned series, in the reference's place.
 
 A single frame is noisy, and where the contrast changes along a series none looks like the others. Once frames are aligned, their
-median over time shows what all have in common, with less noise, and the first principal components over time, the signal model of
-groupwise registration by Huizinga et al. (2016), give each frame an image of its own contrast in the place of the reference. Frames
-are registered to these anew, from where they stood.
+mean or median over time shows what all have in common, with less noise, and the first principal components over time, the signal
+model of groupwise registration by Huizinga et al. (2016), give each frame an image of its own contrast in the place of the
+reference. Frames are registered to these anew, from where they stood.
 """
 
 from __future__ import annotations
@@ -82,23 +82,33 @@ def make_targets(aligned: AlignedSeries, target: str, reference: LoadedFrame) ->
     aligned
         Of all frames.
     target
-        "median" or "pca:L".
+        "mean", "median" or "pca:L".
     reference
         Its mask says what counts in every target.
 
     Returns
     -------
     Mapping
-        Frame -> its target, with the index of the reference; one and the same for all frames where it is the median.
+        Frame -> its target, with the index of the reference; one and the same for all frames where it is the mean or the median.
     """
     count = len(aligned.images)
-    made = _low_rank(aligned, components_of(target)) if components_of(target) else _median(aligned)[None].expand_as(aligned.images)
+    if components_of(target):
+        made = _low_rank(aligned, components_of(target))
+    else:
+        made = (_mean(aligned) if target == "mean" else _median(aligned))[None].expand_as(aligned.images)
     # Where no frame that may be trusted was measured, nothing is known.
     known = (aligned.valid & aligned.sound.view(-1, *[1] * (aligned.images.ndim - 1))).any(0)[None]
     if not components_of(target):
         common = LoadedFrame(reference.index, made[0][None], known, reference.weight)
         return dict.fromkeys(range(count), common)
     return {k: LoadedFrame(reference.index, made[k][None], known, reference.weight) for k in range(count)}
+
+
+def _mean(aligned: AlignedSeries) -> Tensor:
+    """Mean over the sound frames that are measured, pixel by pixel, (*shape); 0 where there is none."""
+    flat = aligned.images.flatten(1)
+    weight = (aligned.valid.flatten(1) & aligned.sound[:, None]).to(flat.dtype)
+    return ((flat * weight).sum(0) / weight.sum(0).clamp_min(1)).view(aligned.images.shape[1:])
 
 
 def _median(aligned: AlignedSeries) -> Tensor:
@@ -110,8 +120,7 @@ def _median(aligned: AlignedSeries) -> Tensor:
 def _low_rank(aligned: AlignedSeries, components: int) -> Tensor:
     """Every frame as the mean of the sound frames and its part along their first principal components over time, (T, *shape)."""
     flat, valid = aligned.images.flatten(1), aligned.valid.flatten(1)
-    weight = (valid & aligned.sound[:, None]).to(flat.dtype)
-    mean = (flat * weight).sum(0) / weight.sum(0).clamp_min(1)
+    mean = _mean(aligned).flatten()
     # What a frame does not show is no deviation from the mean.
     deviation = torch.where(valid, flat - mean, 0)
     count = len(flat)

@@ -14,7 +14,8 @@ from r2n2.errors import ReadError
 from r2n2.quantities import LengthUnit, length_unit
 from r2n2.registration.results import FrameStatus
 from r2n2.report.planes import Image, Motion, Plane
-from r2n2.results.reader import FrameMetrics, RegisteredSeries
+from r2n2.results.frame_metrics import FrameMetrics
+from r2n2.results.reader import RegisteredSeries
 from r2n2.runtime.memory import FRAMES_BETWEEN, give_back_freed_memory
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform

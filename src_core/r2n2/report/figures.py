@@ -15,7 +15,7 @@ from r2n2.registration.results import FrameStatus
 from r2n2.report.data import Example, ReportData, View
 from r2n2.report.planes import Image, Plane
 from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, FLAG_COLOUR, STYLE, WIDTH_IN, data_uri, figure_uri, new_figure
-from r2n2.results.reader import FrameMetrics
+from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.transform import GaussianSequence, Transform
 
 if TYPE_CHECKING:

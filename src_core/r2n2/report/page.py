@@ -24,7 +24,8 @@ from r2n2.report.figures import (
     uncertainty_figure,
     volume_figure,
 )
-from r2n2.results.reader import FrameMetrics, RegisteredSeries
+from r2n2.results.frame_metrics import FrameMetrics
+from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 

@@ -14,8 +14,9 @@ from r2n2.io.atomic import atomic_write
 from r2n2.io.spreadsheet import table_text
 from r2n2.quantities import exact_number
 from r2n2.registration.results import FrameStatus
+from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.results.manifest import MANIFEST_NAME, AcquisitionManifest, load_manifest, versions
-from r2n2.results.reader import FrameMetrics, read_result
+from r2n2.results.reader import read_result
 
 __all__ = ["finish_acquisition", "is_finished", "slice_names", "summary_table"]
 

@@ -24,7 +24,8 @@ from r2n2.errors import ReadError
 from r2n2.geometry import Grid
 from r2n2.io.atomic import atomic_write, resource_errors
 from r2n2.registration.results import FrameStatus
-from r2n2.results.reader import FrameMetrics, field_path, uncertainty_path
+from r2n2.results.frame_metrics import FrameMetrics
+from r2n2.results.reader import field_path, uncertainty_path
 from r2n2.results.sequence_file import control_points_archive, read_control_points, read_sequences, sequence_archive
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 

@@ -161,7 +161,7 @@ class UncertaintyRecord(Config):
     @classmethod
     def of(cls, config: RegistrationConfig, uncalibrated: Mapping[int, str]) -> Self | None:
         """Of a run with these settings; None where none were made."""
-        if config.uncertainty == "off":
+        if not config.estimates_uncertainty:
             return None
         from r2n2.registration.uncertainty.tables import shipped_tables, tables_sha256
 

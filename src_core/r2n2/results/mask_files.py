@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from r2n2.errors import AxesUnknownError, ReadError
-from r2n2.geometry import Space
+from r2n2.geometry import Grid, Space
 from r2n2.io import read_series, write_series
 from r2n2.io.dicom import is_segmentation
 from r2n2.mask import Mask, Masks
@@ -103,8 +103,8 @@ def read_mask(series: ImageSeries, path: Path, *, frames: int = 1, option: str =
     name = f"{option} {path}"
     if not path.exists():
         raise ReadError(f"{name}: no such file; check the path")
-    if series.grid.ndim == 3:
-        return _read_volumes(series, path, name, frames)
+    if series.grid.ndim == 3 and path.is_file() and is_segmentation(path):
+        raise ReadError(f"{name}: a DICOM segmentation is not placed in volumes yet; save it as NIfTI, MetaImage or NRRD")
     try:
         placed = read_placed(series, path, frames=frames, labels=True)
     except AxesUnknownError as question:
@@ -123,48 +123,12 @@ def read_mask(series: ImageSeries, path: Path, *, frames: int = 1, option: str =
     return replace(raw, notes=(*notes, counted_text(raw)))
 
 
-def _read_volumes(series: ImageSeries, path: Path, name: str, frames: int) -> Mask:
-    """Masks of volumes, whose voxels must be those of the series."""
-    try:
-        slices = read_series(path)
-    except AxesUnknownError as question:
-        readings = [letters for letters, _ in question.choices if "Z" in letters]
-        if len(readings) != 1:
-            raise
-        slices = read_series(path, axes=readings[0])
-    volumes, grid = _volumes(slices), series.grid
-    if volumes.shape[1:] != grid.shape or len(volumes) not in (1, frames):
-        raise ReadError(
-            f"{name}: holds {len(volumes)} masks of {volumes.shape[1:]} voxels, expected 1"
-            f"{'' if frames == 1 else f' or {frames}'} of {grid.shape}; resample it to the series first"
-        )
-    first, last = slices[0].patient_grid, slices[-1].patient_grid
-    if first is not None and last is not None and series.spacing_known:
-        corners = torch.tensor([[0.0, 0, 0], [grid.shape[0] - 1.0, 0, 0]], dtype=torch.float64)
-        expected = grid.convert_points(corners, Space.INDEX, Space.WORLD).numpy()
-        found = np.array([first.origin, last.origin])
-        if np.abs(found - expected).max() > _SAME_PLACE * min(grid.spacing) or not np.allclose(
-            first.spacing[1:], grid.spacing[1:], rtol=1e-3
-        ):
-            raise ReadError(
-                f"{name}: lies elsewhere (from {first.origin} to {last.origin}, spacing {first.spacing}) than the series "
-                f"(from {grid.origin}, spacing {grid.spacing}); resample it to the series first"
-            )
-    mask = Mask.of(volumes, name, str(path))
-    return replace(mask, notes=(*_labels_note(slices[0]), counted_text(mask)))
-
-
-def _volumes(slices: Sequence[ImageSeries]) -> NDArray[Any]:
-    """(T, z, y, x) of slice positions that were read one by one."""
-    return np.stack([np.stack([_one(part.frame(k)) for part in slices]) for k in range(len(slices[0]))])
-
-
 def _has_no_place(series: ImageSeries, path: Path) -> bool:
     """Whether a mask that was read holds one slice that any slice position may be."""
     if is_segmentation(path):
         return False
     try:
-        found = read_series(path)
+        found = read_series(path, volumes=False)
     except AxesUnknownError:
         return False
     return len(found) == 1 and (found[0].patient_grid is None or series.patient_grid is None)
@@ -205,23 +169,30 @@ def _on_grid(mask: Mask, placed: Placed, series: ImageSeries) -> Mask:
     ReadError
         If nothing is left.
     """
+    soft = mask.weights.dtype != np.bool_
+    weights: NDArray[Any] = np.zeros((len(mask), *series.grid.shape), np.float64 if soft else np.bool_)
+    for row in range(series.grid.shape[0]):  # the places of all voxels of a volume at once would fill the memory
+        positions, inside = _places(placed, series.grid, row)
+        for k in range(len(mask)):
+            image = torch.from_numpy(mask.frame(k).copy())[None, None].double()
+            sampled = sample_normalised(image, positions, placed.series.grid, mode="linear" if soft else "nearest").image[0, 0, 0]
+            weights[k, row] = np.where(inside, sampled.numpy() if soft else sampled.numpy() > 0.5, 0)
+    return Mask.of(weights, mask.name, mask.path)
+
+
+def _places(placed: Placed, grid: Grid, row: int) -> tuple[torch.Tensor, NDArray[np.bool_]]:
+    """(1, ndim, 1, *shape[1:]) NORMALISED places of a row of the series on the lattice of the mask, and whether they lie on it."""
     assert placed.to_index is not None
-    grid, own = series.grid, placed.series.grid
+    own = placed.series.grid
     matrix, offset = torch.from_numpy(placed.to_index).split((grid.ndim, 1), dim=1)
-    axes = [torch.arange(n, dtype=torch.float64) for n in grid.shape]
+    axes = [torch.tensor([row], dtype=torch.float64), *(torch.arange(n, dtype=torch.float64) for n in grid.shape[1:])]
     pixels = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
     index = torch.linalg.solve(matrix, pixels - offset).mT
     # Half a pixel beyond the outermost centres still belongs to the mask.
     last = torch.tensor(own.shape, dtype=torch.float64) - 1
-    inside = ((index >= -0.5) & (index <= last + 0.5)).all(1).view(grid.shape).numpy()
-    positions = own.convert_points(index, Space.INDEX, Space.NORMALISED).mT.view(1, grid.ndim, *grid.shape)
-    soft = mask.weights.dtype != np.bool_
-    weights = []
-    for k in range(len(mask)):
-        image = torch.from_numpy(mask.frame(k).copy())[None, None].double()
-        sampled = sample_normalised(image, positions, own, mode="linear" if soft else "nearest").image[0, 0].numpy()
-        weights.append(np.where(inside, sampled if soft else sampled > 0.5, 0))
-    return Mask.of(np.stack(weights), mask.name, mask.path)
+    inside = ((index >= -0.5) & (index <= last + 0.5)).all(1).view(grid.shape[1:]).numpy()
+    positions = own.convert_points(index, Space.INDEX, Space.NORMALISED).mT
+    return positions.reshape(1, grid.ndim, 1, *grid.shape[1:]), inside
 
 
 def write_masks(folder: Path, series: ImageSeries, masks: Masks) -> list[str]:
@@ -255,8 +226,9 @@ def kept_masks(registered: RegisteredSeries) -> Masks:
     found: dict[str, Mask] = {}
     for kind, record in registered.manifest.masks.items():
         path = own_path(registered.folder, registered.folder / MASK_NAMES[kind])
-        weights = _volumes(read_series(path))
-        mask = Mask.of(weights if registered.grid.ndim == 3 else weights[:, 0], path.name, record.path)
+        (stored,) = read_series(path, volumes=registered.grid.ndim == 3)
+        weights = np.stack([_one(stored.frame(k)) for k in range(len(stored))])
+        mask = Mask.of(weights, path.name, record.path)
         if mask.shape != registered.grid.shape or mask.sha256 != record.sha256:
             raise ReadError(f"{path}: not the mask that was used; run r2n2 register again with --overwrite")
         found[kind] = mask

@@ -131,7 +131,8 @@ def read_placed(
     if labels is None and path.name.lower().endswith(".seg.nrrd"):
         labels = True
     try:
-        return place(lattice, read_series(path, axes=axes), path.name, labels=labels)
+        found_there = read_series(path, axes=axes, volumes=lattice.grid.ndim == 3)
+        return place(lattice, found_there, path.name, labels=labels)
     except AxesUnknownError as question:
         if axes is not None:
             raise
@@ -153,7 +154,8 @@ def _likeliest(lattice: ImageSeries, path: Path, readings: Sequence[str], frames
     refused: ArgumentError | None = None
     for letters in readings:
         try:
-            placed = place(lattice, read_series(path, axes=letters), path.name, labels=labels)
+            found = read_series(path, axes=letters, volumes=lattice.grid.ndim == 3)
+            placed = place(lattice, found, path.name, labels=labels)
         except ArgumentError as error:
             refused = error
             continue

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from r2n2.errors import ReadError
-from r2n2.evaluation import TRETable
 from r2n2.geometry import Grid
-from r2n2.io.spreadsheet import table_text
-from r2n2.quantities import LengthUnit, exact_number, length_unit
-from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.quantities import LengthUnit, length_unit
+from r2n2.registration.results import FrameResult
+from r2n2.results.frame_metrics import FrameMetrics, read_metrics
 from r2n2.results.manifest import AcquisitionManifest, RunManifest, load_manifest
 from r2n2.results.sequence_file import read_control_points, read_sequences
 from r2n2.series import ImageSeries
@@ -27,79 +24,16 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 __all__ = [
-    "FrameMetrics",
     "RegisteredSeries",
+    "StoredResults",
     "StoredTransforms",
     "StoredUncertainty",
     "field_path",
-    "metrics_table",
     "own_path",
     "read_result",
     "slice_folders",
     "uncertainty_path",
 ]
-
-_COLUMNS = (
-    "frame",
-    "time_s",
-    "similarity_before",
-    "similarity_after",
-    "folding_percent",
-    "min_jacobian",
-    "min_jacobian_proven",
-    "max_displacement_mm",
-    "gaussians",
-    "seconds",
-    "status",
-)
-_UNCERTAINTY_COLUMNS = ("uncertainty_mm", "uncertainty_95_mm")
-_MEASURE_COLUMN = "similarity_measure"
-_TRE_COLUMNS = ("tre_before_mm", "tre_mm", "tre_max_mm")
-
-
-@dataclass(frozen=True)
-class FrameMetrics:
-    """The numbers of one frame, as in metrics.csv; see FrameResult for their meaning. NaN where undefined."""
-
-    frame: int
-    time_s: float
-    similarity_before: float
-    similarity_after: float
-    folding_percent: float
-    min_jacobian: float
-    max_displacement_mm: float
-    seconds: float
-    status: FrameStatus
-    message: str = ""
-    tre_before_mm: float = math.nan
-    tre_mm: float = math.nan
-    tre_max_mm: float = math.nan
-    min_jacobian_proven: float = math.nan
-    gaussians: int | None = None
-    uncertainty_mm: float = math.nan
-    uncertainty_95_mm: float = math.nan
-    uncalibrated: str = ""
-    similarity_measure: str = "ssd"
-
-    @classmethod
-    def of(cls, result: FrameResult, time_s: float = math.nan) -> FrameMetrics:
-        """Of a result, without its transform."""
-        columns = (*_COLUMNS, _MEASURE_COLUMN)
-        shared = {name: getattr(result, name) for name in (*columns, "message") if name != "time_s"}
-        if result.uncertainty is not None:
-            found = result.uncertainty
-            shared |= {"uncertainty_mm": found.median_mm, "uncertainty_95_mm": found.q95_mm, "uncalibrated": found.uncalibrated}
-        return cls(time_s=time_s, **shared)
-
-    def with_errors(self, table: TRETable) -> FrameMetrics:
-        """With the landmark errors of this frame."""
-        before, after = table.before(self.frame), table.after(self.frame)
-        return replace(self, tre_before_mm=before.mean_mm, tre_mm=after.mean_mm, tre_max_mm=after.max_mm)
-
-    def result(self, transform: Transform) -> FrameResult:
-        """The frame's result again."""
-        shared = {name: getattr(self, name) for name in (*_COLUMNS, _MEASURE_COLUMN, "message") if name != "time_s"}
-        return FrameResult(transform=transform, **shared)
 
 
 def field_path(folder: Path, frame: int) -> Path:
@@ -199,6 +133,34 @@ class StoredTransforms(Mapping[int, Transform]):
         return frame in self._frames
 
 
+class StoredResults(Mapping[int, FrameResult]):
+    """Frame -> its result, put together each time: the transforms are read as ``StoredTransforms`` reads them.
+
+    Parameters
+    ----------
+    rows
+        Frame -> its numbers.
+    transforms
+        Of all these frames.
+    """
+
+    def __init__(self, rows: Mapping[int, FrameMetrics], transforms: Mapping[int, Transform]) -> None:
+        self._rows = rows
+        self._transforms = transforms
+
+    def __getitem__(self, frame: int) -> FrameResult:
+        return self._rows[frame].result(self._transforms[frame])
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._rows)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, frame: object) -> bool:
+        return frame in self._rows
+
+
 @dataclass(frozen=True, eq=False)
 class RegisteredSeries:
     """What registering a series gave.
@@ -274,18 +236,6 @@ class RegisteredSeries:
         return StoredUncertainty(self.folder, frame, self.grid, row.uncertainty_mm, row.uncertainty_95_mm, row.uncalibrated)
 
 
-def metrics_table(metrics: Sequence[FrameMetrics], *, with_errors: bool) -> str:
-    """Text of metrics.csv: a row a frame; an undefined number is left empty."""
-    columns = (*_COLUMNS, _MEASURE_COLUMN, *_UNCERTAINTY_COLUMNS, *(_TRE_COLUMNS if with_errors else ()))
-    return table_text(columns, [[_cell(getattr(row, column)) for column in columns] for row in metrics])
-
-
-def _cell(value: float | int | str | None) -> str:
-    if value is None:
-        return ""
-    return exact_number(value) if isinstance(value, float) else str(value)
-
-
 def read_result(folder: Path) -> RegisteredSeries:
     """The registered series of a finished folder.
 
@@ -297,7 +247,7 @@ def read_result(folder: Path) -> RegisteredSeries:
     manifest = load_manifest(folder)
     if isinstance(manifest, AcquisitionManifest):
         raise ReadError(f"{folder}: holds several slice positions; give one of {', '.join(manifest.slices)}")
-    metrics = _read_metrics(own_path(folder, folder / "metrics.csv"), manifest)
+    metrics = read_metrics(own_path(folder, folder / "metrics.csv"), manifest)
     grid = manifest.input.grid.grid()
     compact: dict[int, Transform] = {}
     if "sequence.npz" in manifest.files:
@@ -344,37 +294,3 @@ def slice_folders(folder: Path) -> tuple[Path, ...]:
     if not manifest.slices:
         raise ReadError(f"{folder}: holds no slice position that was registered; see run.json for the reasons")
     return tuple(own_path(folder, folder / name) for name in manifest.slices)
-
-
-def _read_metrics(path: Path, manifest: RunManifest) -> tuple[FrameMetrics, ...]:
-    try:
-        rows = list(csv.DictReader(path.read_text(encoding="utf-8").splitlines()))
-        metrics = tuple(_parse_metrics(row, manifest) for row in rows)
-    except FileNotFoundError:
-        raise ReadError(f"{path}: no such file though the run finished; run r2n2 register again with --overwrite") from None
-    except (KeyError, ValueError, TypeError) as error:
-        raise ReadError(f"{path}: not the table r2n2 wrote ({error}); run r2n2 register again with --overwrite") from None
-    if len(metrics) != manifest.input.frames or [m.frame for m in metrics] != list(range(len(metrics))):
-        raise ReadError(f"{path}: expected the frames 0 to {manifest.input.frames - 1} in order; run r2n2 register again")
-    if Counter(str(m.status) for m in metrics) != Counter(manifest.status_counts):
-        raise ReadError(f"{path}: does not fit run.json; run r2n2 register again with --overwrite")
-    return metrics
-
-
-def _parse_metrics(row: Mapping[str, str], manifest: RunManifest) -> FrameMetrics:
-    frame = int(row["frame"])
-    names = [name for name in (*_COLUMNS[1:-1], *_UNCERTAINTY_COLUMNS, *_TRE_COLUMNS) if name in row and name != "gaussians"]
-    numbers = {name: float(row[name]) if row[name] else math.nan for name in names}
-    gaussians = int(row["gaussians"]) if row.get("gaussians") else None
-    status, message = FrameStatus(row["status"]), manifest.messages.get(frame, "")
-    uncalibrated = "" if manifest.uncertainty is None else manifest.uncertainty.uncalibrated.get(frame, "")
-    return FrameMetrics(
-        frame=frame,
-        status=status,
-        message=message,
-        uncalibrated=uncalibrated,
-        gaussians=gaussians,
-        # Tables from before there was a choice do not have the column.
-        similarity_measure=row.get(_MEASURE_COLUMN) or "ssd",
-        **numbers,
-    )

@@ -14,7 +14,7 @@ from r2n2.evaluation import ErrorSummary, LandmarkError, TRETable
 from r2n2.io.spreadsheet import original_cell, table_text
 from r2n2.quantities import exact_number
 from r2n2.registration.results import FrameStatus
-from r2n2.results.reader import FrameMetrics
+from r2n2.results.frame_metrics import FrameMetrics
 
 __all__ = ["SliceError", "read_tre_table", "slice_errors", "slice_table_csv", "status_notes", "tre_summary_csv", "tre_table_csv"]
 

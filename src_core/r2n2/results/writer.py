@@ -7,58 +7,35 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
-import numpy as np
-
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.evaluation import TRETable, target_registration_error
-from r2n2.io.atomic import atomic_write, clean_stale, resource_errors
+from r2n2.io.atomic import atomic_write
 from r2n2.mask import NO_MASKS, Masks
-from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.results.journal import JOURNAL_NAME, BatchRecord, Earlier, JournalHead, RunJournal, earlier_parts
+from r2n2.registration.results import FrameResult
+from r2n2.results.frame_metrics import metrics_table
+from r2n2.results.frame_store import FrameStore
+from r2n2.results.journal import JOURNAL_NAME, Earlier, RunJournal, earlier_parts
 from r2n2.results.landmark_doubts import doubts
-from r2n2.results.manifest import (
-    CONVENTION,
-    MANIFEST_NAME,
-    InputRecord,
-    MaskRecord,
-    RunFacts,
-    RunManifest,
-    UncertaintyRecord,
-    input_sha256,
-    landmarks_sha256,
-    run_sha256,
-    versions,
-)
+from r2n2.results.manifest import MANIFEST_NAME, RunFacts, RunManifest
 from r2n2.results.mask_files import write_masks
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
-from r2n2.results.reader import (
-    FrameMetrics,
-    RegisteredSeries,
-    StoredTransforms,
-    field_path,
-    metrics_table,
-    read_result,
-    uncertainty_path,
-)
+from r2n2.results.reader import RegisteredSeries, StoredResults, read_result
 from r2n2.results.registered_series import write_registered, written_as_dicom
+from r2n2.results.run_record import Course, RunRecord
 from r2n2.results.sequence_file import read_sequences
 from r2n2.results.transform_files import write_transforms
 from r2n2.results.tre_table import status_notes, tre_table_csv
 from r2n2.runtime.folder_lock import folder_lock
 from r2n2.runtime.memory import give_back_freed_memory, peak_memory_mib
 from r2n2.series import ImageSeries, LandmarkSet
-from r2n2.transform import BSplineField, GaussianSequence, Transform
 
 __all__ = [
     "Renderer",
@@ -137,16 +114,9 @@ class ResultWriter:
             raise ArgumentError(f"--keep-headers: {series.name or 'the series'} is not written as DICOM, which alone can hold them")
         self._keep_headers = keep_headers
         self._folder = folder
-        self._series = series
-        self._config = config
-        self._input_hash = input_hash
-        self._selection = dict(selection or {})
-        self._facts = facts or RunFacts()
-        self._landmarks = landmarks
-        self._masks = masks
+        self._run = RunRecord(series, config, dict(selection or {}), facts or RunFacts(), landmarks, masks, input_hash)
+        self._frames = FrameStore(folder, series, maps=config.estimates_uncertainty)
         self._overwrite = overwrite
-        self._metrics: dict[int, FrameMetrics] = {}
-        self._compact: dict[int, Transform] = {}
         self._finished = False
         self._started = time.monotonic()
         self._earlier = Earlier()
@@ -162,15 +132,14 @@ class ResultWriter:
         self._held.enter_context(folder_lock(self._folder))
         try:
             if self.batch_size is not None and not self._overwrite and not (self._folder / MANIFEST_NAME).exists():
-                self._take_up(earlier_parts(self._folder, self._head(self.batch_size), len(self._series)))
-            kept = {path(self._folder, frame) for frame in self._metrics for path in (field_path, uncertainty_path)}
+                head = self._run.head(self.batch_size, self._course().parts)
+                self._take_up(earlier_parts(self._folder, head, len(self._run.series)))
+            kept = self._frames.paths
             clear_folder(self._folder, overwrite=self._overwrite, keep={*kept, self._folder / JOURNAL_NAME} if kept else ())
-            with resource_errors(self._folder):
-                for name in ("fields", *self._maps):
-                    (self._folder / name).mkdir(exist_ok=True)
-                    clean_stale(self._folder / name)
+            self._frames.make_folders()
             if self.batch_size is not None:
-                self._journal = RunJournal(self._folder, self._head(self.batch_size), self._series.grid, self._earlier.records)
+                head = self._run.head(self.batch_size, self._course().parts)
+                self._journal = RunJournal(self._folder, head, self._run.series.grid, self._earlier.records)
         except BaseException:
             self._held.close()
             raise
@@ -189,10 +158,9 @@ class ResultWriter:
             self._held.close()
 
     @property
-    def done(self) -> dict[int, Transform | None]:
-        """Frames that are there already, each with its transform if that is ok; what ``register_series`` needs to go on."""
-        transforms = self._transforms()
-        return {frame: transforms[frame] if row.status.sound else None for frame, row in self._metrics.items()}
+    def done(self) -> StoredResults:
+        """Results of the frames that are there already; what ``register_series`` needs to go on."""
+        return StoredResults(dict(self._frames.metrics), self._frames.transforms())
 
     def add(self, *results: FrameResult) -> None:
         """Write the fields of frames that were registered together, keep their numbers, and write the journal if there is one.
@@ -205,43 +173,13 @@ class ResultWriter:
             If something cannot be written.
         """
         for result in results:
-            self._add(result)
+            self._frames.add(result)
         if self._journal is not None and results:
-            frames = [result.frame for result in results]
-            compact = {frame: self._compact[frame] for frame in frames if frame in self._compact}
-            rows = [self._metrics[frame] for frame in frames]
-            self._journal.append(BatchRecord.of(self._folder, rows, compact, self._elapsed_s(), self._peak_memory_mib()))
-            give_back_freed_memory()
-
-    def _add(self, result: FrameResult) -> None:
-        if result.frame in self._metrics or not 0 <= result.frame < len(self._series):
-            raise ValueError(f"ResultWriter.add: frame {result.frame} was added before or is none of {len(self._series)} frames")
-        if not self._series.grid.same_space(result.transform.grid):
-            raise ValueError(
-                f"ResultWriter.add: the transform of frame {result.frame} lies on {result.transform.grid}, "
-                f"the series on {self._series.grid}"
+            course = self._course()
+            self._journal.append(
+                self._frames.record([result.frame for result in results], course.elapsed_s, course.peak_memory_mib)
             )
-        from r2n2.io.fields import write_field
-
-        write_field(field_path(self._folder, result.frame), result.transform.displacement_field())
-        if self._maps:
-            self._write_map(result)
-        if isinstance(result.transform, GaussianSequence | BSplineField):
-            self._compact[result.frame] = result.transform
-        times = self._series.times_s
-        self._metrics[result.frame] = FrameMetrics.of(result, math.nan if times is None else times[result.frame])
-
-    @property
-    def _maps(self) -> tuple[str, ...]:
-        """Name of the folder of the maps of uncertainty, where there are to be any."""
-        return () if self._config.uncertainty == "off" else ("uncertainty",)
-
-    def _write_map(self, result: FrameResult) -> None:
-        from r2n2.io.scalar_maps import write_scalar_map
-
-        grid, found = self._series.grid, result.uncertainty
-        values = np.full(grid.shape, np.nan, np.float32) if found is None else found.on(grid).numpy()
-        write_scalar_map(uncertainty_path(self._folder, result.frame), values, grid)
+            give_back_freed_memory()
 
     def finish(self, render: Renderer | None = None) -> RegisteredSeries:
         """Write the aligned series, tables, report and, last, run.json.
@@ -258,16 +196,18 @@ class ResultWriter:
         ResourceError
             If something cannot be written.
         """
-        missing = sorted(set(range(len(self._series))) - set(self._metrics))
+        missing, run = self._frames.missing(), self._run
         if missing:
             raise ValueError(f"ResultWriter.finish: frames {missing[:10]} were never added; leave the context instead")
         errors, notes = self._landmark_errors()
         files = [*self._write_transforms(), self._write_registered(), *self._write_tables(errors)]
-        files += write_masks(self._folder, self._series, self._masks)
+        files += write_masks(self._folder, run.series, run.masks)
         files += [] if render is None else ["report.html"]
-        registered = RegisteredSeries(self._folder, self._manifest(files, notes), self._ordered(errors), self._transforms())
+        manifest, rows = self._manifest(files, notes), self._frames.ordered(errors)
+        registered = RegisteredSeries(self._folder, manifest, rows, self._frames.transforms())
         if render is not None:
-            _write_text(self._folder / "report.html", render(self._series, registered, errors))
+            _write_text(self._folder / "report.html", render(run.series, registered, errors))
+        # Anew, as the report took its time and memory, too.
         manifest = self._manifest(files, notes)
         _write_text(self._folder / MANIFEST_NAME, manifest.model_dump_json(indent=1) + "\n")
         self._finished = True
@@ -278,124 +218,57 @@ class ResultWriter:
     def _take_up(self, earlier: Earlier) -> None:
         self._earlier = earlier
         self.note = earlier.note
-        if self._config.batch_size == "auto":
+        if self._run.config.batch_size == "auto":
             self.batch_size = earlier.batch_size or self.batch_size
-        for record in earlier.records:
-            self._metrics.update({row.frame: row for row in record.metrics})
-            self._compact.update(record.compact)
+        self._frames.take_up(earlier.records)
 
-    def _head(self, batch_size: int) -> JournalHead:
-        return JournalHead(
-            run_sha256=self._run_sha256(),
-            versions=versions(),
-            device=self._facts.device,
-            batch_size=batch_size,
-            parts=self._parts(),
-        )
+    def _course(self) -> Course:
+        peaks = [peak for peak in (self._earlier.peak_memory_mib, peak_memory_mib()) if peak is not None]
+        elapsed_s = self._earlier.elapsed_s + time.monotonic() - self._started
+        return Course(elapsed_s, max(peaks, default=None), self._earlier.parts + 1)
 
-    def _run_sha256(self) -> str:
-        self._input_hash = self._input_hash or input_sha256(self._series)
-        return run_sha256(
-            self._config,
-            self._input_hash,
-            self._selection,
-            weights_sha256=self._facts.weights_sha256,
-            landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
-            precision=self._facts.precision,
-            masks=self._masks,
-        )
-
-    def _elapsed_s(self) -> float:
-        """Wall time of all parts of the run."""
-        return self._earlier.elapsed_s + time.monotonic() - self._started
-
-    def _peak_memory_mib(self) -> float | None:
-        found = [peak for peak in (self._earlier.peak_memory_mib, peak_memory_mib()) if peak is not None]
-        return max(found, default=None)
-
-    def _parts(self) -> int:
-        return self._earlier.parts + 1
-
-    def _transforms(self) -> StoredTransforms:
-        return StoredTransforms(self._folder, list(self._metrics), self._compact)
-
-    def _reference(self) -> int:
-        marked = [frame for frame, metrics in self._metrics.items() if metrics.status is FrameStatus.REFERENCE]
-        if len(marked) != 1:
-            raise ValueError(f"ResultWriter: exactly one frame must have the status reference, got {marked}")
-        return marked[0]
-
-    def _ordered(self, errors: TRETable | None = None) -> tuple[FrameMetrics, ...]:
-        rows = [self._metrics[frame] for frame in sorted(self._metrics)]
-        return tuple(rows if errors is None else [row.with_errors(errors) for row in rows])
+    def _manifest(self, files: list[str], notes: tuple[str, ...]) -> RunManifest:
+        rows, reference = self._frames.ordered(), self._frames.reference()
+        return self._run.manifest(rows, reference, files, (*self.run_notes, *notes), self._course())
 
     def _landmark_errors(self) -> tuple[TRETable | None, tuple[str, ...]]:
-        if self._landmarks is None:
+        run, transforms, reference = self._run, self._frames.transforms(), self._frames.reference()
+        if run.landmarks is None:
             return None, ()
-        mask = None if self._masks.fixed is None else self._masks.fixed.inside()
+        mask = None if run.masks.fixed is None else run.masks.fixed.inside()
         try:
-            table = target_registration_error(self._transforms(), self._landmarks, self._reference(), self._series.grid, mask=mask)
+            table = target_registration_error(transforms, run.landmarks, reference, run.series.grid, mask=mask)
         except ReadError as error:
             # Landmarks that do not fit must not cost a finished registration.
             _LOG.warning("%s", error)
             return None, (str(error),)
-        self.doubts = doubts(self._transforms(), self._landmarks, self._reference(), self._series.grid, table)
-        return table, (*self._landmarks.notes, *status_notes(self._ordered()), *table.notes, *self.doubts)
+        self.doubts = doubts(transforms, run.landmarks, reference, run.series.grid, table)
+        return table, (*run.landmarks.notes, *status_notes(self._frames.ordered()), *table.notes, *self.doubts)
 
     def _write_transforms(self) -> list[str]:
-        return ["fields", *self._maps, *write_transforms(self._folder, self._compact, self._series.grid)]
+        return [*self._frames.folders, *write_transforms(self._folder, self._frames.compact, self._run.series.grid)]
 
     def _write_registered(self) -> str:
-        transforms = self._transforms()
-        results = (self._metrics[frame].result(transforms[frame]) for frame in range(len(self._series)))
-        return write_registered(self._folder, self._series, results, keep_headers=self._keep_headers)
+        done = self.done
+        results = (done[frame] for frame in range(len(done)))
+        return write_registered(self._folder, self._run.series, results, keep_headers=self._keep_headers)
 
     def _write_tables(self, errors: TRETable | None) -> list[str]:
-        text = metrics_table(self._ordered(errors), with_errors=errors is not None)
+        text = metrics_table(self._frames.ordered(errors), with_errors=errors is not None)
         _write_text(self._folder / "metrics.csv", text)
         if errors is None:
             return ["metrics.csv"]
         _write_text(self._folder / "tre.csv", tre_table_csv(errors))
         return ["metrics.csv", "tre.csv"]
 
-    def _manifest(self, files: list[str], notes: tuple[str, ...]) -> RunManifest:
-        run_hash = self._run_sha256()
-        assert self._input_hash is not None
-        record = InputRecord.of(self._series, self._input_hash, self._selection)
-        measure = self._metrics[self._reference()].similarity_measure
-        return RunManifest(
-            run_sha256=run_hash,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
-            versions=versions(),
-            settings=self._config,
-            device=self._facts.device,
-            precision=self._facts.precision,
-            threads=self._facts.threads,
-            weights_sha256=self._facts.weights_sha256,
-            landmarks_sha256=None if self._landmarks is None else landmarks_sha256(self._landmarks),
-            masks=MaskRecord.of(self._masks),
-            input=record.model_copy(update={"notes": (*record.notes, *self.run_notes, *notes)}),
-            reference=self._reference(),
-            similarity="correlation coefficient" if measure == "ssd" else f"agreement by {measure}",
-            similarity_measure=measure,
-            convention=CONVENTION,
-            status_counts=dict(Counter(str(row.status) for row in self._ordered())),
-            messages={row.frame: row.message for row in self._ordered() if row.message},
-            uncertainty=UncertaintyRecord.of(self._config, {r.frame: r.uncalibrated for r in self._ordered() if r.uncalibrated}),
-            wall_time_s=round(self._elapsed_s() if self._facts.wall_time_s is None else self._facts.wall_time_s, 3),
-            peak_memory_mib=self._peak_memory_mib(),
-            parts=self._parts(),
-            files=tuple(files),
-        )
-
     def _keep_partial(self, reason: str) -> None:
-        done, total = len(self._metrics), len(self._series)
+        done, total = len(self._frames.metrics), len(self._run.series)
         remedy = "Run r2n2 register again to complete it."
         if self._journal is not None:
             remedy = "The same command goes on from there."
         text = f"This result is not finished: {reason}, {done} of {total} frames done. {remedy}\n"
         (self._folder / UNFINISHED_NAME).write_text(text, encoding="utf-8")
-        if self._metrics:
+        if self._frames.metrics:
             self._write_transforms()
             self._write_tables(None)
 

@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from r2n2.simulation.gaussian_motion import random_gaussian_motion, synthetic_pair
     from r2n2.simulation.material import Label
     from r2n2.simulation.people import thorax_pairs
+    from r2n2.simulation.person.anatomy import PersonLabel
+    from r2n2.simulation.person.settings import PersonConfig
+    from r2n2.simulation.person.slices import SimulatedSlice, coronal_slice
+    from r2n2.simulation.person.volume import SimulatedVolume, person_series
     from r2n2.simulation.settings import ThoraxConfig
     from r2n2.simulation.slices import RealPair, RealSlice
     from r2n2.simulation.thorax import SimulatedSeries, thorax_series
@@ -23,11 +27,17 @@ __all__ = [
     "Label",
     "MotionConfig",
     "PairEngine",
+    "PersonConfig",
+    "PersonLabel",
     "RealPair",
     "RealSlice",
     "SimulatedBatch",
     "SimulatedSeries",
+    "SimulatedSlice",
+    "SimulatedVolume",
     "ThoraxConfig",
+    "coronal_slice",
+    "person_series",
     "random_gaussian_motion",
     "synthetic_pair",
     "thorax_pairs",
@@ -42,11 +52,17 @@ _PLACES = {
     "Label": "material",
     "MotionConfig": "engine_config",
     "PairEngine": "engine",
+    "PersonConfig": "person.settings",
+    "PersonLabel": "person.anatomy",
     "RealPair": "slices",
     "RealSlice": "slices",
     "SimulatedBatch": "engine",
     "SimulatedSeries": "thorax",
+    "SimulatedSlice": "person.slices",
+    "SimulatedVolume": "person.volume",
     "ThoraxConfig": "settings",
+    "coronal_slice": "person.slices",
+    "person_series": "person.volume",
     "random_gaussian_motion": "gaussian_motion",
     "synthetic_pair": "gaussian_motion",
     "thorax_pairs": "people",

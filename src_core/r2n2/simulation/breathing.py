@@ -3,17 +3,61 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
-from r2n2.simulation.settings import ThoraxConfig
 from r2n2.simulation.texture import FloatArray
 from r2n2.simulation.thorax_motion import FrameState
 
-__all__ = ["DEEPEST_BREATH", "Breathing", "draw_breathing"]
+__all__ = ["DEEPEST_BREATH", "Breathing", "BreathingSettings", "draw_breathing"]
 
 DEEPEST_BREATH = 1.4
 """Largest depth of a breath relative to the mean."""
+
+
+class BreathingSettings(Protocol):
+    """The settings that breaths and beats depend on."""
+
+    @property
+    def frames(self) -> int:
+        """Number of frames."""
+        ...
+
+    @property
+    def frame_interval_s(self) -> float:
+        """Time between frames."""
+        ...
+
+    @property
+    def breathing_period_s(self) -> float:
+        """Mean duration of a breath."""
+        ...
+
+    @property
+    def breathing_depth_mm(self) -> float:
+        """Mean way of the diaphragm."""
+        ...
+
+    @property
+    def irregularity(self) -> float:
+        """Relative standard deviation of period and depth."""
+        ...
+
+    @property
+    def hysteresis_s(self) -> float:
+        """Time by which the upper lung and the chest wall lag behind."""
+        ...
+
+    @property
+    def cardiac_rate_hz(self) -> float:
+        """Heart beats a second."""
+        ...
+
+    @property
+    def cardiac_amplitude_mm(self) -> float:
+        """Largest inward motion of the heart."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,7 +88,7 @@ class Breathing:
         drift = sum(a * np.sin(2 * np.pi * (rate * time_s + phase)) for a, rate, phase in self.drift)
         return float(self.depths[breath] * wave + drift)
 
-    def state(self, config: ThoraxConfig, frame: int) -> FrameState:
+    def state(self, config: BreathingSettings, frame: int) -> FrameState:
         """What moves in a frame."""
         time = frame * config.frame_interval_s
         beat = (time * config.cardiac_rate_hz + self.beat_phase) % 1.0
@@ -59,7 +103,7 @@ class Breathing:
         )
 
 
-def draw_breathing(rng: np.random.Generator, config: ThoraxConfig) -> Breathing:
+def draw_breathing(rng: np.random.Generator, config: BreathingSettings) -> Breathing:
     """Draw breaths for the whole series."""
     duration = config.frames * config.frame_interval_s + config.hysteresis_s
     mean, spread = config.breathing_period_s, config.irregularity

@@ -19,7 +19,7 @@ from r2n2.training.chunk import Chunk, Sequences
 from r2n2.training.settings import OptimiserConfig, Stage, TrainingConfig
 from r2n2.training.supply import BatchSource, Supply
 
-__all__ = ["Trainer", "TrainingStep", "build_network", "learning_rate", "stage_at"]
+__all__ = ["DivergenceError", "Trainer", "TrainingStep", "build_network", "learning_rate", "stage_at"]
 
 _PATIENCE = 5
 # Updates in a row without a finite loss before the weights go back to the last good ones; at once where they are no use any more.
@@ -27,6 +27,10 @@ _BURST = 10.0
 # Weights this many times as large as the last good ones are no use, though they may give a finite loss.
 _RETURNS = 8
 # Times in a row that the weights go back before the run ends.
+
+
+class DivergenceError(ArgumentError):
+    """Weights had to go back again and again, and smaller steps did not help."""
 
 
 class _Good(NamedTuple):
@@ -198,7 +202,7 @@ class Trainer:
 
         Raises
         ------
-        ArgumentError
+        DivergenceError
             If the weights had to go back again and again, and smaller steps did not help.
         """
         config = self.config
@@ -309,7 +313,7 @@ class Trainer:
             # More each time: a step size that is wrong by orders of magnitude is found out within a few.
             self.halvings += self.returns
             if self.returns > _RETURNS:
-                raise ArgumentError(
+                raise DivergenceError(
                     f"optimiser.learning_rate: the training diverges, even at {rate:.1e} ({self.skipped} updates skipped, the "
                     f"weights went back {self.rolled_back} times); begin anew with a smaller one, or check the images"
                 )

@@ -30,7 +30,7 @@ from r2n2.training.settings import TrainingConfig
 from r2n2.training.state import load_state, save_state, state_files
 from r2n2.training.validation import Validation, validate
 
-__all__ = ["SETTINGS_FILE", "WEIGHTS_FILE", "Trained", "train"]
+__all__ = ["SETTINGS_FILE", "WEIGHTS_FILE", "Trained", "train", "validation_batch"]
 
 SETTINGS_FILE = "config.toml"
 WEIGHTS_FILE = "weights.safetensors"
@@ -150,7 +150,7 @@ def _train(
             best = {}
         # States of older versions do not say; their weights do.
         validated = state.counters.get("validated", state.step if (folder / WEIGHTS_FILE).is_file() else -1)
-    run = _Run(config, folder, trainer, team, _validation_batch(config, held), held, best, before_s, validated)
+    run = _Run(config, folder, trainer, team, validation_batch(config, held), held, best, before_s, validated)
     yield from run.updates(stop, tuple(notes))
 
 
@@ -319,7 +319,7 @@ def _mean(values: list[float]) -> float:
     return sum(finite) / len(finite) if finite else math.nan
 
 
-def _validation_batch(config: TrainingConfig, held: TrainingData) -> SimulatedBatch:
+def validation_batch(config: TrainingConfig, held: TrainingData) -> SimulatedBatch:
     """Pairs with truth of the patients held out, simulated or given; of drawn pictures where nobody is held out."""
     known = [pair for pair in held.pairs if pair.displacement is not None]
     engine = PairEngine(held.slices, known, config.data.engine, seed=_VALIDATION_SEED)

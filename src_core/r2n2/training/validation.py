@@ -18,7 +18,7 @@ from r2n2.training.chunk import square_pairs
 from r2n2.training.data.contents import ContouredPair
 from r2n2.transform import folding_percent, jacobian_determinant, warp
 
-__all__ = ["Validation", "displacements", "validate"]
+__all__ = ["Validation", "displacements", "error_percent", "validate"]
 
 _BATCH = 8
 
@@ -62,11 +62,6 @@ def validate(
     pairs = square_pairs(batch)
     method = RecurrentMethod(network, steps=steps)
     found = displacements(method, pairs)
-    weight = _tissue(pairs.fixed) * pairs.fixed_valid
-    known = batch.has_truth
-    truth = batch.displacement
-    error = _mean_length(found - truth, weight)[known].mean()
-    before = _mean_length(truth, weight)[known].mean()
     warped = warp(pairs.moving, found, pairs.grid, mask=pairs.moving_valid)
     alike = correlation(pairs.fixed, warped.image, warped.valid & pairs.fixed_valid)
     alike_before = correlation(pairs.fixed, pairs.moving, pairs.fixed_valid & pairs.moving_valid)
@@ -83,14 +78,23 @@ def validate(
         folding.append(folding_percent(jacobian_determinant(field, grid)))
     nan = float("nan")
     return Validation(
-        error_percent=50 * float(error),
-        error_before_percent=50 * float(before),
+        error_percent=error_percent(found, batch),
+        error_before_percent=error_percent(torch.zeros_like(found), batch),
         correlation=float(alike.nanmean()),
         correlation_before=float(alike_before.nanmean()),
         folding_percent=float(torch.cat(folding).mean()),
         dice=sum(dice) / len(dice) if dice else nan,
         dice_before=sum(dice_before) / len(dice_before) if dice else nan,
     )
+
+
+def error_percent(found: Tensor, batch: SimulatedBatch) -> float:
+    """Mean distance of displacements (B, 2, n, n) to the true ones where those are known and the fixed image shows tissue.
+
+    In % of the side of the frame.
+    """
+    weight = _tissue(batch.fixed) * batch.fixed_valid
+    return 50 * float(_mean_length(found - batch.displacement, weight)[batch.has_truth].mean())
 
 
 def displacements(method: Method, pairs: Pairs) -> Tensor:

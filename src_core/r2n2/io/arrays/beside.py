@@ -63,7 +63,8 @@ def array_content(
     shape = tuple(int(n) for n in array.shape)
     told = [*notes, *_wrapped(array)]
     letters = str(np.asarray(beside["axes"]).ravel()[0]).strip().upper() if "axes" in beside and beside["axes"].size == 1 else ""
-    if not letters:
+    guessed = not letters
+    if guessed:
         letters = usual_axes(shape, usual)
         told += [usual_axes_note(letters)] if len(letters) == 3 and not axes else []
     spacing = _spacing(path, beside, told)
@@ -73,7 +74,18 @@ def array_content(
         named = (axes or letters).upper()
         count = shape[named.index("T")] if "T" in named and len(named) == len(shape) else beside["times_s"].size
         times = check_times(beside["times_s"].ravel().tolist(), count, where=f"{path}, key times_s")
-    return FileContent(path, kind, array, letters, spacing, placement, plane, times_s=times, notes=tuple(told))
+    return FileContent(
+        path,
+        kind,
+        array,
+        letters,
+        spacing,
+        placement,
+        plane,
+        times_s=times,
+        notes=tuple(told),
+        guessed=guessed and len(letters) == 3,
+    )
 
 
 def _wrapped(array: Any) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from typing import Any
 _HOMES = {
     "DicomGroup": "r2n2.io.dicom.listing",
     "DicomListing": "r2n2.io.dicom.listing",
+    "DicomVolume": "r2n2.io.dicom.listing",
     "Segmentation": "r2n2.io.dicom.segmentation",
     "is_segmentation": "r2n2.io.dicom.segmentation",
     "list_dicom": "r2n2.io.dicom.listing",

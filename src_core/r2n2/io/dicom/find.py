@@ -13,6 +13,7 @@ from r2n2.errors import ResourceError
 from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.group import FrameGroup, group_frames
 from r2n2.io.dicom.scan import DICOMDIR_NAME, DamagedFile, Scan, scan_dicom
+from r2n2.io.dicom.stacks import find_stacks
 from r2n2.io.dicom.values import shown
 
 __all__ = ["Found", "find_groups"]
@@ -63,8 +64,20 @@ class Found:
         return f"{self.path}: no readable DICOM image {count} (the first, {shown(file.name)}: {reason}); choose another folder"
 
 
-def find_groups(path: Path, *, contrast_series: bool, max_files: int, progress: Callable[[int], None] | None = None) -> Found:
+def find_groups(
+    path: Path,
+    *,
+    contrast_series: bool,
+    max_files: int,
+    volumes: bool = False,
+    progress: Callable[[int], None] | None = None,
+) -> Found:
     """Look at a file, a DICOMDIR or a folder.
+
+    Parameters
+    ----------
+    volumes
+        Join series that are one phase each; a single frame stands for all slice positions of its series.
 
     Raises
     ------
@@ -72,9 +85,9 @@ def find_groups(path: Path, *, contrast_series: bool, max_files: int, progress: 
         If there is no such path, or more than ``max_files`` files.
     """
     scan = scan_dicom(path, max_files=max_files, progress=progress)
-    groups = group_frames(scan.frames, contrast_series=contrast_series)
+    groups = group_frames(scan.frames, contrast_series=contrast_series, phases=volumes)
     if path.is_file() and scan.frames and not scan.frames[0].multiframe and path.name.upper() != DICOMDIR_NAME:
-        return _beside(path, scan, groups, contrast_series, max_files)
+        return _beside(path, scan, groups, contrast_series, max_files, volumes)
     uids = {group.series_uid for group in groups}
     lost = tuple(file for file in scan.damaged if not file.series_uid or file.series_uid in uids)
     others = [file for file in scan.damaged if file not in lost]
@@ -82,7 +95,7 @@ def find_groups(path: Path, *, contrast_series: bool, max_files: int, progress: 
     return Found(path, groups, scan, tuple(notes), lost)
 
 
-def _beside(path: Path, alone: Scan, groups: tuple[FrameGroup, ...], contrast_series: bool, max_files: int) -> Found:
+def _beside(path: Path, alone: Scan, groups: tuple[FrameGroup, ...], contrast_series: bool, max_files: int, volumes: bool) -> Found:
     """The series that a single frame belongs to among the files beside it; a broken neighbour is left out and named."""
     try:
         scan = scan_dicom(path.parent, max_files=max_files, recursive=False)
@@ -91,10 +104,12 @@ def _beside(path: Path, alone: Scan, groups: tuple[FrameGroup, ...], contrast_se
     wanted = alone.frames[0]
     sound = [frame for frame in scan.frames if not frame.damage or frame.path == wanted.path]
     broken = [_as_damaged(frame) for frame in scan.frames if frame.damage and frame.path != wanted.path]
-    around = group_frames(sound, contrast_series=contrast_series)
+    around = group_frames(sound, contrast_series=contrast_series, phases=volumes)
     own = tuple(group for group in around if any(frame.path == wanted.path for frame in group.frames))
+    if volumes:
+        own = tuple(group for stack in find_stacks(around) if any(item in stack for item in own) for group in stack)
     notes = [*scan.remarks, *_named([*scan.damaged, *broken], "was left out as damaged"), *_skipped(scan.skipped)]
-    if own and not own[0].time_tag and not own[0].refusal:
+    if own and not volumes and not own[0].time_tag and not own[0].refusal:
         notes.append(f"the other {len(own[0].frames) - 1} images of its series beside it were left out: {own[0].problems[-1]}")
         own = groups
     return Found(path, own or groups, scan, tuple(notes), (), wanted.path)

@@ -29,6 +29,8 @@ class FrameHeader:
         Whether the pixels lie in fragments.
     thickness_mm
         Distance to the next slice, or None.
+    between_mm
+        SpacingBetweenSlices, or None.
     times
         Value by tag of all that may order the frames: s, or whole microseconds for ``CLOCK_TAGS``, or a plain number.
     temporal_resolution_s
@@ -41,6 +43,8 @@ class FrameHeader:
         Index of the frame in every dimension of an enhanced file that is none of place, time or a known attribute.
     grouped
         Whether the file describes each of its frames on its own, so that frames of several files may make one series.
+    phase
+        Percent of the cycle that the description of the series names, and a stand-in for the rest of its words; None without.
     tile
         Which part of a MOSAIC, counted along its rows, and how many parts lie side by side; None for a whole frame.
     remarks
@@ -76,11 +80,13 @@ class FrameHeader:
     times: Mapping[str, float]
     temporal_resolution_s: float | None
     attributes: Mapping[str, Value] = field(default_factory=dict)
+    between_mm: float | None = None
     acquisition: int | None = None
     series_number: int | None = None
     dimensions: Mapping[str, int] = field(default_factory=dict)
     multiframe: bool = False
     grouped: bool = False
+    phase: tuple[float, str] | None = None
     tile: tuple[int, int] | None = None
     remarks: tuple[str, ...] = ()
     spacing_problem: str = ""

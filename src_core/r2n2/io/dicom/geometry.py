@@ -9,7 +9,7 @@ from r2n2.geometry import Grid
 from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.placement import Placement, slice_grids
 
-__all__ = ["place_frame"]
+__all__ = ["direction_of", "place_frame"]
 
 _SKEW_TOLERANCE = 1e-2
 
@@ -33,7 +33,7 @@ def place_frame(frame: FrameHeader, spacing: tuple[float, float]) -> tuple[Grid,
     flat = Grid(frame.shape, spacing)
     if frame.position_mm is None or frame.orientation is None:
         return flat, None, ("the headers do not say where the slice lies in the patient",)
-    direction = _direction(np.array(frame.orientation))
+    direction = direction_of(np.array(frame.orientation))
     if direction is None:
         return flat, None, ("ImageOrientationPatient is not two perpendicular directions: the place in the patient is unknown",)
     notes: tuple[str, ...] = ()
@@ -46,7 +46,7 @@ def place_frame(frame: FrameHeader, spacing: tuple[float, float]) -> tuple[Grid,
     return grid, patient, notes
 
 
-def _direction(cosines: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def direction_of(cosines: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """(3, 3) in array order: columns are the directions of slice, row and column index; None if they are skew."""
     along_row, along_column = cosines[:3], cosines[3:]
     lengths = float(np.linalg.norm(along_row)), float(np.linalg.norm(along_column))

@@ -12,6 +12,7 @@ from r2n2.errors import ReadError
 from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.join import join_single_frames
 from r2n2.io.dicom.order import order_in_time
+from r2n2.io.dicom.phases import join_phases
 from r2n2.io.dicom.split import Part, split_series
 from r2n2.io.dicom.values import shown
 
@@ -65,19 +66,22 @@ class FrameGroup:
         return self.key.rpartition("/")[0]
 
 
-def group_frames(frames: Sequence[FrameHeader], *, contrast_series: bool = False) -> tuple[FrameGroup, ...]:
+def group_frames(frames: Sequence[FrameHeader], *, contrast_series: bool = False, phases: bool = False) -> tuple[FrameGroup, ...]:
     """Split by series, size, spacing, orientation and position, then by what the frames are images of.
 
     Parameters
     ----------
     contrast_series
         Keep frames together that differ in how they were made, such as their inversion time.
+    phases
+        Join series that are one phase of a cycle each by their descriptions, as volumes need them.
 
     Returns
     -------
     tuple
         Series in UID order, their kinds in the order of their attributes, slices along their normal.
     """
+    frames, phase_notes = join_phases(frames) if phases else (tuple(frames), {})
     joined = join_single_frames(frames)
     by_series: defaultdict[str, list[list[FrameHeader]]] = defaultdict(list)
     for members in _merge(joined.frames):
@@ -86,7 +90,7 @@ def group_frames(frames: Sequence[FrameHeader], *, contrast_series: bool = False
     groups: list[FrameGroup] = []
     for uid in sorted(by_series):
         planes = tuple(tuple(members) for members in sorted(by_series[uid], key=_slice_order))
-        told = (joined.notes[uid],) if uid in joined.notes else ()
+        told = tuple(notes[uid] for notes in (phase_notes, joined.notes) if uid in notes)
         for part in split_series(planes, contrast_series=contrast_series):
             groups += _slices(names[uid], part, told)
     return tuple(groups)

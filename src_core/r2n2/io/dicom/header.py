@@ -11,6 +11,7 @@ from r2n2.io.dicom.bounded import DamagedDicomError, NotAnImageError
 from r2n2.io.dicom.file import RawHeader, read_raw_header
 from r2n2.io.dicom.frame import FrameHeader
 from r2n2.io.dicom.mosaic import split_mosaic
+from r2n2.io.dicom.phases import described_phase
 from r2n2.io.dicom.spacing import read_spacing
 from r2n2.io.dicom.times import cine_times, frame_times
 from r2n2.io.dicom.values import FunctionalGroups, clean_uid, code, frame_groups, integer, is_filled, number, numbers, text
@@ -84,6 +85,7 @@ def _file_values(path: Path, raw: RawHeader, allocated: int) -> dict[str, Any]:
         "sop_uid": text(dataset, "SOPInstanceUID"),
         "instance": integer(dataset, "InstanceNumber"),
         "series_number": integer(dataset, "SeriesNumber"),
+        "phase": described_phase(text(dataset, "SeriesDescription")),
         "photometric": code(dataset, "PhotometricInterpretation"),
         "bits_allocated": allocated,
         "bits_stored": max(1, integer(dataset, "BitsStored") or allocated),
@@ -146,7 +148,8 @@ def _frame_values(
         "position_mm": numbers(groups.holder("ImagePositionPatient"), "ImagePositionPatient", 3),
         "orientation": numbers(groups.holder("ImageOrientationPatient"), "ImageOrientationPatient", 6),
         "slice_location": _slice_location(groups.dataset, index),
-        "thickness_mm": _thickness(groups),
+        "thickness_mm": _thickness(groups, "SpacingBetweenSlices", "SliceThickness"),
+        "between_mm": _thickness(groups, "SpacingBetweenSlices"),
         "times": frame_times(groups, cine_s, index),
         "temporal_resolution_s": resolution / 1000 if resolution and 0 < resolution < math.inf else None,
         "attributes": frame_attributes(groups, index),
@@ -164,8 +167,8 @@ def _slice_location(dataset: Any, index: int) -> float | None:
     return number(dataset, "SliceLocation")
 
 
-def _thickness(groups: FunctionalGroups) -> float | None:
-    for keyword in ("SpacingBetweenSlices", "SliceThickness"):
+def _thickness(groups: FunctionalGroups, *keywords: str) -> float | None:
+    for keyword in keywords:
         value = number(groups.holder(keyword), keyword)
         if value and math.isfinite(value):
             return abs(value)

@@ -1,4 +1,4 @@
-"""Reads the 2D+t series of a DICOM file or folder: one for every slice position and kind of image."""
+"""Reads the series of a DICOM file or folder: one for every kind of image, slice by slice or of volumes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from r2n2.io.dicom.find import find_groups
 from r2n2.io.dicom.geometry import place_frame
 from r2n2.io.dicom.group import FrameGroup
 from r2n2.io.dicom.order import order_in_time
+from r2n2.io.dicom.stacks import find_stacks
 from r2n2.io.dicom.values import shown
+from r2n2.io.dicom.volumes import plan_volume, read_volume
+from r2n2.io.volume_choice import wants_volumes
 from r2n2.series import ImageSeries
 
 __all__ = ["read_dicom"]
@@ -26,6 +29,7 @@ def read_dicom(
     *,
     series: str | None = None,
     slice_index: int | None = None,
+    volumes: bool | None = None,
     spacing: tuple[float, ...] | None = None,
     contrast_series: bool = False,
     drop_damaged: bool = False,
@@ -44,6 +48,8 @@ def read_dicom(
         SeriesInstanceUID, its beginning or end, or a key of ``list_dicom``.
     slice_index
         Slice position to read (0-based).
+    volumes
+        True for volumes, False for slices, None for what ``choose_reading`` takes.
     spacing
         (y, x) or (z, y, x) in mm; overrides the headers.
     contrast_series
@@ -71,7 +77,10 @@ def read_dicom(
     """
     path = existing(path)
     spacing = None if spacing is None else check_spacing(spacing, where="--spacing")
-    found = find_groups(path, contrast_series=contrast_series, max_files=max_files, progress=progress)
+    if volumes and slice_index is not None:
+        raise ArgumentError(f"{path}: --slice {slice_index} picks one slice of a volume; leave out --slice or --volumes")
+    stacked = wants_volumes(volumes) and slice_index is None
+    found = find_groups(path, contrast_series=contrast_series, max_files=max_files, volumes=stacked, progress=progress)
     if not found.groups:
         raise ReadError(found.nothing)
     groups = _select(found.groups, series, slice_index)
@@ -80,7 +89,14 @@ def read_dicom(
         raise ReadError(f"{lost[0].path}: {lost[0].reason}; restore the file, or pass --drop-damaged to leave it out")
     notes = [*found.notes, *(f"{shown(file.path.name)} was left out as damaged: {file.reason}" for file in lost)]
     drop_damaged |= found.wanted is not None
-    series_found = (_read_group(path, group, spacing, drop_damaged, max_bytes, notes) for group in groups)
+    series_found: list[ImageSeries] = []
+    for stack in find_stacks(groups):
+        plan = plan_volume(stack, volumes if slice_index is None else False, spacing, drop_damaged=drop_damaged)
+        if plan.moments is not None:
+            series_found.append(read_volume(path, plan, spacing, notes, drop_damaged=drop_damaged, max_bytes=max_bytes))
+            continue
+        told = [*notes, *(plan.notes if slice_index is None else ())]
+        series_found += [_read_group(path, group, spacing, drop_damaged, max_bytes, told) for group in stack]
     return tuple(_with(found.wanted, item) for item in series_found)
 
 

@@ -7,6 +7,7 @@ __all__ = ["HEADER_TAGS", "PIXEL_TAGS", "PRIVATE_TAGS", "SEGMENTATION_TAGS"]
 HEADER_TAGS = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "SeriesNumber"),
     *("InstanceNumber", "NumberOfFrames", "ImageType", "Modality", "BurnedInAnnotation"),
+    "SeriesDescription",  # of which only the number of a phase is kept
     *("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor"),

@@ -44,7 +44,7 @@ def read_mha(path: Path, axes: str | None, max_bytes: int) -> FileContent:
         known = False
         notes.append("ElementSpacing is 1, which a tracked sequence writes for unknown: the pixel size is unknown")
     spatial = _without_channels(letters)
-    spacing = _checked_spacing(path, image, len(spatial.replace("T", ""))) if known else None
+    spacing = _checked_spacing(path, image, spatial) if known else None
     placement, plane = (None, None) if tracked else _placement(path, image, spatial, spacing)
     return FileContent(
         path,
@@ -103,11 +103,13 @@ def _own_times(path: Path, header: dict[str, str]) -> tuple[float, ...] | None:
     return tuple(value for part in values for value in part) if values else None
 
 
-def _checked_spacing(path: Path, image: MetaImage, count: int) -> tuple[float, ...]:
-    spatial = (image.spacing or ())[:count]
+def _checked_spacing(path: Path, image: MetaImage, letters: str) -> tuple[float, ...]:
+    """(z, y, x) or (y, x), wherever these axes are; the file counts them from the fast one."""
+    values = (image.spacing or ())[::-1]
+    spatial = tuple(values[letters.index(axis)] for axis in "ZYX" if axis in letters)
     if any(not math.isfinite(s) or s <= 0 for s in spatial):
-        raise ReadError(f"{path}: ElementSpacing {spatial} must be positive and finite mm; correct the header")
-    return tuple(reversed(spatial))
+        raise ReadError(f"{path}: ElementSpacing {spatial[::-1]} must be positive and finite mm; correct the header")
+    return spatial
 
 
 def _placement(
@@ -120,6 +122,8 @@ def _placement(
         raise ReadError(f"{path}: Offset {origin} must be finite mm; correct the header")
     if "ZYX" in spatial:
         return Placement.from_x_first(spacing[::-1], origin[:3], direction[:3, :3], path=path), None
+    if "Z" in spatial:
+        return None, None  # (x, y, t, z): which of the file's axes are the patient's is not known
     if len(origin) > 2 and (np.abs(direction[2, :2]).max() > 1e-3 or np.abs(direction[:2, 2]).max() > 1e-3):
         return None, None  # the series lies oblique in the patient: in-plane coordinates
     rows: Any = orthonormal(direction[:2, :2][::-1, ::-1], path=path)

@@ -47,9 +47,10 @@ def read_nifti(path: Path, axes: str | None, max_bytes: int) -> FileContent:
         letters = check_axes(path, _letters(path, shape, axes), shape, given=bool(axes))
         spacing, placement = _geometry(path, header, notes)
         plane = None
-        if len(letters) > 2 and letters[-3] == "T" and placement is not None:
-            # The third axis is time: its size in mm means nothing, so there is no patient slice.
-            plane, placement = _plane(placement), None
+        if len(letters) > 2 and letters[-3] != "Z" and letters.endswith("YX"):
+            # The third axis is time: its size in mm means nothing, so there is no patient slice, and slices have no distance.
+            plane, placement = None if placement is None else _plane(placement), None
+            spacing = None if spacing is None else spacing[-2:]
         ours = _own_extension(raw.extensions)
         times = _times(path, header, letters, shape, ours, notes)
         convert, dtype = _scaling(path, header, raw.array.dtype, notes)
@@ -100,11 +101,13 @@ def _geometry(path: Path, header: Any, notes: list[str]) -> tuple[tuple[float, .
     if affine is None:
         notes.append("the file holds no orientation: positions are in-plane")
         spacing = tuple(float(s) for s in np.where(usable, sizes, 1.0)[::-1] * factor)
-        return (spacing if usable[:2].all() else None), None
+        return (spacing[0 if usable[2] else 1 :] if usable[:2].all() else None), None
     if sform and qform:
         other = _affine(path, header, False, True, np.where(usable, sizes, 1.0))
         if other is not None and np.abs(other - affine).max() > _SAME_PLACE_MM:
-            notes.append("qform and sform disagree: the sform is used")
+            notes.append(
+                f"qform and sform disagree by up to {_furthest(header, other - affine) * factor:.3g} mm: the sform is used"
+            )
     lengths = np.linalg.norm(affine[:3, :3], axis=0)
     if not np.isfinite(affine).all() or lengths.min() <= 0:
         raise ReadError(f"{path}: its affine is singular or not finite: {affine.tolist()}; correct the header")
@@ -115,9 +118,17 @@ def _geometry(path: Path, header: Any, notes: list[str]) -> tuple[tuple[float, .
     known = sform or bool(usable[:2].all())
     if sform and usable.all() and np.abs(lengths - sizes).max() > 1e-3 * lengths.max():
         notes.append(f"pixdim {sizes.tolist()} and the sform {lengths.round(6).tolist()} disagree: the sform is used")
-    if known and not sform and not usable[2]:
+    thick = sform or bool(usable[2])
+    if known and not thick:
         notes.append("the slice thickness is not known: 1 mm is taken")
-    return (placement.spacing if known else None), placement
+    return (placement.spacing[0 if thick else 1 :] if known else None), placement
+
+
+def _furthest(header: Any, difference: NDArray[np.float64]) -> float:
+    """How far apart two affines put a corner of the volume at most, from their difference, in the file's unit."""
+    last = [max(int(n) - 1, 0) for n in header["dim"][1:4]]
+    corners = np.array([[*np.where(corner, last, 0), 1] for corner in np.ndindex(2, 2, 2)])
+    return float(np.linalg.norm((corners @ difference.T)[:, :3], axis=1).max())
 
 
 def _affine(path: Path, header: Any, sform: bool, qform: bool, sizes: NDArray[np.float64]) -> NDArray[np.float64] | None:

@@ -122,18 +122,18 @@ def _pixels(
     if encoding in ("gzip", "gz", "bzip2", "bz2"):
         codec = "gzip" if encoding.startswith("gz") else "bzip2"
         return unpacked_pixels(data, place, shape, dtype, max_bytes, codec=codec, skip=skip)
-    raise ReadError(f"{path}: the encoding {encoding!r} is not supported; save it as raw or gzip")
+    raise ReadError(f"{path}: the encoding {encoding[:40]!r} is not supported; save it as raw or gzip")
 
 
 def _dtype(path: Path, header: dict[str, Any], encoding: str) -> np.dtype[Any]:
     name = str(header.get("type", "")).lower()
     if name not in _TYPES:
-        raise ReadError(f"{path}: pixel type {name!r} is not supported; save it as whole numbers or floating point")
+        raise ReadError(f"{path}: pixel type {name[:40]!r} is not supported; save it as whole numbers or floating point")
     dtype = np.dtype(_TYPES[name])
     endian = str(header.get("endian", "")).lower()
     if dtype.itemsize > 1 and encoding not in ("ascii", "text", "txt"):
         if endian not in ("big", "little"):
-            raise ReadError(f"{path}: the entry endian must be big or little, got {endian!r}; correct the header")
+            raise ReadError(f"{path}: the entry endian must be big or little, got {endian[:40]!r}; correct the header")
         return dtype.newbyteorder(">" if endian == "big" else "<")
     return dtype
 

@@ -96,11 +96,23 @@ def _content(
     if letters and scale is not None and spacing is None:
         notes = (*notes, "the file names no usable unit of length")
     placement: Placement | None = None
-    plane: _Plane | None = (origin, ((1.0, 0.0), (0.0, 1.0))) if origin else None
+    plane: _Plane | None = (origin[-2:], ((1.0, 0.0), (0.0, 1.0))) if origin else None
+    corner = origin if origin and len(origin) == 3 else None
     if own:
         spacing, placement, plane, times = _own(path, own, letters, array.shape)
+        corner = None
     return FileContent(
-        path, "ome-zarr", array, letters, spacing, placement, plane, times, notes=notes, source={"ome_version": version}
+        path,
+        "ome-zarr",
+        array,
+        letters,
+        spacing,
+        placement,
+        plane,
+        times,
+        notes=notes,
+        source={"ome_version": version},
+        corner=corner,
     )
 
 
@@ -172,7 +184,7 @@ def _lengths(
     spacing = tuple(float(scale[letters.index(a)]) * _MM_PER_UNIT[units[a]] for a in spatial)
     if any(not math.isfinite(s) or s <= 0 for s in spacing):
         return None, None
-    return spacing, tuple(float(shift[letters.index(a)]) * _MM_PER_UNIT[units[a]] for a in "YX")
+    return spacing, tuple(float(shift[letters.index(a)]) * _MM_PER_UNIT[units[a]] for a in spatial)
 
 
 def _times(

@@ -161,7 +161,7 @@ class GrowingFit:
             return part.chosen(~none, part.stage + 1), [], none
         new, gains = propose_with_gains(
             level.grid,
-            current.residual,
+            current.felt,
             current.slope,
             current.weight,
             count=count,

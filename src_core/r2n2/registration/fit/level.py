@@ -11,6 +11,7 @@ from torch import Tensor
 from r2n2.config import FitConfig
 from r2n2.geometry import Grid
 from r2n2.registration.base import Pairs
+from r2n2.registration.fit.brightness import SmoothBrightness, brightness_of
 from r2n2.registration.fit.folding import folding_equations, folding_penalty
 from r2n2.registration.fit.lattice import SummingLattice
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
@@ -36,7 +37,9 @@ class Assessed:
     objective: Tensor
     """(B,)"""
     residual: Tensor
-    """(B, C, P) warped minus fixed feature, 0 where not valid"""
+    """(B, C, P) warped minus fixed feature, less what is a smooth change of brightness; 0 where not valid"""
+    felt: Tensor
+    """(B, C, P) what times the weight is half the derivative of the data term by the difference: mostly the residual"""
     slope: Tensor
     """(B, C, ndim, P) derivative of each residual by the displacement of its pixel"""
     weight: Tensor
@@ -47,9 +50,9 @@ class Assessed:
     @property
     def force(self) -> Tensor:
         """(B, ndim, P): half the derivative of the data term by the displacement of each pixel."""
-        if self.residual.shape[1] == 1:
-            return self.slope[:, 0] * self.residual * self.weight
-        return (self.slope * self.residual.unsqueeze(2)).sum(1) * self.weight
+        if self.felt.shape[1] == 1:
+            return self.slope[:, 0] * self.felt * self.weight
+        return (self.slope * self.felt.unsqueeze(2)).sum(1) * self.weight
 
     def chosen(self, better: Tensor, other: Assessed) -> Assessed:
         """Itself for the pairs where ``better`` (B,) holds, the other elsewhere."""
@@ -58,7 +61,7 @@ class Assessed:
             mine, theirs = getattr(self, name), getattr(other, name)
             return torch.where(better.view(-1, *[1] * (mine.ndim - 1)), mine, theirs)
 
-        return Assessed(*(choose(name) for name in ("objective", "residual", "slope", "weight", "fine_field")))
+        return Assessed(*(choose(name) for name in ("objective", "residual", "felt", "slope", "weight", "fine_field")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,6 +93,8 @@ class Level:
     fine_positions: Tensor
     linear: Tensor | None = None
     """(B, ndim, ndim + 1) beside the model: what was found of the frame as a whole."""
+    brightness: SmoothBrightness | None = None
+    """What takes smooth changes of brightness out of residuals, if they are looked for."""
 
     @property
     def _steepness_weight(self) -> float:
@@ -148,6 +153,7 @@ class Level:
             fine,
             normalised_lattice(fine, like).flatten(1),
             linear,
+            brightness_of(config, measure, grid, like),
         )
 
     def assess(self, model: WhitenedGaussians) -> Assessed:
@@ -161,7 +167,10 @@ class Level:
         difference = self.compared.difference(warped, valid)
         counted = valid.flatten(2)
         residual = difference.residual.flatten(2) * counted
-        weight = self.strength * self._weight(counted, moving_weight.flatten(2))
+        weight = self.strength * self._weight(counted, moving_weight.flatten(2)).to(residual.dtype)
+        projection = None if self.brightness is None else self.brightness.over(weight)
+        if projection is not None:
+            residual = projection.left(residual)
         square = residual.square()
         if square.shape[1] > 1:
             square = square.sum(1, keepdim=True)
@@ -175,7 +184,9 @@ class Level:
         if self.linear is not None:
             fine_field = fine_field + linear_displacement(self.linear, self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
-        return Assessed(objective, residual, difference.slope.flatten(3), weight / doubt.square(), fine_field)
+        doubt = doubt.square()
+        felt = residual if projection is None else projection.felt(residual, doubt)
+        return Assessed(objective, residual, felt, difference.slope.flatten(3), weight / doubt, fine_field)
 
     def _weight(self, counted: Tensor, moving_weight: Tensor) -> Tensor:
         """Share (B, 1, P) of every pixel in all that counts; ``moving_weight`` (B, 0 or 1, P) was warped with the image."""

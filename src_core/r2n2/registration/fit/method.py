@@ -131,7 +131,7 @@ class FitMethod:
                 if plan.add:
                     new = propose(
                         level.grid,
-                        current.residual,
+                        current.felt,
                         current.slope,
                         current.weight,
                         count=plan.add,

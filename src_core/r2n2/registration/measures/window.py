@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -43,10 +44,26 @@ class Window:
     def means(self, values: Tensor) -> Tensor:
         """(B, C, *shape) of values (B, C, *shape), each the mean about its pixel."""
         for matrices in (self.gathering, self.spreading):
-            for matrix in matrices:
-                # Takes the first axis of space away and puts the new one last: in turn for all axes, their order is what it was.
-                values = torch.tensordot(values, matrix, dims=([2], [0]))
+            values = _along_axes([matrix.mT for matrix in matrices], values)
         return values
+
+    def transposed(self, values: Tensor) -> Tensor:
+        """The transpose of ``means``, (B, C, *shape) of (B, C, *shape): a derivative by means as one by what they are of."""
+        for matrices in (self.spreading, self.gathering):
+            values = _along_axes(matrices, values)
+        return values
+
+
+def _along_axes(matrices: Sequence[Tensor], values: Tensor) -> Tensor:
+    """Values (B, C, *shape) with a matrix (m, n) applied along each axis of space, of n points."""
+    for axis, matrix in enumerate(matrices, start=2):
+        if axis == values.ndim - 1:
+            values = values @ matrix.mT
+            continue
+        # The axes before are the batch of a product and those behind its columns: none is copied to the front.
+        shape = (*values.shape[:axis], len(matrix), *values.shape[axis + 1 :])
+        values = (matrix @ values.flatten(axis + 1).flatten(0, axis - 1)).view(shape)
+    return values
 
 
 def _axis(side: int, sigma_px: float, like: Tensor) -> tuple[Tensor, Tensor]:

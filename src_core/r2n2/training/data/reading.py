@@ -182,15 +182,15 @@ def _file(found: Found, axes: str | None) -> Iterator[_Acquisition]:
     from r2n2.io.dispatch import read_series
 
     try:
-        yield read_series(found.path), found.patient, _source(found), True, ()
+        yield read_series(found.path, volumes=False), found.patient, _source(found), True, ()
     except ReadError as error:
         if axes is not None:
-            yield read_series(found.path, axes=axes), found.patient, _source(found), True, ()
+            yield read_series(found.path, axes=axes, volumes=False), found.patient, _source(found), True, ()
             return
         if not isinstance(error, AxesUnknownError) or "TYX" not in dict(error.choices) or "ZYX" not in dict(error.choices):
             raise
         note = f"{found.path}: its planes were taken one by one and not paired, as they may be times or slices; name the axes"
-        yield read_series(found.path, axes="TYX"), found.patient, _source(found), False, (note,)
+        yield read_series(found.path, axes="TYX", volumes=False), found.patient, _source(found), False, (note,)
 
 
 def _dicom(found: Found) -> Iterator[_Acquisition]:

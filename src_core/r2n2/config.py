@@ -300,10 +300,6 @@ class BSplineConfig(Config):
 
     control_points: int = Field(default=34, ge=4, le=512)
     """Control points along the longer side on the finest level of a 2D frame."""
-    volume_control_points: int = Field(default=20, ge=4, le=256)
-    """The same along the longest axis of a volume."""
-    volume_size: int = Field(default=96, ge=16, le=512)
-    """Points along the longest axis of the lattice on which volumes are compared on the finest level, at most one a voxel."""
     iterations: int = Field(default=250, ge=1)
     """Iterations on each of the three levels (1/4, 1/2, 1)."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -313,6 +309,10 @@ class BSplineConfig(Config):
     loss: Literal["measure", "mi", "ssim"] = "measure"
     """What is minimised: the mean squared difference of the features of ``similarity``, minus the mutual information, or 1 -
     structural similarity."""
+    volume_control_points: int = Field(default=20, ge=4, le=256)
+    """``control_points`` of volumes, along the longest axis."""
+    volume_size: int = Field(default=96, ge=16, le=512)
+    """Points along the longest axis of the lattice on which volumes are compared on the finest level, at most one a voxel."""
 
 
 class RegistrationConfig(Config):

@@ -154,7 +154,7 @@ class _Level(NamedTuple):
 
 def _level(pairs: Pairs, factor: int, volume_size: int) -> _Level:
     if pairs.grid.ndim == 3:
-        size = max(_SHORTEST_SIDE_PX, round(volume_size / factor))
+        size = max(_SHORTEST_SIDE_PX, round(min(volume_size, max(pairs.grid.shape)) / factor))
         return _Level(
             to_working(pairs.fixed, pairs.fixed_valid, pairs.grid, size, weight=pairs.fixed_weight),
             to_working(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight),

@@ -198,7 +198,7 @@ def _register(contestant: str, scene: Scene) -> tuple[Transform, int]:
     config = RegistrationConfig(method="fit", volume_steps=int(count), similarity="ssd", device="cpu")
     if kind == "bspline":
         config = RegistrationConfig(
-            method="bspline", similarity="ssd", device="cpu", bspline=BSplineConfig(control_points=int(count))
+            method="bspline", similarity="ssd", device="cpu", bspline=BSplineConfig(volume_control_points=int(count))
         )
     *_, last = register_pair(scene.fixed, scene.moving, scene.grid, config)
     transform = last.transforms()[0]

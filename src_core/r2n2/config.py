@@ -26,6 +26,7 @@ __all__ = [
     "SimilarityName",
     "StoppingConfig",
     "Uncertainty",
+    "VolumeFitConfig",
 ]
 
 MethodName = Literal["r2n2", "fit", "bspline"]
@@ -265,6 +266,24 @@ class FitConfig(Config):
         return self
 
 
+class VolumeFitConfig(FitConfig):
+    """Gaussians fitted to a pair of volumes.
+
+    Sides are those of the longest axis: along the others lattices have as many points as their length asks for, and along none
+    more than there are voxels.
+    """
+
+    sizes: tuple[int, int, int] = (24, 48, 96)
+    sigma_range: tuple[float, float] = (0.05, 0.6)
+    folding_size: int = Field(default=32, ge=16, le=512)
+    field_size: int = Field(default=56, ge=16, le=2048)
+    pixels_a_step: int = Field(default=8192, ge=256)
+    brightness: float = Field(default=0.0, ge=0, le=1)
+    most_gaussians: int = Field(default=200, ge=1, le=500)
+    most_coarse: int = Field(default=40, ge=1, le=500)
+    added_at_once: int = Field(default=20, ge=1, le=100)
+
+
 class StoppingConfig(Config):
     """When a frame takes no more steps of the network: once several in a row changed neither displacement nor similarity."""
 
@@ -280,7 +299,7 @@ class BSplineConfig(Config):
     """The paper's baseline (section 4)."""
 
     control_points: int = Field(default=34, ge=4, le=512)
-    """Control points along the longer side on the finest level."""
+    """Control points along the longer side on the finest level of a 2D frame."""
     iterations: int = Field(default=250, ge=1)
     """Iterations on each of the three levels (1/4, 1/2, 1)."""
     learning_rate: float = Field(default=1e-3, gt=0)
@@ -290,6 +309,10 @@ class BSplineConfig(Config):
     loss: Literal["measure", "mi", "ssim"] = "measure"
     """What is minimised: the mean squared difference of the features of ``similarity``, minus the mutual information, or 1 -
     structural similarity."""
+    volume_control_points: int = Field(default=20, ge=4, le=256)
+    """``control_points`` of volumes, along the longest axis."""
+    volume_size: int = Field(default=96, ge=16, le=512)
+    """Points along the longest axis of the lattice on which volumes are compared on the finest level, at most one a voxel."""
 
 
 class RegistrationConfig(Config):
@@ -320,8 +343,10 @@ class RegistrationConfig(Config):
     weights: str = "general"
     """Name of shipped weights or path of a safetensors file; only for r2n2."""
     steps: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = 25
-    """Number of Gaussians in a sequence, each of seven numbers in 2D; auto: as many as each frame needs, at most
+    """Number of Gaussians in a sequence of a 2D frame, each of seven numbers; auto: as many as each frame needs, at most
     ``fit.most_gaussians``, for fit and for r2n2 with refinement, whose network then gives its share of 25."""
+    volume_steps: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = 100
+    """The same of a volume, each of twelve numbers; auto: at most ``volume_fit.most_gaussians``."""
     network_share: float = Field(default=0.8, gt=0, le=1)
     """Share of the Gaussians that the network gives where fit refines them; fit adds the others where they help most."""
     device: str = "auto"
@@ -344,7 +369,18 @@ class RegistrationConfig(Config):
     network: NetworkConfig = NetworkConfig()
     stopping: StoppingConfig = StoppingConfig()
     fit: FitConfig = FitConfig()
+    volume_fit: VolumeFitConfig = VolumeFitConfig()
     bspline: BSplineConfig = BSplineConfig()
+
+    def of_grid(self, ndim: int) -> Self:
+        """The settings as they hold for frames of so many axes: of volumes ``fit`` and ``steps`` are those of volumes.
+
+        The network is for 2D frames: of volumes the Gaussians are fitted without it.
+        """
+        if ndim == 2:
+            return self
+        method = "fit" if self.method == "r2n2" else self.method
+        return self.model_copy(update={"method": method, "steps": self.volume_steps, "fit": self.volume_fit})
 
     @classmethod
     def parse(cls, values: dict[str, Any]) -> Self:

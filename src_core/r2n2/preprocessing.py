@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from r2n2.geometry import Grid
-from r2n2.transform import normalised_lattice, resample, sample_masked
+from r2n2.transform import normalised_axes, normalised_lattice, resample, sample_masked
 from r2n2.transform.warp import INSIDE_TOLERANCE_PX
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "normalise",
     "one_channel",
     "reduce_masked",
+    "reducing_matrix",
     "score",
     "score_together",
     "to_square",
@@ -51,7 +52,7 @@ _REFINEMENTS = 3
 
 
 class Square(NamedTuple):
-    """Images on the square (cube) of NORMALISED space that all methods work on."""
+    """Images on the square of NORMALISED space that all methods work on, or of volumes on a lattice over their extent."""
 
     images: Tensor
     """(B, 1, N, N)."""
@@ -237,29 +238,29 @@ def _measured_square(images: Tensor, grid: Grid, target: Grid, sigmas_px: tuple[
     """The square of frames without a gap: an axis at a time, blurring and resampling are one matrix."""
     inside = torch.ones((), dtype=torch.bool, device=images.device)
     for axis, sigma in enumerate(sigmas_px):
-        count = grid.shape[axis]
-        place, within = _places(grid, target, axis, images)
-        low = place.floor().clamp(0, max(count - 2, 0))
-        matrix = images.new_zeros(count, len(place))
-        columns = torch.arange(len(place), device=images.device)
-        share = place - low
-        matrix[low.long(), columns] = 1 - share
-        matrix[(low.long() + 1).clamp_max(count - 1), columns] += share
-        if sigma > 0:
-            matrix = _blur_matrix(_kernel(sigma, images), count) @ matrix
+        matrix, within = reducing_matrix(grid, target, axis, sigma, images)
         # Takes the first axis of space away and puts the new one last: in turn for all axes, their order is what it was.
         images = torch.tensordot(images, matrix, dims=([2], [0]))
         inside = inside.unsqueeze(-1) & within
     return Square(images, inside.expand(images.shape), target)
 
 
+def reducing_matrix(grid: Grid, target: Grid, axis: int, sigma_px: float, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, m) that blurs an axis of n pixels and interpolates it at the m points of ``target``, and (m,) which of them it holds."""
+    count = grid.shape[axis]
+    place, within = _places(grid, target, axis, like)
+    low = place.floor().clamp(0, max(count - 2, 0))
+    matrix = like.new_zeros(count, len(place))
+    columns = torch.arange(len(place), device=like.device)
+    share = place - low
+    matrix[low.long(), columns] = 1 - share
+    matrix[(low.long() + 1).clamp_max(count - 1), columns] += share
+    return (_blur_matrix(_kernel(sigma_px, like), count) @ matrix if sigma_px > 0 else matrix), within
+
+
 def _places(grid: Grid, target: Grid, axis: int, like: Tensor) -> tuple[Tensor, Tensor]:
     """Where the points of ``target`` lie on an axis of ``grid``: pixels, limited to the axis, and whether they were within it."""
-    count = grid.shape[axis]
-    points = normalised_lattice(target, like)[axis]
-    for other in reversed(range(target.ndim)):
-        if other != axis:
-            points = points.select(other, 0)
+    count, points = grid.shape[axis], normalised_axes(target, like)[axis]
     extent = grid.half_extent_mm[axis] / grid.unit_mm
     if extent == 0:
         return torch.zeros_like(points), points.abs() <= 1

@@ -19,7 +19,7 @@ FILES = sorted(CORE.rglob("*.py"))
 LEVELS = [
     {"errors", "config", "geometry", "quantities", "resources", "runtime"},
     {"series", "mask", "transform"},
-    {"io", "preprocessing", "similarity", "simulation", "network"},
+    {"io", "preprocessing", "similarity", "simulation", "working", "network"},
     {"registration"},
     {"training"},
     {"evaluation", "lung"},

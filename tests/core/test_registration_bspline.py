@@ -41,7 +41,9 @@ def test_a_volume_is_registered() -> None:
     grid = Grid((20, 24, 28), (2.0, 1.3, 1.0))
     fixed, moving, exact = make.moved_pair(grid, 0.12, width=0.6)
     found = _spline(
-        _run(make.pairs_of((fixed, moving), grid=grid), BSplineConfig(control_points=8, iterations=8, learning_rate=2e-2))[-1]
+        _run(make.pairs_of((fixed, moving), grid=grid), BSplineConfig(volume_control_points=8, iterations=8, learning_rate=2e-2))[
+            -1
+        ]
     )
     before = float(make.error_px(GaussianSequence.identity(grid), exact, margin=3).mean())
     assert float(make.error_px(found, exact, margin=3).mean()) < 0.5 * before

@@ -16,9 +16,9 @@ from r2n2.registration.doubt import reasons_for_doubt
 from r2n2.registration.measures import Measure, SquaredDifference, agreement
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.registration.uncertainty import FrameUncertainty, UncertaintyEstimator, backward_pairs
+from r2n2.registration.volumes import measure_rows, small_volumes
 from r2n2.similarity import correlation
 from r2n2.transform import (
-    DisplacementField,
     GaussianSequence,
     Transform,
     folding_percent,
@@ -136,6 +136,8 @@ class _Measures:
 
 def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure) -> _Measures:
     grid = transform.grid
+    if grid.ndim == 3:
+        return _measure_volume(reference, frame, transform, measure)
     displacement = transform.displacement_field().to_space(Space.NORMALISED)
     vectors = displacement.vectors[None]
     held = frame.image if frame.weight is None else torch.cat((frame.image, frame.weight))
@@ -158,6 +160,17 @@ def _measure(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, m
         longest_mm=float(displacement.magnitude_mm()[_counting(reference)].max()),
         min_jacobian_proven=jacobian_bound(transform).proven,
     )
+
+
+def _measure_volume(reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure) -> _Measures:
+    a, b = ((one.image, one.counted, one.weight) for one in (reference, frame))
+    found = measure_rows(a, b, transform)
+    before, after = found.before, found.after
+    if measure.name != "ssd":
+        small = small_volumes(a[0], b[0], a[1], b[1], transform)
+        before, after = agreement(measure, *small.images, small.displacement, small.grid)
+    proven = jacobian_bound(transform).proven
+    return _Measures(before, after, found.overlap, found.folding, found.min_jacobian, found.longest_mm, proven)
 
 
 def _weighted(valid: Tensor, *weights: Tensor | None) -> Tensor:
@@ -280,6 +293,10 @@ def masked_note(frame: LoadedFrame) -> str:
 def _doubts(
     reference: LoadedFrame, frame: LoadedFrame, transform: Transform, measure: Measure, after: float, *, beside_radius: bool
 ) -> tuple[str, ...]:
+    if transform.grid.ndim == 3:
+        small = small_volumes(reference.image, frame.image, reference.counted, frame.counted, transform)
+        seen = (*small.images, small.displacement, small.grid, small.initial)
+        return reasons_for_doubt(*seen, measure=measure.name, agreement=after, beside_radius=beside_radius)
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
     initial = None
     if isinstance(transform, GaussianSequence) and transform.linear is not None:
@@ -334,5 +351,5 @@ def unregistered(
     frame: int, grid: Grid, status: FrameStatus, message: str, *, similarity: float = math.nan, seconds: float = 0.0
 ) -> FrameResult:
     """The result of a frame that keeps its place."""
-    identity = GaussianSequence.identity(grid) if grid.ndim == 2 else DisplacementField.identity(grid)
+    identity = GaussianSequence.identity(grid)
     return FrameResult(frame, identity, status, message, similarity, similarity, 0.0, 1.0, 0.0, seconds, 1.0)

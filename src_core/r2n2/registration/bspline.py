@@ -18,6 +18,7 @@ from r2n2.geometry import Grid, Space
 from r2n2.preprocessing import Square, blur_measured, reduce_masked
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.measures import Measure, SquaredDifference, scored
+from r2n2.registration.volumes import on_grid
 from r2n2.similarity import mean_squared_error, mutual_information_loss, structural_similarity_loss, total_variation
 from r2n2.transform import (
     BSplineField,
@@ -29,19 +30,20 @@ from r2n2.transform import (
     resample,
     warp,
 )
+from r2n2.working import to_working, working_grid
 
 __all__ = ["BSplineMethod"]
 
 _LEVELS = (4, 2, 1)
 # Weights against total variation at which the paper's, chosen for squared differences of z-scores, suits: these change less.
 _STRENGTH = {"mi": 0.2, "ssim": 0.5}
-_FEWEST_CONTROL_POINTS = 7
+_FEWEST_CONTROL_POINTS = {2: 7, 3: 5}
 _SHORTEST_SIDE_PX = 16
 _CLAMP = 2.0
 
 
 class BSplineMethod:
-    """B-spline registration at the paper's settings.
+    """B-spline registration at the paper's settings; of volumes on lattices of 24, 48 and 96 points along the longest axis.
 
     On each level the control points lie equally many pixels apart, so that a coarser level has a quarter or half as many a side.
     A finer level starts from the control points that follow the coarser spline best, hence one control grid describes the
@@ -75,7 +77,7 @@ class BSplineMethod:
         control: Tensor | None = None if start is None else _follow(pairs, start, self._counts(pairs.grid, 1))
         index = 0
         for factor in _LEVELS:
-            level = _level(pairs, factor)
+            level = _level(pairs, factor, self._config.volume_size)
             grid, like = level.fixed.grid, level.fixed.images
             counts = self._counts(pairs.grid, factor)
             if control is None:
@@ -84,7 +86,7 @@ class BSplineMethod:
             bases = [bspline_basis(torch.linspace(0, 1, n).to(like), m) for n, m in zip(grid.shape, counts, strict=True)]
             with torch.no_grad():
                 displacement = bspline_displacement(control, bases) if pairs.masked else None
-            data_loss = self._data_loss(level, displacement, aligned=grid.shape == pairs.grid.shape)
+            data_loss = self._data_loss(level, displacement, aligned=factor == 1)
             optimiser = torch.optim.Adam([control], lr=self._config.learning_rate, amsgrad=True)
             for _ in range(self._config.iterations):
                 with torch.enable_grad():
@@ -138,8 +140,9 @@ class BSplineMethod:
 
     def _counts(self, grid: Grid, factor: int) -> tuple[int, ...]:
         """Control points along each axis of a level: ``control_points`` along the longer side of the finest."""
-        cells = (self._config.control_points - 3) / factor / (2 * grid.unit_mm)
-        return tuple(max(_FEWEST_CONTROL_POINTS, round(2 * extent * cells) + 3) for extent in grid.half_extent_mm)
+        along = self._config.control_points if grid.ndim == 2 else self._config.volume_control_points
+        cells, fewest = (along - 3) / factor / (2 * grid.unit_mm), _FEWEST_CONTROL_POINTS[grid.ndim]
+        return tuple(max(fewest, round(2 * extent * cells) + 3) for extent in grid.half_extent_mm)
 
 
 class _Level(NamedTuple):
@@ -149,7 +152,13 @@ class _Level(NamedTuple):
     moving: Square
 
 
-def _level(pairs: Pairs, factor: int) -> _Level:
+def _level(pairs: Pairs, factor: int, volume_size: int) -> _Level:
+    if pairs.grid.ndim == 3:
+        size = max(_SHORTEST_SIDE_PX, round(min(volume_size, max(pairs.grid.shape)) / factor))
+        return _Level(
+            to_working(pairs.fixed, pairs.fixed_valid, pairs.grid, size, weight=pairs.fixed_weight),
+            to_working(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight),
+        )
     shape = tuple(min(n, max(_SHORTEST_SIDE_PX, round(n / factor))) for n in pairs.grid.shape)
     grid = pairs.grid.resized(shape)
     ratios = [(n - 1) / (m - 1) for n, m in zip(pairs.grid.shape, shape, strict=True)]
@@ -168,10 +177,14 @@ def _level(pairs: Pairs, factor: int) -> _Level:
 
 
 def _follow(pairs: Pairs, start: Sequence[Transform], counts: tuple[int, ...]) -> Tensor:
+    if pairs.grid.ndim == 3:
+        # More places than the spline has numbers are enough.
+        small = working_grid(pairs.grid, 2 * max(counts))
+        start = [on_grid(transform, small) for transform in start]
     fields = torch.stack(
         [transform.displacement_field().to_space(Space.NORMALISED).vectors.to(pairs.moving) for transform in start]
     )
-    for axis, (size, count) in enumerate(zip(pairs.grid.shape, counts, strict=True)):
+    for axis, (size, count) in enumerate(zip(fields.shape[2:], counts, strict=True)):
         inverse = torch.linalg.pinv(bspline_basis(torch.linspace(0, 1, size).to(fields), count))
         fields = torch.tensordot(fields, inverse, dims=([axis + 2], [1])).movedim(-1, axis + 2)
     return fields

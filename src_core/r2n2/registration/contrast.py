@@ -19,12 +19,21 @@ from r2n2.config import SimilarityName
 from r2n2.errors import R2N2Error
 from r2n2.geometry import Grid
 from r2n2.mask import NO_MASKS, Masks
-from r2n2.preprocessing import blur, luminance, normalise, to_square
+from r2n2.preprocessing import Square, blur, luminance, normalise
 from r2n2.registration.intensity_relation import explained_by_a_curve
 from r2n2.registration.measures import GradientField
 from r2n2.series import ImageSeries
+from r2n2.working import to_working
 
-__all__ = ["ContrastFinding", "examine_frames", "examine_series", "examined_frames", "suitable_measure"]
+__all__ = [
+    "ContrastFinding",
+    "examine_frames",
+    "examine_series",
+    "examine_squares",
+    "examined_frames",
+    "prepare_frame",
+    "suitable_measure",
+]
 
 _CHANGING: SimilarityName = "ngf"
 _SIZE = {2: 96, 3: 48}
@@ -75,15 +84,14 @@ def examined_frames(count: int) -> tuple[int, ...]:
 
 def examine_series(series: ImageSeries, masks: Masks = NO_MASKS) -> ContrastFinding:
     """Look at some frames (``examined_frames``), where masks let them count; those without contrast or unreadable are left out."""
-    frames, kept = [], []
-    for index in examined_frames(len(series)):
+    squares: dict[int, Square | None] = {}
+    for number in examined_frames(len(series)):
         try:
-            image, valid = luminance(series.frame(index))
+            image, valid = luminance(series.frame(number))
         except (OSError, ValueError, RuntimeError, R2N2Error):
             continue
-        frames.append((image, valid))
-        kept.append(index)
-    return examine_frames(frames, series.grid, kept, masks)
+        squares[number] = prepare_frame(image, valid, series.grid, number, masks)
+    return examine_squares(squares, series.grid)
 
 
 def examine_frames(
@@ -93,14 +101,27 @@ def examine_frames(
 
     What masks leave out has no part in any other pixel, either; frames without contrast where they count are left out.
     """
-    squares, kept = [], []
-    for (image, valid), number in zip(frames, numbers, strict=True):
-        inside = masks.inside(number)
-        seen = valid if inside is None else valid & torch.from_numpy(inside)
-        if bool(seen.any()) and float(image[seen].max()) > float(image[seen].min()):
-            weight = seen[None].to(image.dtype) if masks else None
-            squares.append(to_square(image[None], seen[None], grid, _SIZE[grid.ndim], weight=weight))
-            kept.append(number)
+    squares = {n: prepare_frame(*frame, grid, n, masks) for n, frame in zip(numbers, frames, strict=True)}
+    return examine_squares(squares, grid)
+
+
+def prepare_frame(image: Tensor, valid: Tensor, grid: Grid, number: int, masks: Masks = NO_MASKS) -> Square | None:
+    """A frame (1, *grid.shape) at the coarse size at which it is looked at; None where it has no contrast where it counts.
+
+    Large frames need not stay in memory until all of them are there.
+    """
+    inside = masks.inside(number)
+    seen = valid if inside is None else valid & torch.from_numpy(inside)
+    if not bool(seen.any()) or float(image[seen].max()) <= float(image[seen].min()):
+        return None
+    weight = seen[None].to(image.dtype) if masks else None
+    return to_working(image[None], seen[None], grid, _SIZE[grid.ndim], weight=weight)
+
+
+def examine_squares(prepared: Mapping[int, Square | None], grid: Grid) -> ContrastFinding:
+    """Look at frames as ``prepare_frame`` gives them, by their numbers."""
+    found = {number: square for number, square in prepared.items() if square is not None}
+    squares, kept = list(found.values()), list(found)
     if not squares:
         return ContrastFinding(False, "", {})
     structures = torch.stack([GradientField().products(square).flatten() for square in squares])

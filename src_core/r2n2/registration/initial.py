@@ -16,19 +16,22 @@ from torch import Tensor
 
 from r2n2.config import InitialName
 from r2n2.geometry import Grid
-from r2n2.preprocessing import Square, normalise, score_together, to_square
+from r2n2.preprocessing import Square, normalise, score_together
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.measures import gradient_of
 from r2n2.registration.translation_search import Correlations, correlate_translations
 from r2n2.transform import (
     GaussianSequence,
     Transform,
+    lattice_rows,
     linear_displacement,
     mask_of,
     normalised_lattice,
+    row_blocks,
     sample_masked,
     sample_normalised,
 )
+from r2n2.working import to_working
 
 __all__ = ["Initialised", "find_initial"]
 
@@ -108,9 +111,12 @@ def _part(pairs: Pairs, rows: Sequence[int], begun: Sequence[GaussianSequence]) 
     parts = [sequence.linear for sequence in begun if sequence.linear is not None]
     if not parts:
         return some, None
-    lattice = normalised_lattice(pairs.grid, pairs.moving)
-    places = lattice + linear_displacement(torch.stack(parts).to(lattice), lattice)
-    overlap = sample_normalised(pairs.moving[:1, :1], places, pairs.grid).valid.to(lattice.dtype)
+    linear, blocks = torch.stack(parts).to(pairs.moving), []
+    for block in row_blocks(pairs.grid):
+        lattice = lattice_rows(pairs.grid, block, pairs.moving)
+        places = lattice + linear_displacement(linear, lattice)
+        blocks.append(sample_normalised(pairs.moving[:1, :1], places, pairs.grid).valid.to(lattice.dtype))
+    overlap = torch.cat(blocks, 2)
     return replace(some, fixed_weight=overlap if some.fixed_weight is None else overlap * some.fixed_weight), list(begun)
 
 
@@ -180,8 +186,8 @@ def _search(pairs: Pairs, kind: InitialName) -> tuple[Tensor, Tensor]:
 
 def _squares(pairs: Pairs, size: int) -> tuple[Square, Square]:
     images, valid, weight = pairs.distinct_fixed()
-    fixed = to_square(images, valid, pairs.grid, size, weight=weight)
-    return fixed, to_square(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
+    fixed = to_working(images, valid, pairs.grid, size, weight=weight)
+    return fixed, to_working(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
 
 
 def _scored(fixed: Square, moving: Square, displacement: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -212,7 +218,7 @@ class _Assessed(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class _Level:
-    """The images of a batch on one square."""
+    """The images of a batch on one working lattice."""
 
     fixed: Tensor
     """(B or 1, 1 + ndim, *shape) intensity and gradient"""

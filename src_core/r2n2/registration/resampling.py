@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from r2n2.geometry import Grid, Space
+from r2n2.geometry import Grid
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.series import ImageSeries
-from r2n2.transform import Transform, warp
+from r2n2.transform import RowField, Transform, lattice_rows, row_blocks, sample_normalised
 
 __all__ = ["warp_frame", "warp_pixels"]
 
@@ -40,33 +40,41 @@ def warp_pixels(image: NDArray[Any], transform: Transform, *, nearest: bool = Fa
     nearest
         Take the nearest pixel's value, for label maps.
     """
-    vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
     # float64 holds every integer of up to 53 bits, so labels and large counts survive.
     precise = (image.dtype.kind in "iub" and image.dtype.itemsize > 2) or image.dtype == np.float64
     kind = torch.float64 if precise else torch.float32
     pixels = torch.from_numpy(np.ascontiguousarray(image.astype(np.float64 if precise else np.float32)))[None]
-    vectors = vectors.to(kind)
-    if nearest:
-        warped = warp(pixels, vectors, transform.grid, mode="nearest").image[0].numpy()
-    else:
-        warped = _interpolated(pixels, vectors, transform.grid)[0].numpy()
-    if image.dtype.kind == "b":
-        return warped >= 0.5
-    if image.dtype.kind in "iu":
-        limits = np.iinfo(image.dtype)
+    field, grid = RowField.of(transform), transform.grid
+    warped = np.empty(image.shape, image.dtype)
+    for rows in row_blocks(grid):
+        vectors = field.rows(rows).to(kind)
+        places = (lattice_rows(grid, rows, vectors) + vectors)[None]
+        if nearest:
+            values = sample_normalised(pixels, places, grid, mode="nearest").image[0]
+        else:
+            values = _interpolated(pixels, places, grid)[0]
+        warped[:, rows] = _typed(values.numpy(), image.dtype)
+    return warped
+
+
+def _typed(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype.kind == "b":
+        return values >= 0.5
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
         # The largest 64-bit integers are no float64: the next one up would wrap to the other end of the range.
         top = float(limits.max) if int(float(limits.max)) <= limits.max else np.nextafter(float(limits.max), 0)
-        return np.clip(np.rint(warped), limits.min, top).astype(image.dtype)
-    return warped.astype(image.dtype)
+        return np.clip(np.rint(values), limits.min, top).astype(dtype)
+    return values.astype(dtype)
 
 
-def _interpolated(pixels: Tensor, vectors: Tensor, grid: Grid) -> Tensor:
+def _interpolated(pixels: Tensor, places: Tensor, grid: Grid) -> Tensor:
     """Linear interpolation (1, C, *shape) in which what is not finite does not spread to its neighbours."""
     finite = pixels.isfinite()
     if bool(finite.all()):
-        return warp(pixels, vectors, grid).image
+        return sample_normalised(pixels, places, grid).image
     measured = torch.where(finite, pixels, 0)
-    values, weights = warp(torch.cat((measured, finite.to(pixels.dtype)), 1), vectors, grid).image.chunk(2, 1)
-    nearest = warp(pixels, vectors, grid, mode="nearest").image
+    values, weights = sample_normalised(torch.cat((measured, finite.to(pixels.dtype)), 1), places, grid).image.chunk(2, 1)
+    nearest = sample_normalised(pixels, places, grid, mode="nearest").image
     # Where the nearest pixel is finite it has weight, so nothing is divided by 0.
     return torch.where(nearest.isfinite(), values / weights.clamp_min(torch.finfo(pixels.dtype).tiny), nearest)

@@ -16,7 +16,7 @@ from r2n2.mask import NO_MASKS, Masks
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.batch import LoadedFrame, assess_edited, masked_note, unregistered
-from r2n2.registration.batch_size import resolve_batch_size
+from r2n2.registration.batch_size import bytes_a_frame, resolve_batch_size
 from r2n2.registration.chain import Chain, Predecessors
 from r2n2.registration.contrast import ContrastFinding, examine_frames, suitable_measure
 from r2n2.registration.measures import measure_of
@@ -58,7 +58,7 @@ def register_pair(
     ReadError
         If a mask does not fit.
     """
-    config = config or RegistrationConfig()
+    config = (config or RegistrationConfig()).of_grid(grid.ndim)
     _check_size(grid)
     masks.check(ImageSeries(np.broadcast_to(np.zeros((), np.uint8), (1, 1, *grid.shape)), grid))
     frames = []
@@ -119,11 +119,14 @@ def register_series(
     _check_size(series.grid)
     masks.check(series)
     device = resolve_device(config.device)
+    size = resolve_batch_size(config, series.grid, device)
+    of_volumes = _notes_on_volumes(series.grid, config, min(size, len(series) - 1))
+    config = config.of_grid(series.grid.ndim)
     survey = survey or survey_for(series, config, masks)
     index = chosen_reference(config.reference, survey, len(series))
     config, note = resolve_similarity(config, None if survey is None else survey.contrast)
     chained = config.target == "previous"
-    notes = tuple(filter(None, (note, _CHAINED if chained else "")))
+    notes = (*of_volumes, *filter(None, (note, _CHAINED if chained else "")))
     method = build_method(config)
     reference = load_frame(series, index, masks.fixed)
     if isinstance(reference, FrameResult):
@@ -135,7 +138,6 @@ def register_series(
     if estimator is not None:
         own = replace(own, uncertainty=certain(series.grid))
     done = done or {}
-    size = resolve_batch_size(config, series.grid, device)
     frames = Frames(series, config.warm_start or chained, index, size, masks, config.warm_start)
     targets = Predecessors(frames, reference) if chained else dict.fromkeys(range(len(series)), reference)
     work = Work(method, measure, targets, series.grid, device, size, estimator)
@@ -262,9 +264,27 @@ def edited_result(
     return assess_edited(fixed, moving, transform, message, result.seconds, measure_of(result.similarity_measure))
 
 
+def _notes_on_volumes(grid: Grid, config: RegistrationConfig, size: int) -> tuple[str, ...]:
+    """What a person should know before volumes are registered, ``size`` at once; nothing of 2D frames."""
+    if grid.ndim == 2:
+        return ()
+    notes = ("method: fit, as the network knows 2D frames alone",) if config.method == "r2n2" else ()
+    needed = size * bytes_a_frame(config, grid) / 2**30
+    many = f"{size} volumes" if size > 1 else "one volume"
+    shape = " x ".join(map(str, grid.shape))
+    return (*notes, f"memory: about {needed:.1f} GiB beside the frames themselves, for {many} of {shape} voxels at once")
+
+
 def _check_size(grid: Grid) -> None:
-    if min(grid.shape) < SMALLEST_SIDE_PX:
+    sides = sorted(grid.shape)
+    # A volume may be a slab of a few slices.
+    shortest = sides[0] if grid.ndim == 2 else sides[1]
+    if shortest < SMALLEST_SIDE_PX:
         raise ArgumentError(
             f"frames: a side of at least {SMALLEST_SIDE_PX} pixels is needed, got {' x '.join(map(str, grid.shape))}; "
             f"give larger frames or check the axes"
+        )
+    if sides[0] < 2:
+        raise ArgumentError(
+            f"frames: a volume needs at least 2 slices, got {' x '.join(map(str, grid.shape))}; give its frames as 2D"
         )

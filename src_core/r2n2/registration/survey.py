@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from r2n2.config import RegistrationConfig
 from r2n2.errors import R2N2Error
 from r2n2.mask import NO_MASKS, Masks
-from r2n2.preprocessing import luminance, one_channel
-from r2n2.registration.contrast import ContrastFinding, examine_frames, examine_series, examined_frames
+from r2n2.preprocessing import Square, luminance, one_channel
+from r2n2.registration.contrast import ContrastFinding, examine_series, examine_squares, examined_frames, prepare_frame
 from r2n2.series import ImageSeries
 
 __all__ = ["Survey", "survey_for", "survey_series"]
@@ -38,7 +38,7 @@ class Survey:
 
 
 def survey_series(series: ImageSeries, masks: Masks = NO_MASKS, *, frames: int | None = None) -> Survey:
-    """Look at all frames, each read once and let go of, but for those whose contrast is examined.
+    """Look at all frames, each read once and let go of.
 
     Parameters
     ----------
@@ -49,13 +49,14 @@ def survey_series(series: ImageSeries, masks: Masks = NO_MASKS, *, frames: int |
     """
     count = len(series) if frames is None else frames
     means, unusable = np.full(count, np.nan), "no frame has any contrast"
-    chosen, examined = examined_frames(count), {}
+    chosen = examined_frames(count)
+    examined: dict[int, Square | None] = {}
     for index in range(count):
         try:
             frame = series.frame(index)
             values = one_channel(frame)
             if index in chosen:
-                examined[index] = luminance(frame)
+                examined[index] = prepare_frame(*luminance(frame), series.grid, index, masks)
         except (OSError, ValueError, RuntimeError, R2N2Error) as error:
             unusable = f"no frame can be used (frame {index}: {error})"
             continue
@@ -64,7 +65,7 @@ def survey_series(series: ImageSeries, masks: Masks = NO_MASKS, *, frames: int |
         if counted.size and counted.min() < counted.max():
             # Halved, so that the largest numbers there are do not add up to infinity.
             means[index] = (counted / 2).mean()
-    return Survey(means, examine_frames(list(examined.values()), series.grid, list(examined), masks), unusable)
+    return Survey(means, examine_squares(examined, series.grid), unusable)
 
 
 def survey_for(series: ImageSeries, config: RegistrationConfig, masks: Masks = NO_MASKS) -> Survey | None:

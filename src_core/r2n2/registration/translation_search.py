@@ -12,7 +12,7 @@ from r2n2.geometry import Grid
 
 __all__ = ["Correlations", "correlate_translations"]
 
-_FARTHEST = 0.8  # of the longer side: moves no other frame of ten kinds of development than 0.6 did
+_FARTHEST = 0.8  # of the side: moves no other frame of ten kinds of development than 0.6 did
 _LEAST_OVERLAP = 0.15
 # Pixels along an axis over which what images show hangs together: one independent measurement.
 _PATCH_PX = 8
@@ -47,11 +47,11 @@ def correlate_translations(fixed: Tensor, fixed_weight: Tensor, moving: Tensor, 
     fixed_weight, moving_weight
         The same shapes, in [0, 1].
     grid
-        A square (cube).
+        A square, or the lattice of a volume.
     """
-    ndim, size = grid.ndim, grid.shape[0]
+    ndim = grid.ndim
     axes = tuple(range(-ndim, 0))
-    padded = (2 * size,) * ndim
+    padded = tuple(2 * n for n in grid.shape)
     a, b = fixed[:, 0] * fixed_weight[:, 0], moving[:, 0] * moving_weight[:, 0]
     held = [
         torch.stack((w[:, 0], image, image * z[:, 0])) for w, image, z in ((fixed_weight, a, fixed), (moving_weight, b, moving))
@@ -73,9 +73,11 @@ def correlate_translations(fixed: Tensor, fixed_weight: Tensor, moving: Tensor, 
     bound = torch.atanh(coefficient.clamp(-0.999, _AS_GOOD_AS_ANY)) - _CAUTION / patches.sqrt()
     score = torch.tanh(bound) + _BETTER_STILL * (coefficient - _AS_GOOD_AS_ANY).clamp_min(0)
     score = torch.where(enough, score, -1)
-    most = math.floor(_FARTHEST * (size - 1))
-    pixels = torch.arange(-most, most + 1, device=fixed.device)
-    for axis in axes:
+    reached = []
+    for axis, size in zip(axes, grid.shape, strict=True):
+        most = math.floor(_FARTHEST * (size - 1))
+        pixels = torch.arange(-most, most + 1, device=fixed.device)
         score = score.index_select(axis, pixels % (2 * size))
-    shifts = torch.stack(torch.meshgrid(*(pixels,) * ndim, indexing="ij"), -1).flatten(0, -2)
-    return Correlations(score.flatten(1), shifts.to(fixed.dtype) * (2 / (size - 1)))
+        reached.append(pixels.to(fixed.dtype) * (grid.spacing[axis] / grid.unit_mm))
+    shifts = torch.stack(torch.meshgrid(*reached, indexing="ij"), -1).flatten(0, -2)
+    return Correlations(score.flatten(1), shifts)

@@ -12,6 +12,7 @@ from r2n2.transform.displacement import DisplacementField
 
 __all__ = ["BSplineField", "bspline_basis", "bspline_displacement", "bspline_slope", "refine_control_points"]
 
+_AT_ONCE = 2**14  # places in a volume: each needs as many numbers as a plane has control points
 _CUBIC_SUPPORT = 3  # control points beyond the cells that a cubic spline needs along each axis
 
 
@@ -120,6 +121,8 @@ class BSplineField:
 
     def displacement_at(self, positions: Tensor) -> Tensor:
         """Displacement (P, ndim) at positions (P, ndim), both NORMALISED; exact, constant outside the grid."""
+        if self.grid.ndim == 3 and len(positions) > _AT_ONCE:
+            return torch.cat([self.displacement_at(part) for part in positions.split(_AT_ONCE)])
         index = self.grid.convert_points(positions, Space.NORMALISED, Space.INDEX)
         last = index.new_tensor([max(n - 1, 1) for n in self.grid.shape])
         values = self.control.to(positions.dtype)

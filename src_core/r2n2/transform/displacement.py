@@ -17,6 +17,7 @@ __all__ = [
     "DisplacementField",
     "Inverse",
     "Transform",
+    "cell_determinants",
     "compose",
     "folding_percent",
     "inverse",
@@ -234,11 +235,23 @@ def jacobian_determinant(displacement: Tensor, grid: Grid) -> Tensor:
     """
     if any(n < 2 for n in grid.shape):
         raise ValueError(f"jacobian_determinant: every axis needs at least 2 pixels, got shape {grid.shape}")
-    mapped = normalised_lattice(grid, displacement) + displacement
-    ndim = grid.ndim
     unit_volume = 1.0
     for spacing in grid.spacing:
         unit_volume *= spacing / grid.unit_mm
+    return cell_determinants(normalised_lattice(grid, displacement) + displacement, unit_volume)
+
+
+def cell_determinants(mapped: Tensor, unit_volume: float) -> Tensor:
+    """As ``jacobian_determinant``, from where the pixels of a grid, or some of its rows, are mapped to.
+
+    Parameters
+    ----------
+    mapped
+        (B, ndim, *shape) NORMALISED.
+    unit_volume
+        Volume of a cell of the grid in NORMALISED units.
+    """
+    ndim = mapped.shape[1]
     corner = {bits: _cell_corner(mapped, bits) for bits in itertools.product((0, 1), repeat=ndim)}
     determinants = []
     for bits, here in corner.items():

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from r2n2.geometry import Grid, Space
 from r2n2.transform.displacement import DisplacementField
+from r2n2.transform.enlarging import CoarseLattice
 from r2n2.transform.warp import normalised_lattice
 
 __all__ = [
@@ -31,6 +32,9 @@ __all__ = [
 
 FOLDING_STEEPNESS = math.exp(0.5)
 """Steepness |S^-1/2 v| from which on a Gaussian folds alone: its smallest Jacobian determinant is 1 - |S^-1/2 v| exp(-1/2)."""
+
+_AT_ONCE = 2**15  # places in a volume at which all Gaussians are held
+_POINTS_A_SIGMA = 3.0  # through which splines are drawn
 
 
 def principal_axes(orientation: Tensor) -> Tensor:
@@ -259,6 +263,8 @@ class GaussianSequence:
 
     def displacement_at(self, positions: Tensor) -> Tensor:
         """Displacement (P, ndim) at positions (P, ndim), both NORMALISED; exact, not interpolated."""
+        if self.grid.ndim == 3 and len(positions) > _AT_ONCE:
+            return torch.cat([self.displacement_at(part) for part in positions.split(_AT_ONCE)])
         return self._evaluate(positions.mT).mT
 
     def linear_field(self) -> DisplacementField:
@@ -266,18 +272,39 @@ class GaussianSequence:
         return self.displacement_field(upto=0)
 
     def displacement_field(self, upto: int | None = None) -> DisplacementField:
-        """The sum of the first ``upto`` steps (all by default) on the grid."""
+        """The sum of the first ``upto`` steps (all by default) on the grid; of volumes as by ``on_points``."""
         part = self if upto is None else self.select(slice(0, upto))
-        lattice = normalised_lattice(self.grid, self.centres)
-        precision = precision_matrix(part.sigmas, part.orientation)
+        if self.grid.ndim == 3:
+            points, values = part.on_points()
+            return DisplacementField(points.enlarged(values[None])[0], self.grid, Space.NORMALISED)
+        return DisplacementField(part._on_lattice(normalised_lattice(self.grid, self.centres)), self.grid, Space.NORMALISED)
+
+    def on_points(self) -> tuple[CoarseLattice, Tensor]:
+        """The displacement (ndim, *counts) on so few points that cubic splines through them hold it to 3e-4 of every amplitude.
+
+        The narrowest Gaussian decides how far they lie apart, so a small volume may need one at every voxel, where all is exact.
+        """
+        needed = torch.ones(self.grid.ndim)
+        if len(self):
+            # Along an axis a Gaussian changes within its width with the other coordinates kept.
+            narrowest = precision_matrix(self.sigmas, self.orientation).diagonal(dim1=1, dim2=2).amax(0).rsqrt()
+            needed = torch.ceil(
+                2 * _POINTS_A_SIGMA * self.centres.new_tensor(self.grid.half_extent_mm) / self.grid.unit_mm / narrowest
+            )
+        points = CoarseLattice.build(self.grid, [int(count) + 1 for count in needed.tolist()], self.centres)
+        return points, self._on_lattice(points.lattice())
+
+    def _on_lattice(self, lattice: Tensor) -> Tensor:
+        """The sum (ndim, *shape) at the positions of a ``normalised_lattice``, or of one that is as regular."""
+        precision = precision_matrix(self.sigmas, self.orientation)
         field = torch.zeros_like(lattice)
         if self.linear is not None:
             field = linear_displacement(self.linear[None].to(lattice), lattice)[0]
         # One after another, so that memory holds one Gaussian and not all on every pixel.
-        for k in range(len(part)):
-            height = gaussian_on_lattice(lattice, part.centres[k : k + 1], precision[k : k + 1])
-            field = field.addcmul_(part.amplitudes[k].view(-1, *[1] * self.grid.ndim), height)
-        return DisplacementField(field, self.grid, Space.NORMALISED)
+        for k in range(len(self)):
+            height = gaussian_on_lattice(lattice, self.centres[k : k + 1], precision[k : k + 1])
+            field = field.addcmul_(self.amplitudes[k].view(-1, *[1] * self.grid.ndim), height)
+        return field
 
     def partial_sums(self) -> Tensor:
         """Displacement on the grid after 0, 1, ... T steps, (T + 1, ndim, *grid.shape) NORMALISED: f_0 to f_T of equation (7)."""

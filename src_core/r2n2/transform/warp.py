@@ -14,7 +14,16 @@ from torch.nn import functional
 
 from r2n2.geometry import Grid
 
-__all__ = ["Warped", "mask_of", "normalised_lattice", "resample", "sample_masked", "sample_normalised", "warp"]
+__all__ = [
+    "Warped",
+    "mask_of",
+    "normalised_axes",
+    "normalised_lattice",
+    "resample",
+    "sample_masked",
+    "sample_normalised",
+    "warp",
+]
 
 ALIGN_CORNERS = True
 # A position this far (in pixels) outside the outermost pixel centres still counts as inside: float32 rounding.
@@ -37,11 +46,15 @@ class Warped(NamedTuple):
 
 def normalised_lattice(grid: Grid, like: Tensor) -> Tensor:
     """NORMALISED position of every pixel, (ndim, *grid.shape), in the dtype and on the device of ``like``."""
-    axes = [
+    return torch.stack(torch.meshgrid(*normalised_axes(grid, like), indexing="ij"))
+
+
+def normalised_axes(grid: Grid, like: Tensor) -> list[Tensor]:
+    """NORMALISED position of the pixels along each axis alone, (n,) an axis, in the dtype and on the device of ``like``."""
+    return [
         torch.linspace(-1, 1, n, dtype=like.dtype, device=like.device) * (extent / grid.unit_mm) if n > 1 else like.new_zeros(1)
         for n, extent in zip(grid.shape, grid.half_extent_mm, strict=True)
     ]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
 
 def warp(

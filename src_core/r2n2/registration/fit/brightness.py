@@ -91,6 +91,6 @@ def brightness_of(config: FitConfig, measure: Measure, grid: Grid, like: Tensor)
 
     Nothing is on the coarsest square: where a frame is still far from aligned, what is smooth in the difference shows the way.
     """
-    if not config.brightness or measure.name != _OF_INTENSITIES or grid.shape[0] == config.sizes[0] < config.sizes[-1]:
+    if not config.brightness or measure.name != _OF_INTENSITIES or max(grid.shape) == config.sizes[0] < config.sizes[-1]:
         return None
     return SmoothBrightness(config.brightness, Window.build(grid, config.brightness_window, like), grid.shape)

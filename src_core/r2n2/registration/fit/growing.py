@@ -167,6 +167,7 @@ class GrowingFit:
             count=count,
             sigmas=config.proposed_sigmas,
             regularisation=config.regularisation,
+            least=level.least,
         )
         promised = torch.minimum(gains.mean(1), _PROMISED_PER_GAINED * part.gained)
         going = worthwhile(promised, current.residual, current.weight, level.grid.shape, config.worth, part.model.freedom)

@@ -10,18 +10,19 @@ from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.geometry import Grid
-from r2n2.preprocessing import to_square
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.brightness import SmoothBrightness, brightness_of
 from r2n2.registration.fit.folding import folding_equations, folding_penalty
 from r2n2.registration.fit.lattice import SummingLattice
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
 from r2n2.registration.fit.steepness import steepness_equations, steepness_penalty
+from r2n2.registration.fit.volume import VolumeLattice, sampled_diffusion_equations, slice_widths, within_slab
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import Compared, Measure
 from r2n2.similarity import diffusion
 from r2n2.transform import linear_displacement, mask_of, normalised_lattice, sample_masked
 from r2n2.transform.matrices import cholesky_rows, upper
+from r2n2.working import to_working, working_grid
 
 __all__ = ["Assessed", "Level"]
 
@@ -65,10 +66,14 @@ class Assessed:
 
 @dataclass(frozen=True, eq=False)
 class Level:
-    """The images of a batch on one working square, and what does not change while the model does."""
+    """The images of a batch on one working square, or lattice of a volume, and what does not change while the model does."""
 
     config: FitConfig
+    size: int
+    """Pixels a side, along the longest of a volume if it has so many."""
     grid: Grid
+    frame: Grid
+    """Of the pairs."""
     compared: Compared
     strength: float
     """Of the measure."""
@@ -79,7 +84,7 @@ class Level:
     """(B, N, *shape) as ``compared`` has it; behind its channels the weight of a mask, if there is one."""
     moving_valid: Tensor | None
     positions: Tensor
-    lattice: SummingLattice
+    lattice: SummingLattice | VolumeLattice
     order: Tensor
     """All pixels shuffled: steps look at one part of them after the other."""
     coarse: Grid
@@ -92,14 +97,14 @@ class Level:
     """What takes smooth changes of brightness out of residuals, if they are looked for."""
 
     @property
-    def size(self) -> int:
-        """Pixels a side."""
-        return self.grid.shape[0]
-
-    @property
     def _steepness_weight(self) -> float:
         """Decides where Gaussians go and not what becomes of them: on the finest square what contracts may be steep."""
         return self.config.steepness_weight if self.size < self.config.sizes[-1] else 0.0
+
+    @property
+    def least(self) -> tuple[float, ...]:
+        """Smallest standard deviation of a Gaussian along each axis of a volume, NORMALISED; none in 2D."""
+        return () if self.grid.ndim == 2 else slice_widths(self.frame)
 
     @classmethod
     def build(
@@ -113,23 +118,27 @@ class Level:
     ) -> Level:
         """For a batch on a square of ``size`` pixels a side; ``model`` says where in the moving frames a mask lies."""
         images, valid, weight = pairs.distinct_fixed()
-        fixed = to_square(images, valid, pairs.grid, size, weight=weight)
-        moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
+        fixed = to_working(images, valid, pairs.grid, size, weight=weight)
+        moving = to_working(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
         grid, like = fixed.grid, fixed.images
+        summing = SummingLattice.build if grid.ndim == 2 else VolumeLattice.build
+        lattice = summing(grid, config.field_size, like)
         displacement = None
         if pairs.masked:
             places = normalised_lattice(grid, moving.images)
-            displacement = model.displacement(places.flatten(1)).unflatten(2, grid.shape)
+            flat = grid.ndim == 2
+            displacement = model.displacement(places.flatten(1)).unflatten(2, grid.shape) if flat else lattice.displacement(model)
             if linear is not None:
                 displacement = displacement + linear_displacement(linear, places)
         compared = measure.compare(fixed, moving, displacement, aligned=size == config.sizes[-1])
-        coarse = grid.resized((config.regulariser_size,) * grid.ndim)
-        fine = grid.resized((config.folding_size,) * grid.ndim)
+        coarse, fine = _lattice(grid, config.regulariser_size), _lattice(grid, config.folding_size)
         # A fixed shuffle, the same in every run: neighbours along it lie anywhere in the image.
         order = torch.randperm(math.prod(grid.shape), generator=torch.Generator().manual_seed(0))
         return cls(
             config,
+            size,
             grid,
+            pairs.grid,
             compared,
             measure.strength,
             fixed.valid,
@@ -137,7 +146,7 @@ class Level:
             compared.moving if moving.weight is None else torch.cat((compared.moving, moving.weight), 1),
             mask_of(moving.valid, moving.images),
             normalised_lattice(grid, like).flatten(1),
-            SummingLattice.build(grid, config.field_size, like),
+            lattice,
             order.to(like.device),
             coarse,
             normalised_lattice(coarse, like).flatten(1),
@@ -194,7 +203,7 @@ class Level:
         matrix = self._data_matrix(model, current, step)
         vector = model.pulled_back(self.lattice.positions, self.lattice.gathered(current.force)).flatten(1)
         regularisation = self.config.regularisation
-        regulariser = regulariser_equations(model, self.coarse_positions, self.coarse)
+        regulariser = self._regulariser(model, step)
         smallest = self.config.smallest_jacobian
         folding = folding_equations(model, current.fine_field, self.fine_positions, self.fine, smallest, self.linear)
         if folding is not None:
@@ -208,16 +217,24 @@ class Level:
             matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
         ).unflatten(1, (len(model), model.freedom))
         # A linear model of an image holds over a pixel or two.
-        pixel = self.config.longest_step_px * 2 / (self.size - 1)
+        pixel = self.config.longest_step_px * 2 / (max(self.grid.shape) - 1)
         longest = change[..., : model.ndim].norm(dim=-1).amax(1) / pixel
         change = change / longest.clamp_min(1)[:, None, None]
         tried = model.changed(change, self.config.sigma_range, _REACH)
+        if model.ndim == 3:
+            tried = within_slab(tried, self.frame)
         assessed = self.assess(tried)
         better = assessed.objective < current.objective
         if moved is not None:
             better = better & moved
         damping = torch.where(better, damping * 0.3, damping * 5).clamp(_SMALLEST_DAMPING, _LARGEST_DAMPING)
         return tried.where(better, model), assessed.chosen(better, current), damping
+
+    def _regulariser(self, model: WhitenedGaussians, step: int) -> tuple[Tensor, Tensor]:
+        if model.ndim == 2:
+            return regulariser_equations(model, self.coarse_positions, self.coarse)
+        count = self.config.pixels_a_step // 4
+        return sampled_diffusion_equations(model, self.coarse_positions, self.coarse, count=count, step=step)
 
     def _data_matrix(self, model: WhitenedGaussians, current: Assessed, step: int) -> Tensor:
         """Of the data term, (B, N, N), from a part of the pixels."""
@@ -235,6 +252,11 @@ class Level:
         for row in others:
             matrix.add_(data_matrix(model, positions, row, weight))
         return matrix
+
+
+def _lattice(grid: Grid, most: int) -> Grid:
+    """So many points a side of a square, along the longest of a volume."""
+    return grid.resized((most,) * 2) if grid.ndim == 2 else working_grid(grid, most)
 
 
 def _effective_rows(slope: Tensor) -> list[Tensor]:

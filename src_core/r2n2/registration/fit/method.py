@@ -137,6 +137,7 @@ class FitMethod:
                         count=plan.add,
                         sigmas=self._config.proposed_sigmas,
                         regularisation=self._config.regularisation,
+                        least=level.least,
                     )
                     model = model.joined(new)
             damping = current.objective.new_full((len(pairs),), FIRST_DAMPING)

@@ -12,7 +12,7 @@ from torch import Tensor
 from r2n2.geometry import Grid
 from r2n2.registration.fit.whitened import WhitenedGaussians
 
-__all__ = ["data_matrix", "regulariser_equations", "solve_damped"]
+__all__ = ["data_matrix", "matrix_of_products", "regulariser_equations", "solve_damped"]
 
 _PAIRS_AT_ONCE = 4  # beyond, the Jacobians no longer stay in memory that is at hand: half as fast
 _FLOOR = 1e-6  # of the largest diagonal entry: a Gaussian of no amplitude has no slope in its position and shape
@@ -71,9 +71,26 @@ def regulariser_equations(model: WhitenedGaussians, positions: Tensor, grid: Gri
         product = flat @ flat.mT
         inner = product / flat.shape[2] if inner is None else inner.add_(product, alpha=1 / flat.shape[2])
     assert inner is not None
-    gram = inner.view(batch, count, width, count, width)
-    # The field of a Gaussian is its amplitude times a scalar, so the products of all unknowns are those of the scalars times
-    # those of the amplitudes: the lattice is passed once, for 6 scalars a Gaussian in 2D instead of 7 vectors.
+    gram, v = inner.view(batch, count, width, count, width), model.amplitudes
+    vector = gram.new_empty(batch, count, model.freedom)
+    vector[..., :ndim] = gram[:, :, 0, :, 0] @ v
+    vector[..., ndim:] = (gram[:, :, 1:, :, 0] * (v @ v.mT)[:, :, None, :]).sum(-1)
+    return matrix_of_products(model, inner), vector.flatten(1)
+
+
+def matrix_of_products(model: WhitenedGaussians, inner: Tensor) -> Tensor:
+    """Matrix (B, K q, K q) of a quadratic form that sums over components of the field, from that of one component.
+
+    The field of a Gaussian is its amplitude times a scalar, so the products of all unknowns are those of the scalars times those of
+    the amplitudes: places are passed once, for 6 scalars a Gaussian in 2D instead of 7 vectors.
+
+    Parameters
+    ----------
+    inner
+        (B, K s, K s) products of the ``derivatives``, s of each Gaussian.
+    """
+    ndim, (batch, count) = model.ndim, model.centres.shape[:2]
+    gram = inner.view(batch, count, -1, count, inner.shape[2] // max(count, 1))
     v = model.amplitudes
     shared = v @ v.mT
     matrix = gram.new_zeros(batch, count, model.freedom, count, model.freedom)
@@ -82,10 +99,7 @@ def regulariser_equations(model: WhitenedGaussians, positions: Tensor, grid: Gri
         matrix[:, :, j, :, ndim:] = gram[:, :, 0, :, 1:] * v[:, None, :, j, None]
         matrix[:, :, ndim:, :, j] = gram[:, :, 1:, :, 0] * v[:, :, None, j, None]
     matrix[:, :, ndim:, :, ndim:] = gram[:, :, 1:, :, 1:] * shared[:, :, None, :, None]
-    vector = gram.new_empty(batch, count, model.freedom)
-    vector[..., :ndim] = gram[:, :, 0, :, 0] @ v
-    vector[..., ndim:] = (gram[:, :, 1:, :, 0] * shared[:, :, None, :]).sum(-1)
-    return matrix.flatten(3, 4).flatten(1, 2), vector.flatten(1)
+    return matrix.flatten(3, 4).flatten(1, 2)
 
 
 def solve_damped(matrix: Tensor, vector: Tensor, damping: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ blurred images.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from r2n2.geometry import Grid
 from r2n2.network.least_squares import moments, roughness, solve
 from r2n2.preprocessing import blur
 from r2n2.registration.fit.whitened import WhitenedGaussians
+from r2n2.transform import normalised_lattice
 
 __all__ = ["propose", "propose_with_gains"]
 
@@ -30,6 +31,7 @@ def propose(
     count: int,
     sigmas: tuple[float, ...],
     regularisation: float,
+    least: tuple[float, ...] = (),
 ) -> WhitenedGaussians:
     """New Gaussians for every pair, of no amplitude yet.
 
@@ -45,9 +47,12 @@ def propose(
         How many for each pair; after each choice, places within its reach lose their score.
     sigmas
         Standard deviations to choose from, NORMALISED.
+    least
+        Smallest one along each axis, such as the distance of slices.
     """
-    scores = _scores(grid, residual, slope, weight, sigmas, regularisation, _blur_each_axis)
-    return _choose_places(scores, grid, count, sigmas)[0]
+    widths = _widths(sigmas, least, grid)
+    scores = _scores(grid, residual, slope, weight, widths, regularisation, blur)
+    return _choose_places(scores, grid, count, widths)[0]
 
 
 def propose_with_gains(
@@ -59,13 +64,20 @@ def propose_with_gains(
     count: int,
     sigmas: tuple[float, ...],
     regularisation: float,
+    least: tuple[float, ...] = (),
 ) -> tuple[WhitenedGaussians, Tensor]:
     """The same with no pixel counted beyond the square, and by how much each would lower the objective alone, (B, count).
 
     ``propose`` repeats the pixels at the edge, which favours places there: good to choose from, but no promise that is kept.
     """
-    scores = _scores(grid, residual, slope, weight, sigmas, regularisation, _blur_with_nothing_outside)
-    return _choose_places(scores, grid, count, sigmas)
+    widths = _widths(sigmas, least, grid)
+    scores = _scores(grid, residual, slope, weight, widths, regularisation, _blur_with_nothing_outside)
+    return _choose_places(scores, grid, count, widths)
+
+
+def _widths(sigmas: tuple[float, ...], least: tuple[float, ...], grid: Grid) -> list[tuple[float, ...]]:
+    """Standard deviations along each axis of the Gaussians to choose from."""
+    return [tuple(max(sigma, low) for low in least or (0.0,) * grid.ndim) for sigma in sigmas]
 
 
 def _scores(
@@ -73,13 +85,13 @@ def _scores(
     residual: Tensor,
     slope: Tensor,
     weight: Tensor,
-    sigmas: tuple[float, ...],
+    sigmas: Sequence[tuple[float, ...]],
     regularisation: float,
-    smooth: Callable[[Tensor, float], Tensor],
+    smooth: Callable[[Tensor, tuple[float, ...]], Tensor],
 ) -> Tensor:
     """What one Gaussian is worth, (B, widths, P)."""
-    ndim, size = grid.ndim, grid.shape[0]
-    pixel = 2 / (size - 1)
+    ndim = grid.ndim
+    pixels = [2 * extent / grid.unit_mm / (n - 1) for extent, n in zip(grid.half_extent_mm, grid.shape, strict=True)]
     gathered = moments(residual[:, :1], slope[:, 0], weight)
     for channel in range(1, residual.shape[1]):
         gathered.add_(moments(residual[:, channel : channel + 1], slope[:, channel], weight))
@@ -87,46 +99,43 @@ def _scores(
     force, stiffness = gathered[:, :ndim], gathered[:, ndim:]
     scores = []
     for sigma in sigmas:
-        width = sigma / pixel
-        volume = (2 * math.pi) ** (ndim / 2) * width**ndim
+        width = tuple(along / pixel for along, pixel in zip(sigma, pixels, strict=True))
+        volume = (2 * math.pi) ** (ndim / 2) * math.prod(width)
         # ``blur`` averages and the sums are wanted: a Gaussian's volume is their ratio; w^2 is a Gaussian of 1 / sqrt(2) the width.
         numerator = smooth(force, width).flatten(2) * volume
-        squared = smooth(stiffness, width / math.sqrt(2)).flatten(2) * (volume / 2 ** (ndim / 2))
-        rough = regularisation * roughness(force.new_full((ndim,), sigma))
+        squared = smooth(stiffness, tuple(along / math.sqrt(2) for along in width)).flatten(2) * (volume / 2 ** (ndim / 2))
+        rough = regularisation * roughness(force.new_tensor(sigma))
         scores.append(solve(numerator, squared, rough, dim=1).gains)
     return torch.stack(scores, 1)
 
 
-def _blur_each_axis(images: Tensor, width: float) -> Tensor:
-    return blur(images, (width,) * (images.ndim - 2))
-
-
-def _blur_with_nothing_outside(images: Tensor, width: float) -> Tensor:
+def _blur_with_nothing_outside(images: Tensor, width: tuple[float, ...]) -> Tensor:
     ndim = images.ndim - 2
     # The edge that ``blur`` repeats is one of zeros.
-    smooth = _blur_each_axis(functional.pad(images, (1, 1) * ndim), width)
+    smooth = blur(functional.pad(images, (1, 1) * ndim), width)
     for axis in range(2, 2 + ndim):
         smooth = smooth.narrow(axis, 1, images.shape[axis])
     return smooth
 
 
-def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: tuple[float, ...]) -> tuple[WhitenedGaussians, Tensor]:
+def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: Sequence[tuple[float, ...]]) -> tuple[WhitenedGaussians, Tensor]:
     batch, ndim = len(scores), grid.ndim
-    widths = scores.new_tensor(sigmas)
-    axes = [torch.linspace(-1, 1, n, dtype=scores.dtype, device=scores.device) for n in grid.shape]
-    positions = torch.stack(torch.meshgrid(*axes, indexing="ij")).flatten(1)
+    along = scores.new_tensor(sigmas)
+    widths = along.amin(1)
+    positions = normalised_lattice(grid, scores).flatten(1)
     centres, chosen, gains = [], [], []
     for _ in range(count):
         highest, best = scores.flatten(1).max(1)
         # A solved problem gives half of what it lowers the objective by.
         gains.append(2 * highest)
-        width, place = widths[best // scores.shape[2]], positions[:, best % scores.shape[2]].mT
+        number, place = best // scores.shape[2], positions[:, best % scores.shape[2]].mT
+        width = widths[number]
         # A place nearby would explain the same difference once more.
         distance = (positions[None] - place[:, :, None]).square().sum(1)
         reach = torch.maximum(widths[None], width[:, None])
         scores = scores * (1 - torch.exp(-0.5 * distance[:, None] / reach.square().unsqueeze(-1)))
         centres.append(place)
-        chosen.append(width)
+        chosen.append(along[number])
     sigma = torch.stack(chosen, 1)
-    factors = torch.eye(ndim, dtype=scores.dtype, device=scores.device) / sigma[..., None, None]
+    factors = torch.eye(ndim, dtype=scores.dtype, device=scores.device) / sigma.unsqueeze(-1)
     return WhitenedGaussians(torch.stack(centres, 1), factors, scores.new_zeros(batch, count, ndim)), torch.stack(gains, 1)

@@ -7,6 +7,7 @@ its centre, three of its shape (in 3D three, three and six), all without unit an
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -20,6 +21,7 @@ __all__ = ["WhitenedGaussians"]
 
 _LARGEST_MOVE = 0.5  # standard deviations a step: beyond, the linear model is of no use
 _LARGEST_SHAPE_CHANGE = 0.3
+_AT_ONCE = 2**16  # positions of a volume at which all Gaussians are held
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +104,8 @@ class WhitenedGaussians:
 
     def displacement(self, positions: Tensor) -> Tensor:
         """(B, ndim, P) at positions (ndim, P), NORMALISED."""
-        return self.amplitudes.mT @ self._values(positions, _powers(positions))
+        parts = [self.amplitudes.mT @ self._values(some, _powers(some)) for some in positions.split(_AT_ONCE, 1)]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, 2)
 
     def pulled_back(self, positions: Tensor, force: Tensor) -> Tensor:
         """Sum over positions of a force times the derivative of the displacement there by every number of every Gaussian.
@@ -123,13 +126,11 @@ class WhitenedGaussians:
             (B, K, freedom), in the order of ``changed``.
         """
         ndim = self.ndim
-        powers = _powers(positions)
-        values = self._values(positions, powers)
-        # u is linear in x and u u' quadratic, so sums against 1, x and x x' are all that is ever needed: one product over the
-        # pixels for all Gaussians, whatever the number of unknowns.
-        moments = torch.stack([values @ torch.cat((along, along * powers), 1).mT for along in force.split(1, 1)], 2)
+        parts = zip(positions.split(_AT_ONCE, 1), force.split(_AT_ONCE, 2), strict=True)
+        moments = functools.reduce(torch.add, (self._moments(some, pull) for some, pull in parts))
         amplitude = moments[..., 0]
-        whole, first, second = (self.amplitudes.unsqueeze(2) @ moments).squeeze(2).split((1, ndim, powers.shape[0] - ndim), 2)
+        sums = (self.amplitudes.unsqueeze(2) @ moments).squeeze(2)
+        whole, first, second = sums.split((1, ndim, moments.shape[3] - 1 - ndim), 2)
         # About the centre instead of the origin, then in whitened coordinates.
         crossed = self.centres.unsqueeze(3) * first.unsqueeze(2)
         square = symmetric(second, ndim) - crossed - crossed.mT
@@ -138,6 +139,14 @@ class WhitenedGaussians:
         shape = self.factors @ square @ self.factors.mT
         turned = torch.stack([shape[..., i, j] * (-1 if i == j else -2) for i, j in upper(ndim)], -1)
         return torch.cat((amplitude, move, turned), 2)
+
+    def _moments(self, positions: Tensor, force: Tensor) -> Tensor:
+        """(B, K, ndim, 1 + powers): sums of force times Gaussian times 1 and the powers of the position."""
+        powers = _powers(positions)
+        values = self._values(positions, powers)
+        # u is linear in x and u u' quadratic, so sums against 1, x and x x' are all that is ever needed: one product over the
+        # pixels for all Gaussians, whatever the number of unknowns.
+        return torch.stack([values @ torch.cat((along, along * powers), 1).mT for along in force.split(1, 1)], 2)
 
     def derivatives(self, positions: Tensor) -> Tensor:
         """Weight of every Gaussian, and its change with centre and shape.

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
-from r2n2.preprocessing import to_square
 from r2n2.registration.measures.base import Compared, Measure
 from r2n2.registration.measures.ngf import GradientField
 from r2n2.transform import mask_of, normalised_lattice, resample, sample_masked
+from r2n2.working import to_working
 
 __all__ = ["agreement", "left_where_longest"]
 
@@ -36,7 +36,7 @@ def _see(
     measure: Measure, fixed: Tensor, moving: Tensor, fixed_valid: Tensor, moving_valid: Tensor, displacement: Tensor, grid: Grid
 ) -> _Seen:
     size = _SIZE[grid.ndim]
-    a, b = to_square(fixed[None], fixed_valid[None], grid, size), to_square(moving[None], moving_valid[None], grid, size)
+    a, b = to_working(fixed[None], fixed_valid[None], grid, size), to_working(moving[None], moving_valid[None], grid, size)
     compared, mask, places = measure.compare(a, b), mask_of(b.valid, b.images), normalised_lattice(a.grid, a.images)[None]
     vectors = resample(displacement.to(a.images.dtype), grid, a.grid).image
     pairs = [sample_masked(compared.moving, mask, moved, a.grid) for moved in (places, places + vectors)]

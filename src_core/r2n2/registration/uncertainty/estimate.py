@@ -21,7 +21,9 @@ __all__ = ["FrameUncertainty", "UncertaintyEstimator", "backward_pairs", "certai
 _MEDIAN, _MOST = 0.5, 0.95
 _WITHOUT_GAUSSIANS = "bspline"
 # Settings that change no result that matters, or choose the table.
-_NO_MATTER = frozenset({"method", "refine", "reference", "device", "batch_size", "precision", "uncertainty"})
+_NO_MATTER = frozenset(
+    {"method", "refine", "reference", "device", "batch_size", "precision", "uncertainty", "volume_steps", "volume_fit"}
+)
 _OF_NETWORK = frozenset({"weights", "network_share", "stop_early", "network", "stopping"})
 _OF_OTHER_METHODS = {
     "r2n2": frozenset({"bspline"}),

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor
 
 from r2n2.config import FitConfig
-from r2n2.geometry import Grid
-from r2n2.preprocessing import Intensity, Square, blur, intensity_of, normalise, score, to_square
+from r2n2.geometry import Grid, Space
+from r2n2.preprocessing import Intensity, Square, blur, intensity_of, normalise, score
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import GradientField
 from r2n2.registration.uncertainty.eigenvalues import smallest_eigenvalue
 from r2n2.registration.uncertainty.sandwich import sandwich_sigma
+from r2n2.registration.volumes import on_grid
 from r2n2.transform import (
     GaussianSequence,
     Transform,
@@ -29,6 +30,7 @@ from r2n2.transform import (
     sample_masked,
 )
 from r2n2.transform.matrices import symmetric, upper
+from r2n2.working import to_working
 
 __all__ = ["Features", "features_of", "frame_features"]
 
@@ -130,14 +132,13 @@ def _compare(pairs: Pairs, transforms: Sequence[Transform], config: FitConfig, *
     ndim = pairs.grid.ndim
     size = _WORKING_SIDE[ndim]
     images, valid, counting = pairs.distinct_fixed()
-    fixed = to_square(images, valid, pairs.grid, size, weight=counting)
-    moving = to_square(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
+    fixed = to_working(images, valid, pairs.grid, size, weight=counting)
+    moving = to_working(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
     grid, smooth = fixed.grid, (_SMOOTH_PX,) * ndim
     first, second = (square.images if by_intensities else _edges(square) for square in (fixed, moving))
     a = normalise(first, fixed.valid, clamp=config.clamp)
     lattice = normalised_lattice(grid, a)
-    points = lattice.flatten(1).mT
-    displacement = torch.stack([t.displacement_at(points.cpu()).to(a).mT.unflatten(1, grid.shape) for t in transforms])
+    displacement = torch.stack([_on_lattice(t, grid, lattice) for t in transforms]).to(a)
     places, mask = lattice + displacement, mask_of(moving.valid, second)
     fixed_weight = fixed.valid.to(a.dtype) if fixed.weight is None else fixed.weight
     held = second if moving.weight is None else torch.cat((second, moving.weight), 1)
@@ -171,6 +172,13 @@ def _whole(transforms: Sequence[Transform], lattice: Tensor) -> Tensor | None:
         return None
     none = lattice.new_zeros(len(lattice), len(lattice) + 1)
     return linear_displacement(torch.stack([none if part is None else part.to(none) for part in parts]), lattice)
+
+
+def _on_lattice(transform: Transform, grid: Grid, lattice: Tensor) -> Tensor:
+    """Its displacement (ndim, *grid.shape) NORMALISED."""
+    if grid.ndim == 3:
+        return on_grid(transform, grid).displacement_field().to_space(Space.NORMALISED).vectors
+    return transform.displacement_at(lattice.flatten(1).mT.cpu()).mT.unflatten(1, grid.shape)
 
 
 def _edges(square: Square) -> Tensor:

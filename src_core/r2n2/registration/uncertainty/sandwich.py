@@ -93,11 +93,12 @@ def _block_scores(model: WhitenedGaussians, force: Tensor, grid: Grid) -> Tensor
     forces = pool(force, _POOL) * _POOL**grid.ndim
     positions = pool(normalised_lattice(grid, force), _POOL)
     shape, scores = forces.shape[2:], []
+    block = tuple(min(_POOLS_A_BLOCK, n) for n in shape)  # a slab may have fewer slices
     # A pair at a time: the Jacobian of one fits into memory that is at hand.
     for k in range(len(force)):
         rows = model.part(slice(k, k + 1)).projected(positions.flatten(1), forces[k : k + 1].flatten(2))
         rows = rows.view(1, -1, *shape)
-        scores.append(pool(rows, _POOLS_A_BLOCK, ceil_mode=True, divisor_override=1).flatten(2))
+        scores.append(pool(rows, block, ceil_mode=True, divisor_override=1).flatten(2))
     return torch.cat(scores)
 
 

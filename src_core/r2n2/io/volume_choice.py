@@ -9,7 +9,7 @@ from r2n2.errors import ArgumentError
 
 __all__ = ["VOLUMES_CAN_BE_REGISTERED", "Choice", "check_registrable", "choose_by_geometry", "choose_reading", "wants_volumes"]
 
-VOLUMES_CAN_BE_REGISTERED = False
+VOLUMES_CAN_BE_REGISTERED = True
 """The one switch: False reads stacks slice by slice unless volumes are asked for, and the command refuses to register a volume.
 True leaves the choice to ``choose_by_geometry`` where nothing is asked, and refuses nothing."""
 

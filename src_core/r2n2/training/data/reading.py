@@ -200,14 +200,14 @@ def _dicom(found: Found) -> Iterator[_Acquisition]:
 
     notes: list[str] = []
     try:
-        everything = list(read_dicom(found.path, drop_damaged=True))
+        everything = list(read_dicom(found.path, drop_damaged=True, volumes=False))
     except ReadError:
         # One series that cannot be read must not cost the others.
-        everything, listing = [], list_dicom(found.path)
+        everything, listing = [], list_dicom(found.path, volumes=False)
         notes.extend(f"{file}: left out ({reason})" for file, reason in listing.damaged)
         for group in listing.groups:
             try:
-                everything.extend(read_dicom(found.path, series=group.key, drop_damaged=True))
+                everything.extend(read_dicom(found.path, series=group.key, drop_damaged=True, volumes=False))
             except R2N2Error as error:
                 notes.append(f"left out: {error}")
     acquisitions: dict[tuple[str, str], list[ImageSeries]] = {}

@@ -19,7 +19,7 @@ from held_out import VALIDATION_PATIENTS, _png_pairs
 from moved_slices import acquired, moved, places_in_frame, stretched
 from numpy.typing import NDArray
 from scipy.ndimage import binary_fill_holes, gaussian_filter, map_coordinates
-from unseen_kind import _motions, fluorescence
+from unseen_kind import fluorescence, motions_in_time
 
 from r2n2.geometry import Grid
 from r2n2.registration import Pairs
@@ -144,7 +144,7 @@ def _of_picture(kind: str, seed: int, picture: NDArray[np.floating], grid: Grid,
     image = gaussian_filter(stretched(picture), _SOFTENED_PX)
     size = image.shape[0]
     drawn = (
-        _motions(rng, size, FRAMES, 0.045)
+        motions_in_time(rng, size, FRAMES, 0.045)
         if gentle
         else np.stack([draw_motion(rng, size, _MOVING)[0].double().numpy() * (size - 1) / 2 for _ in range(FRAMES)])
     )

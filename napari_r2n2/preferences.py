@@ -43,12 +43,12 @@ class Preferences:
     arrow_spacing_px: int = 8
     """Distance of the arrows of a displacement in pixels of the image."""
     stacks: str = "automatic"
-    """How stacks of slices are opened: automatic, slices or volumes."""
+    """How stacks of slices are opened: automatic, slices or volumes; automatic is slices, as those can be aligned in the window."""
 
     @property
-    def volumes(self) -> bool | None:
+    def volumes(self) -> bool:
         """``stacks`` as ``read_series`` takes it."""
-        return {"volumes": True, "slices": False}.get(self.stacks)
+        return self.stacks == "volumes"
 
 
 def read_preferences() -> Preferences:

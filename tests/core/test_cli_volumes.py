@@ -7,9 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk  # noqa: N813
-from cli_factory import fake_register, one_line, run
+from cli_factory import fake_register, run
 
-from r2n2.io import volume_choice
 from r2n2.results.manifest import load_manifest
 
 VOLUMES = (np.arange(4 * 17 * 18 * 20).reshape(4, 17, 18, 20) % 907).astype(np.int16)
@@ -37,26 +36,16 @@ def test_info_of_volumes(movie: Path, capsys: pytest.CaptureFixture[str]) -> Non
         assert text in " ".join(row)
     assert row[-3:] == ["P", "L", "S"]
     assert "read as a volume of 17 slices, as --volumes asks" in told
+    assert run("info", movie, "--slices") == 0
+    assert "orientation" not in capsys.readouterr().out
     assert run("info", movie) == 0
-    told = capsys.readouterr().out
-    assert "orientation" not in told
-    assert "--volumes reads its 17 slices as a volume" in told
-
-
-def test_register_refuses_volumes_until_it_can_align_them(
-    movie: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(volume_choice, "VOLUMES_CAN_BE_REGISTERED", False)
-    assert run("register", movie, "-o", tmp_path / "out", "--volumes", "-q") == 2
-    assert "registration of volumes is not there yet; --slices registers slice by slice" in one_line(capsys)
-    assert not list((tmp_path / "out").iterdir())
+    assert "17 slices 2.3 mm apart, of pixels of 1.1 mm; --slices reads slice by slice" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("option", [[], ["--slices"]])
 def test_slices_are_registered_as_before(
     movie: Path, tmp_path: Path, option: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(volume_choice, "VOLUMES_CAN_BE_REGISTERED", False)
     monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
     monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "")
     assert run("register", movie, "-o", tmp_path / "out", "--slice", "3", *option, "--reference", "0", "-q") == 0
@@ -67,8 +56,7 @@ def test_slices_are_registered_as_before(
 def test_a_fixed_volume_is_read_as_one(
     movie: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Once volumes can be registered: both on the lattice of the fixed one."""
-    monkeypatch.setattr(volume_choice, "VOLUMES_CAN_BE_REGISTERED", True)
+    """Both on the lattice of the fixed one."""
     seen = []
 
     def remember(series, *_args, **_more):  # type: ignore[no-untyped-def]

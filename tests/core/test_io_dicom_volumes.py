@@ -14,7 +14,7 @@ import torch
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.geometry import Space
-from r2n2.io import describe, read_series, volume_choice
+from r2n2.io import describe, read_series
 from r2n2.io.dicom.phases import described_phase
 from r2n2.io.writing import output_name
 
@@ -147,17 +147,13 @@ def test_one_file_stands_for_its_stack(tmp_path: Path) -> None:
     check(series)
 
 
-def test_without_an_option_and_with_slices_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_option_the_geometry_decides(tmp_path: Path) -> None:
     folder = write(tmp_path / "in", CARRIERS["TriggerTime"])
-    monkeypatch.setattr(volume_choice, "VOLUMES_CAN_BE_REGISTERED", False)
-    found = read_series(folder)
+    found = read_series(folder, volumes=False)
     assert [item.grid.ndim for item in found] == [2] * SLICES
     np.testing.assert_array_equal(found[3].frame(1)[0], values_of(3, 1))
-    assert any("--volumes reads its 5 slices as a volume" in note for note in found[0].notes)
-    monkeypatch.setattr(volume_choice, "VOLUMES_CAN_BE_REGISTERED", True)
     (thin,) = read_series(folder)  # 3.1 mm are not over 2.5 pixels of 2.5 mm
     check(thin)
-    assert len(read_series(folder, volumes=False)) == SLICES
     gapped = write(tmp_path / "gapped", CARRIERS["TriggerTime"], place=lambda s: START + 8 * s * NORMAL)
     assert len(read_series(gapped)) == SLICES
     check(read_series(gapped, volumes=True)[0])

@@ -49,7 +49,7 @@ def test_three_axes_are_asked_for(tmp_path: Path) -> None:
     path = save(tmp_path / "a.mha", itk(array))
     with pytest.raises(ReadError, match=r"a\.mha: its third axis of 5 may be time or slices; pass --axes TYX .* --axes ZYX"):
         read_series(path)
-    slices = read_series(path, axes="ZYX")
+    slices = read_series(path, axes="ZYX", volumes=False)
     assert [len(s) for s in slices] == [1] * 5
     np.testing.assert_array_equal(slices[3].frame(0)[0], array[3])
     with pytest.raises(ArgumentError, match="axes 'TZYX' must have 3 letters"):
@@ -228,7 +228,7 @@ def test_itk_reads_what_we_write_even_with_many_times(tmp_path: Path) -> None:
 
 def test_real_volume(real_data: Path) -> None:
     path = real_data / "plastimatch-4dct" / "t0.mha"
-    slices = read_series(path, axes="ZYX")
+    slices = read_series(path, axes="ZYX", volumes=False)
     stored = sitk.ReadImage(str(path))
     assert len(slices) == 128
     np.testing.assert_array_equal(slices[60].frame(0)[0], sitk.GetArrayViewFromImage(stored)[60])

@@ -108,10 +108,11 @@ def test_an_oblique_series_of_volumes(tmp_path: Path, name: str) -> None:
     if not name.endswith((".mha", ".mhd")):  # which do not say the unit of their times
         np.testing.assert_allclose(series.times_s or (), (0, 0.4, 0.8), atol=1e-6)
     assert any("read as a volume of 17 slices, as --volumes asks" in note for note in series.notes)
-    slices = read_series(tmp_path / name)
+    slices = read_series(tmp_path / name, volumes=False)
     assert (len(slices), slices[4].grid.ndim) == (17, 2)
     np.testing.assert_array_equal(slices[4].frame(2)[0], FRAMES[2, 4])
-    assert any("--volumes reads its 17 slices as a volume" in note for note in slices[0].notes)
+    (automatic,) = read_series(tmp_path / name)
+    assert any("17 slices 2.3 mm apart" in note and "--slices reads slice by slice" in note for note in automatic.notes)
 
 
 def imagej(path: Path) -> None:
@@ -332,7 +333,7 @@ def test_a_description_of_volumes(tmp_path: Path) -> None:
     # Columns x, y, z of the rotation run mostly to L, P and, turned round, I; the furthest is turned by acos(0.838).
     turned = np.degrees(np.arccos(np.abs(oblique()).max(axis=0).min()))
     assert found.orientation == f"I P L, oblique by {turned:.1f} deg"
-    assert len(describe(tmp_path / "a.nii")) == 17
+    assert len(describe(tmp_path / "a.nii", volumes=False)) == 17
     (asked,) = describe(tmp_path / "a.nii", volumes=True, spacing=(9.0, 1.0, 1.0))
     assert asked.spacing_mm == (9, 1, 1)
 
@@ -353,27 +354,21 @@ def test_orientations_in_words() -> None:
         (15, (3.51, 1.4, 1.0), False, "15 slices"),
         (30, (1.4, 1.4), False, "distance of the slices is not known"),
         (30, None, False, "distance of the slices is not known"),
+        (2, (1.0, 1.0, 1.0), False, "too few"),
+        (3, (1.0, 1.0, 1.0), True, "3 slices"),
     ],
 )
-def test_the_geometry_decides_once_volumes_are_registered(
-    monkeypatch: pytest.MonkeyPatch, slices: int, spacing: tuple[float, ...] | None, volume: bool, why: str
-) -> None:
-    monkeypatch.setattr(volume_choice, "VOLUMES_CAN_BE_REGISTERED", True)
+def test_the_geometry_decides(slices: int, spacing: tuple[float, ...] | None, volume: bool, why: str) -> None:
     choice = volume_choice.choose_reading(None, slices, spacing)
     assert (choice.volume, why in choice.note) == (volume, True)
     assert ("--slices" if volume else "--volumes") in choice.note
     assert volume_choice.choose_reading(not volume, slices, spacing).volume is not volume
-    monkeypatch.setattr(volume_choice, "VOLUMES_CAN_BE_REGISTERED", False)
-    assert not volume_choice.choose_reading(None, slices, spacing).volume
 
 
-def test_the_switch_changes_what_is_read_without_an_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_slice_of_a_volume_may_be_picked(tmp_path: Path) -> None:
     nifti(tmp_path / "a.nii")
-    monkeypatch.setattr(volume_choice, "VOLUMES_CAN_BE_REGISTERED", True)
     (series,) = read_series(tmp_path / "a.nii")
     assert series.grid.shape == SHAPE[1:]
     assert len(read_series(tmp_path / "a.nii", volumes=False)) == 17
     (one,) = read_series(tmp_path / "a.nii", slice_index=4)
     np.testing.assert_array_equal(one.frame(1)[0], FRAMES[1, 4])
-    monkeypatch.setattr(volume_choice, "VOLUMES_CAN_BE_REGISTERED", False)
-    assert len(read_series(tmp_path / "a.nii")) == 17

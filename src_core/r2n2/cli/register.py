@@ -170,7 +170,6 @@ def register(
     reading = reading_of(context.params)
     from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
-    from r2n2.io.volume_choice import check_registrable
     from r2n2.results.manifest import RunFacts
     from r2n2.results.mask_files import read_masks
     from r2n2.results.writer import check_folder
@@ -181,8 +180,6 @@ def register(
     limits = {} if max_bytes is None else {"max_bytes": max_bytes}
     with scan_progress(quiet=quiet) as progress:
         found = read_series(source, **reading, **limits, allow_missing=allow_missing, drop_damaged=drop_damaged, progress=progress)
-    for item in found:
-        check_registrable(item.grid.ndim)
     _check_frames(source, found)
     selection = reading | ({"keep_headers": True} if keep_headers else {})
     stop = context.ensure_object(StopRequest)

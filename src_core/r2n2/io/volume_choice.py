@@ -1,20 +1,17 @@
-"""Whether a stack of slices is read as one volume or slice by slice: as asked, else by its geometry once volumes are registered."""
+"""Whether a stack of slices is read as one volume or slice by slice: as asked, else by its geometry."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from r2n2.errors import ArgumentError
-
-__all__ = ["VOLUMES_CAN_BE_REGISTERED", "Choice", "check_registrable", "choose_by_geometry", "choose_reading", "wants_volumes"]
-
-VOLUMES_CAN_BE_REGISTERED = True
-"""The one switch: False reads stacks slice by slice unless volumes are asked for, and the command refuses to register a volume.
-True leaves the choice to ``choose_by_geometry`` where nothing is asked, and refuses nothing."""
+__all__ = ["Choice", "choose_by_geometry", "choose_reading", "wants_volumes"]
 
 _GAPPED = 2.5
 """Slices further apart than so many pixels are gapped or thick."""
+
+_THINNEST = 3
+"""Fewer slices are no volume, however near they lie."""
 
 _FEWEST = 16
 """Gapped slices that are fewer than this are no volume."""
@@ -42,14 +39,12 @@ def choose_reading(asked: bool | None, slices: int, spacing: Sequence[float] | N
     """
     if asked is not None:
         return Choice(asked, f"read as a volume of {slices} slices, as --volumes asks" if asked else "")
-    if VOLUMES_CAN_BE_REGISTERED:
-        return choose_by_geometry(slices, spacing)
-    return Choice(False, f"read slice by slice, which is the default; --volumes reads its {slices} slices as a volume")
+    return choose_by_geometry(slices, spacing)
 
 
 def wants_volumes(asked: bool | None) -> bool:
     """Whether ``choose_reading`` may answer with a volume."""
-    return VOLUMES_CAN_BE_REGISTERED if asked is None else asked
+    return asked is not False
 
 
 def choose_by_geometry(slices: int, spacing: Sequence[float] | None) -> Choice:
@@ -64,26 +59,11 @@ def choose_by_geometry(slices: int, spacing: Sequence[float] | None) -> Choice:
         return Choice(
             False, "read slice by slice: the distance of the slices is not known; --volumes --spacing Z,Y,X reads them as a volume"
         )
+    if slices < _THINNEST:
+        return Choice(False, f"read slice by slice: {slices} slices are too few for a volume; --volumes reads them as one")
     across, pixel = spacing[0], max(spacing[1:])
     told = f"{slices} slices {across:.4g} mm apart, of pixels of {pixel:.4g} mm"
     if across > _GAPPED * pixel and slices < _FEWEST:
         why = f"over {_GAPPED:g} pixels apart and fewer than {_FEWEST}"
         return Choice(False, f"read slice by slice: {told}, are {why}; --volumes reads them as a volume")
     return Choice(True, f"read as a volume: {told}; --slices reads slice by slice")
-
-
-def check_registrable(ndim: int) -> None:
-    """Refuse what cannot be registered yet.
-
-    Parameters
-    ----------
-    ndim
-        Spatial axes of the series.
-
-    Raises
-    ------
-    ArgumentError
-        For a volume, while volumes cannot be registered.
-    """
-    if ndim == 3 and not VOLUMES_CAN_BE_REGISTERED:
-        raise ArgumentError("registration of volumes is not there yet; --slices registers slice by slice")

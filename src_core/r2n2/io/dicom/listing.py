@@ -134,7 +134,7 @@ def list_dicom(
         If there is no such path, or more than ``max_files`` files.
     """
     path = existing(path)
-    stacked = wants_volumes(volumes)
+    stacked = wants_volumes(volumes) and (bool(volumes) or path.is_dir())
     found = find_groups(path, contrast_series=contrast_series, max_files=max_files, volumes=stacked, progress=progress)
     groups: list[DicomGroup] = []
     stacks: list[DicomVolume] = []

@@ -79,7 +79,8 @@ def read_dicom(
     spacing = None if spacing is None else check_spacing(spacing, where="--spacing")
     if volumes and slice_index is not None:
         raise ArgumentError(f"{path}: --slice {slice_index} picks one slice of a volume; leave out --slice or --volumes")
-    stacked = wants_volumes(volumes) and slice_index is None
+    # One file stands for its slice position, unless volumes are asked for.
+    stacked = slice_index is None and wants_volumes(volumes) and (bool(volumes) or path.is_dir())
     found = find_groups(path, contrast_series=contrast_series, max_files=max_files, volumes=stacked, progress=progress)
     if not found.groups:
         raise ReadError(found.nothing)

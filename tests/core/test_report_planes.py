@@ -21,6 +21,7 @@ from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import DisplacementField, GaussianSequence, orientation_of_axes
 
+FIELDS = ("centres", "sigmas", "orientation", "amplitudes")
 GRID = Grid((7, 33, 26), (4.0, 1.5, 2.0), (5.0, -3.0, 8.0))
 
 
@@ -46,6 +47,16 @@ def test_the_plane_of_the_largest_motion_goes_through_it() -> None:
     z, x = np.mgrid[:7, :26]
     height = np.exp(-0.5 * (((z - 4) * 4 / 5) ** 2 + ((x - 17) * 2 / 9) ** 2))
     np.testing.assert_allclose(seen[1], -6 * height, atol=1e-5)
+
+
+def test_what_moves_in_the_dark_is_not_where_to_look() -> None:
+    """A large motion of air and a smaller one of tissue: the planes go through the tissue."""
+    moves = [one_gaussian((1, 4, 3), (5, 5, 4), (0.0, 0.0, 9.0)), one_gaussian((5, 24, 20), (5, 5, 4), (0.0, 3.0, 2.0))]
+    both = GaussianSequence(*(torch.cat([getattr(m, name) for m in moves]) for name in FIELDS), GRID)
+    y = np.broadcast_to(np.arange(33)[None, :, None], GRID.shape)
+    tissue = np.where(y > 14, 100.0, 3.0)
+    assert Motion(GRID, [both], patient=False).centre == (1, 4, 3)
+    assert Motion(GRID, [both], patient=False, image=tissue).centre == (5, 24, 20)
 
 
 def test_a_dense_field_is_seen_as_it_is() -> None:

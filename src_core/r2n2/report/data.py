@@ -137,10 +137,10 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
     metrics = registered.metrics
     usable = [row for row in metrics if row.status is not FrameStatus.FAILED]
     chosen = _example_frames(usable)
-    planes, motion = _planes(series, registered, usable)
+    fixed = series.frame(registered.reference)
+    planes, motion = _planes(series, registered, usable, fixed)
     plane = planes[0]
     axis, index = _line_of_motion(registered, usable, plane)
-    fixed = series.frame(registered.reference)
     reference = plane.image(fixed)
     before, after = _Moments(reference.shape), _Moments(reference.shape)
     length = reference.shape[axis]
@@ -172,7 +172,7 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
     return ReportData(
         plane=plane,
         reference=reference,
-        limits=_limits(reference),
+        limits=_limits(fixed if motion is not None else reference),
         mean_before=before.mean.astype(np.float32),
         mean_after=after.mean.astype(np.float32),
         deviation_before=before.deviation,
@@ -195,13 +195,14 @@ def _view(plane: Plane, motion: Motion, transform: Transform, *frames: NDArray[A
 
 
 def _planes(
-    series: ImageSeries, registered: RegisteredSeries, usable: Sequence[FrameMetrics]
+    series: ImageSeries, registered: RegisteredSeries, usable: Sequence[FrameMetrics], fixed: NDArray[Any]
 ) -> tuple[tuple[Plane, ...], Motion | None]:
     """The planes to show, that of the largest motion first, and for volumes what was found of their motion."""
     if registered.grid.ndim == 2:
         return (Plane(registered.grid),), None
     transforms = (registered.transforms[row.frame] for row in _most_moved(usable))
-    motion = Motion(registered.grid, transforms, patient=series.source.get("format") in _PATIENT_FORMATS)
+    patient = series.source.get("format") in _PATIENT_FORMATS
+    motion = Motion(registered.grid, transforms, patient=patient, image=fixed[:3].real.mean(axis=0))
     return motion.planes, motion
 
 

@@ -21,6 +21,7 @@ Image = NDArray[np.float32]
 _ANATOMICAL = ("axial", "coronal", "sagittal")  # normal along the patient's z, y, x
 _COARSE = 40  # samples along the longest axis where motion is looked at as a whole
 _AS_MUCH = 0.99
+_DARKEST = 0.05
 
 
 @dataclass(frozen=True)
@@ -140,9 +141,14 @@ class Motion:
         At least one.
     patient
         Whether the world axes are those of a patient.
+    image
+        (*grid.shape) the reference: what moves counts by its brightness, so that air, which may move as it likes, is not shown.
+        None where all counts alike.
     """
 
-    def __init__(self, grid: Grid, transforms: Iterable[Transform], *, patient: bool) -> None:
+    def __init__(
+        self, grid: Grid, transforms: Iterable[Transform], *, patient: bool, image: NDArray[np.floating] | None = None
+    ) -> None:
         self._grid, self._patient = grid, patient
         self._factor = [max(1.0, (n - 1) / (_COARSE - 1)) for n in grid.shape]
         axes = [torch.arange(int((n - 1) // f) + 1) * f for n, f in zip(grid.shape, self._factor, strict=True)]
@@ -150,6 +156,14 @@ class Motion:
         self._sum = torch.zeros_like(self._places)
         for transform in transforms:
             self._sum += self._on_lattice(transform).abs()
+        if image is not None:
+            self._sum *= self._brightness(image)[..., None]
+
+    def _brightness(self, image: NDArray[np.floating]) -> torch.Tensor:
+        """Means of blocks above the darkest of them, on the lattice."""
+        volume = torch.from_numpy(np.nan_to_num(np.asarray(image, np.float32)))[None, None]
+        means = torch.nn.functional.interpolate(volume, size=self._places.shape[:3], mode="area")[0, 0]
+        return (means - means.quantile(_DARKEST)).clamp_min(0)
 
     def _on_lattice(self, transform: Transform) -> torch.Tensor:
         return _displacement_mm(transform, self._places.flatten(0, 2)).unflatten(0, self._places.shape[:3])

@@ -58,6 +58,7 @@ class AlignForm(QWidget):
         ArgumentError
             If they do not fit together.
         """
+        steps = self._steps.value() or "auto"
         return RegistrationConfig.parse(
             {
                 "method": self._method.currentData(),
@@ -67,7 +68,8 @@ class AlignForm(QWidget):
                 "target": self._target.currentData(),
                 "initial": self._initial.currentData(),
                 "weights": self.weights.weights,
-                "steps": self._steps.value() or "auto",
+                # The usual number is left unsaid, as in the command, which then takes the usual one of volumes too.
+                **({} if steps == RegistrationConfig().steps else {"steps": steps}),
                 "device": self._device.currentText(),
                 "batch_size": self._batch.value() or "auto",
                 "warm_start": self._warm.isChecked() and not self._composed,

@@ -346,7 +346,8 @@ class RegistrationConfig(Config):
     """Number of Gaussians in a sequence of a 2D frame, each of seven numbers; auto: as many as each frame needs, at most
     ``fit.most_gaussians``, for fit and for r2n2 with refinement, whose network then gives its share of 25."""
     volume_steps: Annotated[int, Field(ge=1, le=500)] | Literal["auto"] = 100
-    """The same of a volume, each of twelve numbers; auto: at most ``volume_fit.most_gaussians``."""
+    """The same of a volume, each of twelve numbers; ``steps`` says it too where it is given and this is not. auto: at most
+    ``volume_fit.most_gaussians``."""
     network_share: float = Field(default=0.8, gt=0, le=1)
     """Share of the Gaussians that the network gives where fit refines them; fit adds the others where they help most."""
     device: str = "auto"
@@ -398,6 +399,8 @@ class RegistrationConfig(Config):
                     f"target: reference {short} means target {short}, got {values['target']!r}; leave one of them out"
                 )
             values = {**values, "reference": _SHORT_REFERENCES[short], "target": short}
+        if "steps" in values:
+            values = {"volume_steps": values["steps"], **values}
         return super().parse(values)
 
     @property

@@ -292,16 +292,18 @@ def test_every_measure_is_offered_and_the_network_only_where_it_takes_part(widge
 def test_settings_of_a_result_are_chosen(viewer: Any, widget: Any, reference: int | str, tmp_path: Path) -> None:
     weights = tmp_path / "mine.safetensors"
     weights.write_bytes(b"")
-    made_with = RegistrationConfig(
-        refine=False,
-        similarity="lncc",
-        reference=reference,
-        target="pca:7",
-        initial="rigid",
-        weights=str(weights),
-        steps=12,
-        warm_start=True,
-        no_folding=True,
+    made_with = RegistrationConfig.parse(
+        {
+            "refine": False,
+            "similarity": "lncc",
+            "reference": reference,
+            "target": "pca:7",
+            "initial": "rigid",
+            "weights": str(weights),
+            "steps": 12,
+            "warm_start": True,
+            "no_folding": True,
+        }
     )
     seen = viewer.dims.current_step
     widget.form.show_settings(made_with)

@@ -356,7 +356,7 @@ def test_what_axes_mean_is_asked_in_the_window(
     np.savez(file, frames=data) if name.endswith("npz") else SimpleITK.WriteImage(SimpleITK.GetImageFromArray(data), str(file))
     (layer,) = drop(file, meaning=axes)
     np.testing.assert_array_equal(np.asarray(layer.data), data.swapaxes(0, 1) if axes == "TZYX" else data)
-    assert layer_to_series(layer)[0].source["asked"] == {"axes": axes}, "so that the result can be opened again"
+    assert layer_to_series(layer)[0].source["asked"] == {"axes": axes, "volumes": False}, "so that the result can be opened again"
     assert not [text for text in told if "--axes" in text]
 
 

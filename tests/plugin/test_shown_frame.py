@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from napari_r2n2.layers.from_series import series_to_layers
+from napari_r2n2.layers.gaussian_lines import step_colours
 from napari_r2n2.layers.image_views import View
 from napari_r2n2.layers.place import Place
 from napari_r2n2.layers.result_layers import results_of
@@ -164,15 +165,23 @@ def test_a_measured_layer_has_a_colour_bar_and_lengths_of_a_microscope_are_in_um
     assert "Correlation" in widget._quality.text()
 
 
+def _opacity(aligned: Any) -> np.ndarray:
+    """Of the outline of every Gaussian on display, by the colour of its step."""
+    shown = np.asarray(aligned.layer(View.GAUSSIANS).edge_color)
+    colours = step_colours(aligned.colormap, len(aligned.session.enabled(FrameKey(0, 2))))
+    of_step = [shown[np.abs(shown[:, :3] - colour[:3]).max(axis=1) < 1e-3] for colour in colours]
+    return np.array([rows[:, 3].max() for rows in of_step])
+
+
 def test_only_the_current_gaussian_stands_out(aligned: Any) -> None:
     aligned.show(View.GAUSSIANS)
     aligned.go_to(key=FrameKey(0, 2), step=4)
-    opacity = aligned._colours(FrameKey(0, 2))[:, 3]
+    opacity = _opacity(aligned)
     assert opacity[3] > 0.9
     assert (opacity[:3] <= 0.5).all()
     assert (opacity[4:] <= 0.15).all()
     aligned.session.select(2)
-    assert aligned._colours(FrameKey(0, 2))[1, 3] > 0.9
+    assert _opacity(aligned)[1] > 0.9
 
 
 def test_an_error_after_editing_by_hand_says_so(marks: Any, aligned: Any, qtbot: Any) -> None:

@@ -204,8 +204,6 @@ def settings_of(options: Mapping[str, Any], **fixed: Any) -> RegistrationConfig:
 
     given = {name: options[name] for name in _SETTINGS if options[name] is not None}
     given |= {name: parse(given[name]) for name, parse in _PARSERS.items() if name in given} | fixed
-    if "steps" in given:
-        given["volume_steps"] = given["steps"]
     path: Path | None = options["config"]
     if path is None:
         return RegistrationConfig.parse(given)

@@ -142,6 +142,9 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
     plane = planes[0]
     axis, index = _line_of_motion(registered, usable, plane)
     reference = plane.image(fixed)
+    limits = _limits(reference if motion is None else fixed)
+    if motion is None:
+        del fixed  # a volume is cut again, a frame is what was taken of it
     before, after = _Moments(reference.shape), _Moments(reference.shape)
     length = reference.shape[axis]
     lines = np.full((2, length, len(metrics)), np.nan, np.float32)
@@ -169,10 +172,11 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
             examples[row.frame] = Example(row.frame, moving, warped, plane.displacement_mm(result.transform), radius)
         if motion is not None and chosen[:1] == [row.frame]:
             views = tuple(_view(at, motion, result.transform, fixed, acquired, aligned) for at in planes)
+        del acquired, aligned  # before the next is read
     return ReportData(
         plane=plane,
         reference=reference,
-        limits=_limits(fixed if motion is not None else reference),
+        limits=limits,
         mean_before=before.mean.astype(np.float32),
         mean_after=after.mean.astype(np.float32),
         deviation_before=before.deviation,

@@ -80,7 +80,7 @@ BATCH = ["dask>=2025.1", "distributed>=2025.1"]
 setup(
     name="napari-r2n2",
     version=VERSION,
-    description="Align every frame of a moving 2D+t image series by a short, readable sequence of local Gaussian deformations",
+    description="Align every frame of a moving image series by a short, readable sequence of local Gaussian deformations",
     long_description=(ROOT / "README.md").read_text() if (ROOT / "README.md").exists() else "",
     long_description_content_type="text/markdown",
     author="napari-r2n2 developers",

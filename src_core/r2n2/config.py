@@ -399,9 +399,10 @@ class RegistrationConfig(Config):
                     f"target: reference {short} means target {short}, got {values['target']!r}; leave one of them out"
                 )
             values = {**values, "reference": _SHORT_REFERENCES[short], "target": short}
-        if "steps" in values:
-            values = {"volume_steps": values["steps"], **values}
-        return super().parse(values)
+        parsed = super().parse(values)
+        if "steps" in values and "volume_steps" not in values:
+            parsed = parsed.model_copy(update={"volume_steps": parsed.steps})
+        return parsed
 
     @property
     def estimates_uncertainty(self) -> bool:

@@ -211,3 +211,10 @@ def test_a_word_or_a_number_is_asked_for_at_once() -> None:
         "batch_size: Input should be 'auto' or a valid integer, got 'many'"
     )
     assert RegistrationConfig.parse({"steps": "auto"}).steps == "auto"
+
+
+def test_steps_given_for_frames_count_for_volumes_unless_said() -> None:
+    assert RegistrationConfig.parse({}).of_grid(3).steps == 100
+    assert RegistrationConfig.parse({"steps": 12}).of_grid(3).steps == 12
+    assert RegistrationConfig.parse({"steps": 12}).of_grid(2).steps == 12
+    assert RegistrationConfig.parse({"steps": 12, "volume_steps": 40}).of_grid(3).steps == 40

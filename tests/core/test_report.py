@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from manifest_factory import manifest_of
 from PIL import Image
 
-from r2n2.config import RegistrationConfig
 from r2n2.evaluation import target_registration_error
 from r2n2.geometry import Grid, Space
 from r2n2.registration.results import FrameResult, FrameStatus
@@ -22,7 +22,7 @@ from r2n2.report.data import gather
 from r2n2.report.page import render_report, verdict
 from r2n2.report.planes import Plane
 from r2n2.results.frame_metrics import FrameMetrics
-from r2n2.results.manifest import CONVENTION, GridRecord, InputRecord, RunManifest, versions
+from r2n2.results.manifest import GridRecord
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import BSplineField, DisplacementField, GaussianSequence
@@ -61,24 +61,7 @@ def make(transforms, times: bool = True, path: str = "/home/x/Doe^Jane/a & <b>.m
         )
         for k in range(FRAMES)
     )
-    manifest = RunManifest(
-        run_sha256="",
-        created="2024-01-01T00:00:00+00:00",
-        versions=versions(),
-        settings=RegistrationConfig(),
-        device="cpu",
-        weights_sha256=None,
-        landmarks_sha256=None,
-        input=InputRecord.of(series, "abc", {}),
-        reference=0,
-        similarity="correlation coefficient",
-        convention=CONVENTION,
-        status_counts={},
-        messages={},
-        wall_time_s=1.0,
-        peak_memory_mib=None,
-        files=(),
-    )
+    manifest = manifest_of(series)
     return series, RegisteredSeries(Path("nowhere"), manifest, metrics, dict(enumerate(transforms)))
 
 

@@ -8,15 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from manifest_factory import manifest_of
 
-from r2n2.config import RegistrationConfig
 from r2n2.geometry import Grid, Space
 from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.report.data import gather
 from r2n2.report.page import render_report
 from r2n2.report.planes import Motion, Plane
 from r2n2.results.frame_metrics import FrameMetrics
-from r2n2.results.manifest import CONVENTION, InputRecord, RunManifest, versions
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import DisplacementField, GaussianSequence, orientation_of_axes
@@ -151,26 +150,8 @@ def test_a_page_of_volumes_shows_three_planes() -> None:
         fields[number] = DisplacementField(vectors, grid, Space.INDEX)
     statuses = (FrameStatus.REFERENCE, FrameStatus.OK, FrameStatus.OK)
     found = [FrameResult(k, fields[k], status, "", 0.9, 0.98, 0.0, 0.9, 3.0 * shifts[k], 0.2) for k, status in enumerate(statuses)]
-    manifest = RunManifest(
-        run_sha256="",
-        created="2024-01-01T00:00:00+00:00",
-        versions=versions(),
-        settings=RegistrationConfig(),
-        device="cpu",
-        weights_sha256=None,
-        landmarks_sha256=None,
-        input=InputRecord.of(series, "abc", {}),
-        reference=0,
-        similarity="correlation coefficient",
-        convention=CONVENTION,
-        status_counts={},
-        messages={},
-        wall_time_s=1.0,
-        peak_memory_mib=None,
-        files=(),
-    )
     metrics = tuple(FrameMetrics.of(result, math.nan) for result in found)
-    registered = RegisteredSeries(Path("nowhere"), manifest, metrics, fields)
+    registered = RegisteredSeries(Path("nowhere"), manifest_of(series), metrics, fields)
     data = gather(series, registered)
     assert {view.plane.name for view in data.views} == {"axial", "coronal", "sagittal"}
     for view in data.views:

@@ -13,6 +13,7 @@ import numpy as np
 from r2n2.benchmark.figure import Point, accuracy_figure
 from r2n2.benchmark.results import Benchmark, Row, before_row, row_of
 from r2n2.quantities import LengthUnit, length_number, spacing_text
+from r2n2.report.template import number_text, render_template
 
 __all__ = ["render_page"]
 
@@ -41,7 +42,7 @@ class _Column:
 
     def told(self, row: Row) -> str:
         """The number with its unit."""
-        return f"{_number(self.value(row), self.digits)}{self.unit}"
+        return f"{number_text(self.value(row), self.digits)}{self.unit}"
 
 
 @dataclass(frozen=True)
@@ -63,15 +64,13 @@ def render_page(benchmark: Benchmark, facts: dict[str, str], created: str) -> st
     created
         UTC, ISO 8601.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("r2n2.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"number": _number, "mean": _mean, "largest": lambda values: max(values, default=math.nan)}
-    environment.filters["distance"] = partial(length_number, unit=benchmark.length_unit)
-    template = environment.get_template("benchmark.html.j2")
-    return template.render(**_context(benchmark, facts, created))
+    filters = {
+        "number": number_text,
+        "mean": _mean,
+        "largest": lambda values: max(values, default=math.nan),
+        "distance": partial(length_number, unit=benchmark.length_unit),
+    }
+    return render_template("benchmark.html.j2", _context(benchmark, facts, created), filters)
 
 
 def _context(benchmark: Benchmark, facts: dict[str, str], created: str) -> dict[str, Any]:
@@ -145,7 +144,7 @@ def _lines(benchmark: Benchmark, rows: Sequence[Row], columns: Sequence[_Column]
     best = [_best(column, [row for row in rows[1:] if row.frames]) for column in columns]
     lines = []
     for row in rows:
-        texts = [_number(column.value(row), column.digits) for column in columns]
+        texts = [number_text(column.value(row), column.digits) for column in columns]
         cells = [(text, text == winner and row is not rows[0]) for text, winner in zip(texts, best, strict=True)]
         name = row.name if row.frames == row.wanted else f"{row.name} ({row.frames} of {row.wanted} frames)"
         lines.append(_Line(name, "nothing" if row is rows[0] else "ours" if row.name in ours else "", cells))
@@ -157,7 +156,7 @@ def _best(column: _Column, rows: Sequence[Row]) -> str | None:
     values = [column.value(row) for row in rows if math.isfinite(column.value(row))]
     if not column.better or not values:
         return None
-    return _number(max(values) if column.better > 0 else min(values), column.digits)
+    return number_text(max(values) if column.better > 0 else min(values), column.digits)
 
 
 def _points(benchmark: Benchmark, rows: Sequence[Row], accuracy: _Column) -> list[Point]:
@@ -194,7 +193,7 @@ def _verdict(rows: Sequence[Row], accuracy: _Column) -> str:
 
 def _tiles(nothing: Row, rows: Sequence[Row], accuracy: _Column) -> list[tuple[str, str, str]]:
     """(name, method, its number) of the numbers shown first."""
-    tiles = [("Not registered", _number(accuracy.value(nothing), accuracy.digits), accuracy.title)]
+    tiles = [("Not registered", number_text(accuracy.value(nothing), accuracy.digits), accuracy.title)]
     for name, column in (
         ("Most accurate" if nothing.tre.count else "Most alike", accuracy),
         ("Fastest", _Column("", lambda row: row.seconds, 3, unit=" s a frame")),
@@ -215,7 +214,7 @@ def _by_series(benchmark: Benchmark, accuracy: _Column) -> list[tuple[str, str, 
     for outcome in benchmark.cases:
         rows = [before_row([outcome]), *(row_of([result], [outcome]) for result in outcome.results)]
         for row in rows:
-            texts.setdefault(row.name, []).append(_number(accuracy.value(row), accuracy.digits))
+            texts.setdefault(row.name, []).append(number_text(accuracy.value(row), accuracy.digits))
     kinds = {name: "ours" if name in ours else "" for name in texts} | {"not registered": "nothing"}
     return [(name, kinds[name], cells) for name, cells in texts.items()]
 
@@ -252,7 +251,3 @@ def _rounds(seconds: Sequence[float], count: int) -> list[float]:
 def _mean(values: Iterable[float]) -> float:
     known = [*values]
     return float(np.mean(known)) if known else math.nan
-
-
-def _number(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else _DASH

@@ -133,7 +133,7 @@ def _of_result(folder: Path, frame_time: float | None) -> list[AlignedSeries]:
     parts = []
     for part in slice_folders(folder):
         registered = read_result(part)
-        name = next((file for file in registered.manifest.files if file.startswith("registered")), None)
+        name = registered.manifest.registered_file
         if name is None:
             raise ReadError(f"{part}: holds no aligned series; run r2n2 register again with --overwrite")
         series = read_series(own_path(part, part / name))[0]

@@ -78,7 +78,8 @@ def export_derivative(task: Task, manifest: RunManifest, *, again: bool) -> None
         if frame != reference and field.exists():  # none are there with --fields none
             target = f"{entities}_from-frame{frame:04d}_to-frame{reference:04d}_mode-image_xfm.mha"
             _link(field, folder / target)
-    registered = next(file for file in manifest.files if file.startswith("registered"))
+    registered = manifest.registered_file
+    assert registered is not None, "every finished result holds its aligned series"
     _link(task.place / registered, folder / f"{entities}_desc-moco_{suffix}{registered.removeprefix('registered')}")
     # Last: it says that the others are there.
     _write(sidecar, json.dumps(_sidecar(name, task, manifest), indent=1) + "\n")

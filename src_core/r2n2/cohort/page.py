@@ -17,6 +17,7 @@ from r2n2.cohort.figure import cohort_figure
 from r2n2.cohort.outliers import Outlier, find_outliers
 from r2n2.cohort.summary import DONE, FAILED, MISSING, SummaryRow
 from r2n2.quantities import LengthUnit, length_number, length_text, length_unit
+from r2n2.report.template import number_text, render_template
 
 __all__ = ["PAGE_NAME", "render_cohort"]
 
@@ -46,14 +47,9 @@ def render_cohort(rows: Sequence[SummaryRow], title: str) -> str:
     title
         What the cohort is called.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("r2n2.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     unit = _unit(rows)
-    environment.filters |= {"number": _number, "distance": partial(_distance, unit=unit), "link": _link}
-    return environment.get_template("cohort.html.j2").render(**_context(rows, title, unit))
+    filters = {"number": number_text, "distance": partial(_distance, unit=unit), "link": _link}
+    return render_template("cohort.html.j2", _context(rows, title, unit), filters)
 
 
 def _context(rows: Sequence[SummaryRow], title: str, unit: LengthUnit) -> dict[str, Any]:
@@ -103,7 +99,8 @@ def _tiles(rows: Sequence[SummaryRow], done: Sequence[SummaryRow], unit: LengthU
     tiles.append(("Frames to look at", share, f"{flagged} frames, {doubtful} of them doubtful"))
     before, after = (_finite(getattr(row, name) for row in done) for name in ("similarity_before", "similarity_after"))
     if after:
-        tiles.append(("Similarity, median", _number(float(np.median(after)), 4), f"before {_number(float(np.median(before)), 4)}"))
+        was, now = (number_text(float(np.median(values)), 4) for values in (before, after))
+        tiles.append(("Similarity, median", now, f"before {was}"))
     errors = _finite(row.tre_mm for row in done)
     if errors:
         was = float(np.mean(_finite(row.tre_before_mm for row in done)))
@@ -129,7 +126,7 @@ def _cell(row: SummaryRow, outlier: bool) -> _Cell:
     if row.state != DONE:
         return _Cell("×" if row.state == FAILED else "", row.state, f"{row.label}: {row.message}", "")
     kind = "failed" if row.failed_frames else "look" if outlier else "some" if row.flagged else "good"
-    title = f"{row.label}: {row.frames} frames, {row.flagged} to look at, similarity {_number(row.similarity_after, 4)}"
+    title = f"{row.label}: {row.frames} frames, {row.flagged} to look at, similarity {number_text(row.similarity_after, 4)}"
     return _Cell(str(row.flagged or ""), kind, title, _link(row))
 
 
@@ -144,10 +141,6 @@ def _unit(rows: Sequence[SummaryRow]) -> LengthUnit:
 
 def _finite(values: Iterable[float]) -> list[float]:
     return [value for value in values if math.isfinite(value)]
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else _DASH
 
 
 def _distance(mm: float, unit: LengthUnit) -> str:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid, Space
@@ -16,7 +18,7 @@ from r2n2.io.metaimage.writing import header_bytes
 from r2n2.io.placement import orthonormal
 from r2n2.transform import DisplacementField
 
-__all__ = ["read_field", "write_field"]
+__all__ = ["itk_vectors", "read_field", "write_field"]
 
 
 def write_field(path: str | os.PathLike[str], field: DisplacementField) -> Path:
@@ -28,16 +30,19 @@ def write_field(path: str | os.PathLike[str], field: DisplacementField) -> Path:
         If it cannot be written.
     """
     target = Path(path)
-    grid = field.grid
-    vectors = field.to_space(Space.WORLD).vectors.detach().cpu().numpy()
-    # ITK: component x first, components of a pixel side by side.
-    x_first = np.ascontiguousarray(np.moveaxis(vectors[::-1], 0, -1), dtype="<f4")
+    grid, x_first = field.grid, itk_vectors(field, "<f4")
     direction = np.array(grid.direction)[::-1, ::-1]
     header = header_bytes(grid.shape[::-1], grid.spacing[::-1], grid.origin[::-1], direction, x_first.dtype, grid.ndim)
     with atomic_write(target) as temporary, temporary.open("wb") as file:
         file.write(header)
         file.write(x_first.tobytes())
     return target
+
+
+def itk_vectors(field: DisplacementField, dtype: str) -> NDArray[Any]:
+    """(*shape, ndim) in mm as ITK has them: component x first, components of a pixel side by side."""
+    vectors = field.to_space(Space.WORLD).vectors.detach().cpu().numpy()
+    return np.ascontiguousarray(np.moveaxis(vectors[::-1], 0, -1), dtype=dtype)
 
 
 def read_field(path: str | os.PathLike[str], *, max_bytes: int = DEFAULT_MAX_BYTES) -> DisplacementField:

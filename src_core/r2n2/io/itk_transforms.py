@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from r2n2.errors import ArgumentError, ResourceError
 from r2n2.geometry import Grid, Space
 from r2n2.io.atomic import atomic_write
+from r2n2.io.fields import itk_vectors
 from r2n2.transform import DisplacementField, GaussianSequence, Transform, sampled
 
 __all__ = ["write_itk_transform"]
@@ -71,7 +72,7 @@ def _affine(sequence: GaussianSequence) -> Any:
     before, after = (grid.convert_points(points, Space.NORMALISED, Space.WORLD).numpy() for points in (corners, mapped))
     matrix = np.linalg.solve(before[1:] - before[0], after[1:] - after[0]).T
     affine = sitk.AffineTransform(grid.ndim)
-    affine.SetMatrix(matrix[::-1, ::-1].ravel().tolist())
+    affine.SetMatrix(_flipped(matrix))
     affine.SetTranslation((after[0] - matrix @ before[0])[::-1].tolist())
     return affine
 
@@ -80,8 +81,7 @@ def _field(field: DisplacementField) -> Any:
     import SimpleITK as sitk  # noqa: N813
 
     grid = field.grid
-    vectors = field.to_space(Space.WORLD).vectors.numpy()
-    image = sitk.GetImageFromArray(np.ascontiguousarray(np.moveaxis(vectors[::-1], 0, -1), dtype=np.float64), isVector=True)
+    image = sitk.GetImageFromArray(itk_vectors(field, "<f8"), isVector=True)
     image.SetSpacing(grid.spacing[::-1])
     image.SetOrigin(grid.origin[::-1])
     image.SetDirection(_flipped(np.array(grid.direction)))

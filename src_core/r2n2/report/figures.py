@@ -14,7 +14,17 @@ from r2n2.quantities import LengthUnit
 from r2n2.registration.results import FrameStatus
 from r2n2.report.data import Example, ReportData, View
 from r2n2.report.planes import Image, Plane
-from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, FLAG_COLOUR, STYLE, WIDTH_IN, data_uri, figure_uri, new_figure
+from r2n2.report.style import (
+    AFTER_COLOUR,
+    BEFORE_COLOUR,
+    FLAG_COLOUR,
+    STYLE,
+    WIDTH_IN,
+    data_uri,
+    figure_uri,
+    new_figure,
+    show_image,
+)
 from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.transform import GaussianSequence, Transform
 
@@ -35,19 +45,6 @@ __all__ = [
 _STEPS_SHOWN = (2, 4, 8, 25)
 # Of the radius: what lies above is as dark, or one pixel would leave all others black.
 _RADIUS_SHOWN = 0.98
-
-
-def _show(axes: Axes, image: Image, spacing: tuple[float, float], title: str = "", **options: Any) -> Any:
-    """Draw an image in true proportions, in mm from the first pixel's centre."""
-    (rows, columns), (dy, dx) = image.shape, spacing
-    extent = (-0.5 * dx, (columns - 0.5) * dx, (rows - 0.5) * dy, -0.5 * dy)
-    drawn = axes.imshow(image, extent=extent, interpolation="nearest", **options)
-    axes.set_title(title, loc="left")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    return drawn
 
 
 def _height(data: ReportData, columns: int, rows: int, extra_in: float = 0.35) -> float:
@@ -72,11 +69,11 @@ def difference_figure(data: ReportData) -> str:
             most = float(np.nanquantile(np.abs(differences[0]), 0.995)) or 1.0
             head = k == 0
             why = "largest motion" if head else "low similarity"
-            _show(row[0], data.reference, data.spacing_mm, "reference" if head else "", **_grey(data))
-            _show(row[1], example.moving, data.spacing_mm, f"frame {example.frame} ({why})", **_grey(data))
-            _show(row[2], example.warped, data.spacing_mm, "registered" if head else "", **_grey(data))
+            show_image(row[0], data.reference, data.spacing_mm, "reference" if head else "", **_grey(data))
+            show_image(row[1], example.moving, data.spacing_mm, f"frame {example.frame} ({why})", **_grey(data))
+            show_image(row[2], example.warped, data.spacing_mm, "registered" if head else "", **_grey(data))
             for cell, image, title in zip(row[3:], differences, ("difference before", "difference after"), strict=True):
-                drawn = _show(cell, image, data.spacing_mm, title if head else "", cmap="RdBu_r", vmin=-most, vmax=most)
+                drawn = show_image(cell, image, data.spacing_mm, title if head else "", cmap="RdBu_r", vmin=-most, vmax=most)
             bar = figure.colorbar(drawn, ax=row[4], fraction=0.05, pad=0.02)
             bar.outline.set_visible(False)
             bar.ax.tick_params(labelsize=7)
@@ -98,10 +95,10 @@ def volume_figure(data: ReportData) -> str:
             differences = [image - view.reference for image in (view.moving, view.warped)]
             most = float(np.nanquantile(np.abs(differences[0]), 0.995)) or 1.0
             for cell, image in zip(row[:3], (view.reference, view.moving, view.warped), strict=True):
-                _show(cell, image, spacing, **_grey(data))
+                show_image(cell, image, spacing, **_grey(data))
             for cell, image in zip(row[3:5], differences, strict=True):
-                _show(cell, image, spacing, cmap="RdBu_r", vmin=-most, vmax=most)
-            drawn = _show(
+                show_image(cell, image, spacing, cmap="RdBu_r", vmin=-most, vmax=most)
+            drawn = show_image(
                 row[5], view.projected_mm * per_mm, view.projected_spacing_mm, cmap="viridis", vmin=0, vmax=longest * per_mm
             )
             row[0].set_ylabel(view.plane.name)
@@ -130,12 +127,12 @@ def time_figure(data: ReportData, times_s: Sequence[float] | None) -> str:
         upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(_height(data, 4, 1), 2.3))[:, 0]
         cells = upper.subplots(1, 4)
         for cell, image, title in zip(cells[:2], (data.mean_before, data.mean_after), ("before", "after"), strict=True):
-            _show(cell, image, data.spacing_mm, f"mean over time, {title}", **_grey(data))
+            show_image(cell, image, data.spacing_mm, f"mean over time, {title}", **_grey(data))
             _draw_line(cell, data)
         most = float(np.nanquantile(data.deviation_before, 0.999)) or 1.0
         deviations = (data.deviation_before, data.deviation_after)
         for cell, image, title in zip(cells[2:], deviations, ("before", "after"), strict=True):
-            drawn = _show(cell, image, data.spacing_mm, f"standard deviation, {title}", cmap="viridis", vmin=0, vmax=most)
+            drawn = show_image(cell, image, data.spacing_mm, f"standard deviation, {title}", cmap="viridis", vmin=0, vmax=most)
         upper.colorbar(drawn, ax=cells[3], fraction=0.05, pad=0.02).outline.set_visible(False)
         count = data.line_before.shape[1]
         first, last = (0.0, count - 1.0) if times_s is None else (times_s[0], times_s[-1])
@@ -202,9 +199,9 @@ def uncertainty_figure(data: ReportData, example: Example, metrics: Sequence[Fra
     with rc_context(STYLE):
         figure = new_figure(max(_height(data, 4, 1), 2.4))
         reference, chart, curve = figure.subplots(1, 3, width_ratios=(1, 1.18, 1.9))
-        _show(reference, data.reference, data.spacing_mm, "a  reference", **_grey(data))
+        show_image(reference, data.reference, data.spacing_mm, "a  reference", **_grey(data))
         most = float(np.quantile(radius, _RADIUS_SHOWN)) or 1.0
-        drawn = _show(chart, radius, data.spacing_mm, f"b  frame {example.frame}", cmap="inferno", vmin=0, vmax=most)
+        drawn = show_image(chart, radius, data.spacing_mm, f"b  frame {example.frame}", cmap="inferno", vmin=0, vmax=most)
         bar = figure.colorbar(drawn, ax=chart, fraction=0.05, pad=0.03, extend="max")
         bar.set_label(f"radius ({data.unit.value})")
         bar.outline.set_visible(False)
@@ -276,13 +273,13 @@ def sequence_figure(data: ReportData, example: Example, transform: Transform) ->
         tops = ((data.reference, "fixed"), (example.moving, f"moving, frame {example.frame}"), (example.warped, "warped"))
         letters = iter("abcdefgh")
         for cell, (image, title) in zip(axes[0], tops, strict=False):
-            _show(cell, image, data.spacing_mm, f"{next(letters)}  {title}", **_grey(data))
+            show_image(cell, image, data.spacing_mm, f"{next(letters)}  {title}", **_grey(data))
         per_mm = data.unit.per_mm
         scale = {"cmap": "viridis", "vmin": 0, "vmax": most * per_mm}
-        drawn = _show(axes[0, 3], final * per_mm, data.spacing_mm, f"{next(letters)}  final displacement", **scale)
+        drawn = show_image(axes[0, 3], final * per_mm, data.spacing_mm, f"{next(letters)}  final displacement", **scale)
         _draw_vectors(axes[0, 3], example.displacement_mm, data.spacing_mm)
         for cell, field, step in zip(axes[-1] if steps else (), fields, steps, strict=False):
-            _show(cell, np.hypot(*field) * per_mm, data.spacing_mm, f"{next(letters)}  t = {step}", **scale)
+            show_image(cell, np.hypot(*field) * per_mm, data.spacing_mm, f"{next(letters)}  t = {step}", **scale)
             if sequence is not None:
                 _draw_ellipses(cell, data.plane, sequence, step)
         for cell in axes[-1, len(steps) :] if steps else ():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.lung.analysis import LungFunction
-from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, STYLE, WIDTH_IN, figure_uri, new_figure
+from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, STYLE, WIDTH_IN, figure_uri, new_figure, show_image
+from r2n2.report.template import number_text, render_template
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,41 +37,33 @@ def render_lung(
     mask_text
         Where the mask came from, one sentence.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("r2n2.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = _number
-    template = environment.get_template("lung.html.j2")
-    both = function.regions[-1]
-    return template.render(
-        title=title,
-        tiles=_tiles(function),
-        maps=_maps_figure(function, spacing_mm),
-        delays=_delays_figure(function, spacing_mm),
-        histograms=_histogram_figure(function),
-        rhythms=_rhythm_figure(function, times_s),
-        regions=function.regions,
-        both=both,
-        mask_text=mask_text,
-        rule=_rule_text(function),
-        notes=function.notes,
-        settings=_settings(function),
-    )
+    context = {
+        "title": title,
+        "tiles": _tiles(function),
+        "maps": _maps_figure(function, spacing_mm),
+        "delays": _delays_figure(function, spacing_mm),
+        "histograms": _histogram_figure(function),
+        "rhythms": _rhythm_figure(function, times_s),
+        "regions": function.regions,
+        "mask_text": mask_text,
+        "rule": _rule_text(function),
+        "notes": function.notes,
+        "settings": _settings(function),
+    }
+    return render_template("lung.html.j2", context, {"number": number_text})
 
 
 def _tiles(function: LungFunction) -> list[tuple[str, str, str]]:
     both = function.regions[-1]
     breathing, heart = function.breathing, function.heart
     tiles = [
-        ("Fractional ventilation", _number(both.ventilation, 3), "median of the lung"),
-        ("Ventilation defects", f"{_number(both.defects.vdp, 1)} %", "VDP, share of the lung"),
+        ("Fractional ventilation", number_text(both.ventilation, 3), "median of the lung"),
+        ("Ventilation defects", f"{number_text(both.defects.vdp, 1)} %", "VDP, share of the lung"),
     ]
     if heart is not None:
         tiles += [
-            ("Perfusion defects", f"{_number(both.defects.qdp, 1)} %", "QDP, share of the lung"),
-            ("Matched", f"{_number(both.defects.vqm, 1)} %", "VQM, neither is a defect"),
+            ("Perfusion defects", f"{number_text(both.defects.qdp, 1)} %", "QDP, share of the lung"),
+            ("Matched", f"{number_text(both.defects.vqm, 1)} %", "VQM, neither is a defect"),
         ]
     tiles.append(
         ("Breathing", f"{60 * breathing.frequency_hz:.1f} /min", f"{breathing.cycles:.0f} breaths, {breathing.frequency_hz:.3f} Hz")
@@ -111,7 +103,7 @@ def _maps_figure(function: LungFunction, spacing: tuple[float, float]) -> str:
         axes = figure.subplots(1, columns)
         for cell, (name, values, options) in zip(axes, panels, strict=False):
             _ground(cell, function, spacing)
-            drawn = _draw(cell, np.where(outside, np.nan, values), spacing, **options)
+            drawn = show_image(cell, np.where(outside, np.nan, values), spacing, **options)
             cell.set_title(name, loc="left")
             bar = figure.colorbar(drawn, ax=cell, orientation="horizontal", fraction=0.05, pad=0.02)
             bar.outline.set_visible(False)
@@ -122,7 +114,9 @@ def _maps_figure(function: LungFunction, spacing: tuple[float, float]) -> str:
         if function.perfusion_defects is not None:
             marked = marked + 2 * function.perfusion_defects
         _ground(axes[-1], function, spacing)
-        _draw(axes[-1], marked, spacing, cmap=ListedColormap(_DEFECT_COLOURS), vmin=-0.5, vmax=3.5)
+        drawn = show_image(axes[-1], marked, spacing, cmap=ListedColormap(_DEFECT_COLOURS), vmin=-0.5, vmax=3.5)
+        # Room as for the bars beside it, so that all pictures stand in one line; the legend takes it.
+        figure.colorbar(drawn, ax=axes[-1], orientation="horizontal", fraction=0.05, pad=0.02).ax.set_visible(False)
         axes[-1].contour(*_outline(function.mask, spacing), levels=[0.5], colors="#ffb000", linewidths=1.1)
         axes[-1].set_title(f"{'abcde'[columns - 1]}  mask and defects", loc="left")
         _legend(axes[-1], function.perfusion_defects is not None)
@@ -159,7 +153,9 @@ def _delays_figure(function: LungFunction, spacing: tuple[float, float]) -> str:
         for cell, (name, values, rate) in zip(axes, panels, strict=False):
             half = 0.5 / rate
             _ground(cell, function, spacing)
-            drawn = _draw(cell, np.where(function.mask, values, np.nan), spacing, cmap="twilight_shifted", vmin=-half, vmax=half)
+            drawn = show_image(
+                cell, np.where(function.mask, values, np.nan), spacing, cmap="twilight_shifted", vmin=-half, vmax=half
+            )
             cell.set_title(name, loc="left")
             bar = figure.colorbar(drawn, ax=cell, orientation="horizontal", fraction=0.05, pad=0.02)
             bar.outline.set_visible(False)
@@ -228,18 +224,7 @@ def _rhythm_figure(function: LungFunction, times_s: Sequence[float]) -> str:
 def _ground(cell: Axes, function: LungFunction, spacing: tuple[float, float]) -> None:
     """The morphology under a map."""
     low, high = np.quantile(function.mean, (0.005, 0.995))
-    _draw(cell, function.mean, spacing, cmap="gray", vmin=low, vmax=high)
-
-
-def _draw(cell: Axes, values: NDArray[Any], spacing: tuple[float, float], **options: Any) -> Any:
-    (rows, columns), (dy, dx) = values.shape, spacing
-    extent = (-0.5 * dx, (columns - 0.5) * dx, (rows - 0.5) * dy, -0.5 * dy)
-    drawn = cell.imshow(values, extent=extent, interpolation="nearest", **options)
-    cell.set_xticks([])
-    cell.set_yticks([])
-    for spine in cell.spines.values():
-        spine.set_visible(False)
-    return drawn
+    show_image(cell, function.mean, spacing, cmap="gray", vmin=low, vmax=high)
 
 
 def _outline(mask: NDArray[np.bool_], spacing: tuple[float, float]) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -290,7 +275,3 @@ def _settings(function: LungFunction) -> list[tuple[str, str]]:
     if function.jacobian is not None:
         rows.insert(3, ("Change of area", "area at inspiration / area at expiration − 1, by the Jacobian of the displacements"))
     return rows
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"

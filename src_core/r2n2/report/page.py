@@ -24,6 +24,7 @@ from r2n2.report.figures import (
     uncertainty_figure,
     volume_figure,
 )
+from r2n2.report.template import number_text, render_template
 from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
@@ -84,15 +85,8 @@ def render_report(series: ImageSeries, registered: RegisteredSeries, errors: TRE
     errors
         Landmark errors, where landmarks are known.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("r2n2.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["number"] = _number
-    environment.filters["distance"] = partial(length_number, unit=registered.length_unit)
-    template = environment.get_template("report.html.j2")
-    return template.render(**_context(series, registered, errors))
+    filters = {"number": number_text, "distance": partial(length_number, unit=registered.length_unit)}
+    return render_template("report.html.j2", _context(series, registered, errors), filters)
 
 
 def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable | None) -> dict[str, Any]:
@@ -205,7 +199,7 @@ def _tiles(registered: RegisteredSeries, data: ReportData, errors: TRETable | No
         was = f"before {length_text(before.mean_mm, unit)}, n = {after.count}"
         tiles.append(("Landmark error (TRE)", length_text(after.mean_mm, unit), was))
     similar = [_mean([getattr(row, name) for row in moved]) for name in ("similarity_after", "similarity_before")]
-    tiles.append((_similarity_name(registered), _number(similar[0], 4), f"before {_number(similar[1], 4)}"))
+    tiles.append((_similarity_name(registered), number_text(similar[0], 4), f"before {number_text(similar[1], 4)}"))
     left = float(data.deviation_after.mean()) / (float(data.deviation_before.mean()) or 1.0)
     tiles.append(("Variation over time left", f"{100 * left:.0f} %", "of the mean standard deviation before"))
     most = max((row.max_displacement_mm for row in moved), default=0.0)
@@ -306,7 +300,3 @@ def _chosen(automatically: bool) -> str:
 def _mean(values: list[float]) -> float:
     finite = [value for value in values if math.isfinite(value)]
     return float(np.mean(finite)) if finite else math.nan
-
-
-def _number(value: float, digits: int = 3) -> str:
-    return f"{value:.{digits}f}" if math.isfinite(value) else "–"

@@ -4,12 +4,26 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["AFTER_COLOUR", "BEFORE_COLOUR", "FLAG_COLOUR", "INK", "STYLE", "WIDTH_IN", "data_uri", "figure_uri", "new_figure"]
+__all__ = [
+    "AFTER_COLOUR",
+    "BEFORE_COLOUR",
+    "FLAG_COLOUR",
+    "INK",
+    "STYLE",
+    "WIDTH_IN",
+    "data_uri",
+    "figure_uri",
+    "new_figure",
+    "show_image",
+]
 
 BEFORE_COLOUR, AFTER_COLOUR, INK = "#b8621b", "#1f5f8b", "#22272e"
 FLAG_COLOUR = "#a4161a"
@@ -44,6 +58,19 @@ def new_figure(height_in: float) -> Figure:
     figure = Figure(figsize=(WIDTH_IN, height_in), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def show_image(axes: Axes, image: NDArray[Any], spacing: tuple[float, float], title: str = "", **options: Any) -> Any:
+    """Draw an image in true proportions, in mm from the first pixel's centre."""
+    (rows, columns), (dy, dx) = image.shape, spacing
+    extent = (-0.5 * dx, (columns - 0.5) * dx, (rows - 0.5) * dy, -0.5 * dy)
+    drawn = axes.imshow(image, extent=extent, interpolation="nearest", **options)
+    axes.set_title(title, loc="left")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    return drawn
 
 
 def figure_uri(figure: Figure) -> str:

@@ -254,6 +254,11 @@ class RunManifest(Config):
     """In how many goes it was done: 1, and 1 more for each time that it was stopped or killed and went on."""
     files: tuple[EntryName, ...]
 
+    @property
+    def registered_file(self) -> str | None:
+        """Name of the aligned series in the folder; None where there is none."""
+        return next((file for file in self.files if file.startswith("registered")), None)
+
     @model_validator(mode="after")
     def _frames_fit(self) -> Self:
         frames = self.input.frames

@@ -99,8 +99,8 @@ def _tiles(rows: Sequence[SummaryRow], done: Sequence[SummaryRow], unit: LengthU
     tiles.append(("Frames to look at", share, f"{flagged} frames, {doubtful} of them doubtful"))
     before, after = (_finite(getattr(row, name) for row in done) for name in ("similarity_before", "similarity_after"))
     if after:
-        was, now = (number_text(float(np.median(values)), 4) for values in (before, after))
-        tiles.append(("Similarity, median", now, f"before {was}"))
+        first, last = (number_text(float(np.median(values)), 4) for values in (before, after))
+        tiles.append(("Similarity, median", last, f"before {first}"))
     errors = _finite(row.tre_mm for row in done)
     if errors:
         was = float(np.mean(_finite(row.tre_before_mm for row in done)))

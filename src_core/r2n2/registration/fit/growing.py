@@ -152,7 +152,7 @@ class GrowingFit:
             after = _Part(part.stage + 1, part.rows, part.model, part.loss, torch.full_like(part.loss, torch.inf))
             if not stage.far_only:
                 return after, [], None
-            return after, [], level.assess(part.model).objective > self._config.far if len(part.model) else none
+            return after, [], level.is_far(level.assess(part.model)) if len(part.model) else none
         config, current = self._config, level.assess(part.model)
         part = _Part(part.stage, part.rows, part.model, current.objective, part.gained)
         # Pairs that started with other numbers of Gaussians meet at the next multiple, and go on together.

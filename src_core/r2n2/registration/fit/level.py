@@ -22,7 +22,7 @@ from r2n2.registration.measures import Compared, Measure
 from r2n2.similarity import diffusion
 from r2n2.transform import linear_displacement, mask_of, normalised_lattice, sample_masked
 from r2n2.transform.matrices import cholesky_rows, upper
-from r2n2.working import to_working, working_grid
+from r2n2.working import counting_share, to_working, working_grid
 
 __all__ = ["Assessed", "Level"]
 
@@ -75,8 +75,8 @@ class Level:
     frame: Grid
     """Of the pairs."""
     compared: Compared
-    strength: float
-    """Of the measure."""
+    strength: Tensor
+    """(B or 1, 1, 1) of the measure, times the share of the frame that masks let count."""
     fixed_valid: Tensor
     fixed_weight: Tensor | None
     """(B or 1, 1, P) of a mask."""
@@ -140,7 +140,7 @@ class Level:
             grid,
             pairs.grid,
             compared,
-            measure.strength,
+            measure.strength * counting_share(fixed, moving, pairs.grid),
             fixed.valid,
             None if fixed.weight is None else fixed.weight.flatten(2),
             compared.moving if moving.weight is None else torch.cat((compared.moving, moving.weight), 1),
@@ -187,6 +187,10 @@ class Level:
         doubt = doubt.square()
         felt = residual if projection is None else projection.felt(residual, doubt)
         return Assessed(objective, residual, felt, difference.slope.flatten(3), weight / doubt, fine_field)
+
+    def is_far(self, current: Assessed) -> Tensor:
+        """(B,) which pairs are still far from aligned."""
+        return current.objective > self.config.far * self.strength.flatten()
 
     def _weight(self, counted: Tensor, moving_weight: Tensor) -> Tensor:
         """Share (B, 1, P) of every pixel in all that counts; ``moving_weight`` (B, 0 or 1, P) was warped with the image."""

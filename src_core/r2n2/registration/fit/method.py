@@ -125,7 +125,7 @@ class FitMethod:
                 if level is None or level.size != plan.size or pairs.masked:
                     level = Level.build(pairs, plan.size, self._config, self._measure, model, linear)
                 current = level.assess(model)
-                moved = current.objective > self._config.far * self._measure.strength if plan.far_only else None
+                moved = level.is_far(current) if plan.far_only else None
                 if moved is not None and not bool(moved.any()):
                     continue
                 if plan.add:

@@ -275,6 +275,13 @@ class VolumeFitConfig(FitConfig):
 
     sizes: tuple[int, int, int] = (24, 48, 96)
     sigma_range: tuple[float, float] = (0.05, 0.6)
+    sliding_slope: float = Field(default=0.0, ge=0)
+    """Change of the displacement a unit length from which on roughness costs in proportion to it and no longer to its square, so
+    that a jump where tissue slides costs the same however steep it is; 0: nowhere."""
+    fine_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the Gaussians placed on the finest lattice."""
+    proposed_flatness: float = Field(default=1.0, ge=1, le=10)
+    """How many times thinner along one axis Gaussians may start, too, as they lie along surfaces where tissue slides; 1: none do."""
     folding_size: int = Field(default=32, ge=16, le=512)
     field_size: int = Field(default=56, ge=16, le=2048)
     pixels_a_step: int = Field(default=8192, ge=256)

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from r2n2.config import FitConfig
+from r2n2.config import FitConfig, VolumeFitConfig
 from r2n2.geometry import Grid
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.brightness import SmoothBrightness, brightness_of
 from r2n2.registration.fit.folding import folding_equations, folding_penalty
 from r2n2.registration.fit.lattice import SummingLattice
+from r2n2.registration.fit.local import local_data_matrix
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
 from r2n2.registration.fit.steepness import steepness_equations, steepness_penalty
-from r2n2.registration.fit.volume import VolumeLattice, sampled_diffusion_equations, slice_widths, within_slab
+from r2n2.registration.fit.volume import VolumeLattice, sampled_roughness_equations, slice_widths, sliding_roughness, within_slab
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import Compared, Measure
 from r2n2.similarity import diffusion
@@ -102,6 +103,10 @@ class Level:
         return self.config.steepness_weight if self.size < self.config.sizes[-1] else 0.0
 
     @property
+    def _sliding_slope(self) -> float:
+        return self.config.sliding_slope if isinstance(self.config, VolumeFitConfig) else 0.0
+
+    @property
     def least(self) -> tuple[float, ...]:
         """Smallest standard deviation of a Gaussian along each axis of a volume, NORMALISED; none in 2D."""
         return () if self.grid.ndim == 2 else slice_widths(self.frame)
@@ -177,7 +182,9 @@ class Level:
         doubt = 1 + square / self.config.outlier**2
         similarity = (weight * square / doubt).sum((1, 2))
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
-        objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
+        flat = self.grid.ndim == 2
+        rough = diffusion(coarse_field, self.coarse) if flat else sliding_roughness(coarse_field, self.coarse, self._sliding_slope)
+        objective = similarity + self.config.regularisation * rough
         if self._steepness_weight:
             objective = objective + self._steepness_weight * steepness_penalty(model, self.config.steepness_cap)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
@@ -238,7 +245,9 @@ class Level:
         if model.ndim == 2:
             return regulariser_equations(model, self.coarse_positions, self.coarse)
         count = self.config.pixels_a_step // 4
-        return sampled_diffusion_equations(model, self.coarse_positions, self.coarse, count=count, step=step)
+        return sampled_roughness_equations(
+            model, self.coarse_positions, self.coarse, count=count, step=step, slope=self._sliding_slope
+        )
 
     def _data_matrix(self, model: WhitenedGaussians, current: Assessed, step: int) -> Tensor:
         """Of the data term, (B, N, N), from a part of the pixels."""
@@ -252,9 +261,10 @@ class Level:
             positions, slope = positions[:, part], slope[..., part]
             weight = weight[:, :, part] * (total / count)
         first, *others = slope.unbind(1) if channels <= ndim else _effective_rows(slope)
-        matrix = data_matrix(model, positions, first, weight)
+        product = data_matrix if ndim == 2 else local_data_matrix
+        matrix = product(model, positions, first, weight)
         for row in others:
-            matrix.add_(data_matrix(model, positions, row, weight))
+            matrix.add_(product(model, positions, row, weight))
         return matrix
 
 

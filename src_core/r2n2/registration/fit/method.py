@@ -17,7 +17,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from r2n2.config import FitConfig
+from r2n2.config import FitConfig, VolumeFitConfig
 from r2n2.errors import ArgumentError
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.fit.level import Level
@@ -55,7 +55,9 @@ def plan_rounds(config: FitConfig, gaussians: int, present: int) -> tuple[Round,
         rounds = [far, *(turns or [Round(middle, 0, steps)]), Round(finest, 0, final)]
     else:
         first = min(missing, max(1, round(gaussians * config.coarse_share)))
-        turns = [Round(middle, share, config.steps_a_round) for share in _shares(missing - first, config.rounds)]
+        last = min(missing - first, round(gaussians * config.fine_share)) if isinstance(config, VolumeFitConfig) else 0
+        turns = [Round(middle, share, config.steps_a_round) for share in _shares(missing - first - last, config.rounds)]
+        turns += [Round(finest, share, config.steps_a_round) for share in _shares(last, config.rounds)]
         rounds = [Round(coarsest, first, 2 * config.steps_a_round), far, *turns, Round(finest, 0, config.final_steps)]
     return tuple(plan for plan in rounds if plan.steps or plan.add)
 
@@ -138,6 +140,7 @@ class FitMethod:
                         sigmas=self._config.proposed_sigmas,
                         regularisation=self._config.regularisation,
                         least=level.least,
+                        flatness=self._config.proposed_flatness if isinstance(self._config, VolumeFitConfig) else 1.0,
                     )
                     model = model.joined(new)
             damping = current.objective.new_full((len(pairs),), FIRST_DAMPING)

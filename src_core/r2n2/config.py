@@ -225,6 +225,15 @@ class FitConfig(Config):
     compared (ssd), on all squares but the coarsest; 0 where tissue keeps its brightness."""
     brightness_window: float = Field(default=0.24, gt=0, le=2)
     """Standard deviation of the Gaussian window of those means, normalised."""
+    trust: bool = True
+    """Whether, in the last steps, pixels of the reference count less that stay unexplained in all aligned frames of a series, where
+    intensities are compared (ssd) with the reference itself."""
+    trust_steps: int = Field(default=8, ge=1, le=200)
+    """How many of the steps on the finest square these are."""
+    trust_frames: int = Field(default=5, ge=2)
+    """Frames beside the reference from which on a series can tell."""
+    trust_window_px: float = Field(default=1.0, ge=0, le=20)
+    """Standard deviation of the Gaussian window over which what is left is averaged, in pixels of the finest square."""
     most_gaussians: int = Field(default=60, ge=1, le=500)
     """Of a pair where ``steps`` is auto."""
     most_coarse: int = Field(default=10, ge=1, le=500)
@@ -286,6 +295,7 @@ class VolumeFitConfig(FitConfig):
     field_size: int = Field(default=56, ge=16, le=2048)
     pixels_a_step: int = Field(default=8192, ge=256)
     brightness: float = Field(default=0.0, ge=0, le=1)
+    trust: bool = False
     most_gaussians: int = Field(default=200, ge=1, le=500)
     most_coarse: int = Field(default=40, ge=1, le=500)
     added_at_once: int = Field(default=20, ge=1, le=100)

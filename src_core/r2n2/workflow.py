@@ -213,6 +213,7 @@ def _run(
         settings = config.model_copy(update={"batch_size": writer.batch_size})
         for progress in register_series(series, settings, done=writer.done, masks=masks, survey=survey):
             writer.run_notes += progress.notes
+            writer.trust = progress.trust or writer.trust
             writer.add(*progress.finished)
             yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished, notes=progress.notes)
         yield FolderProgress(Stage.WRITING, 0.0)

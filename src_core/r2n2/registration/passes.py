@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,10 +13,9 @@ from r2n2.geometry import Grid
 from r2n2.mask import Mask, Masks
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method
-from r2n2.registration.batch import BatchResult, LoadedFrame, assess, register_batch, unregistered
+from r2n2.registration.batch import BatchResult, Estimator, LoadedFrame, assess, register_batch, unregistered
 from r2n2.registration.measures import Measure
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.registration.uncertainty import UncertaintyEstimator
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
@@ -54,7 +53,9 @@ class Work:
     device: torch.device
     most: int
     """Frames that are tried at once; falls where memory did not suffice, so that no later batch fails in vain."""
-    estimator: UncertaintyEstimator | None
+    estimator: Estimator | None
+    judge: Callable[..., FrameResult] = assess
+    """Makes the result of a frame, called as ``assess``."""
 
 
 def run_pass(
@@ -119,7 +120,7 @@ def _register(
             seconds = outcome.seconds / len(frames)
             found = zip(targets, frames, outcome.transforms, outcome.loss, outcome.notes, outcome.uncertainties, strict=True)
             return [
-                assess(target, frame, at, loss, seconds, note, uncertainty=radius, measure=work.measure)
+                work.judge(target, frame, at, loss, seconds, note, uncertainty=radius, measure=work.measure)
                 for target, frame, at, loss, note, radius in found
             ]
         except R2N2Error:

@@ -96,6 +96,8 @@ class Level:
     """(B, ndim, ndim + 1) beside the model: what was found of the frame as a whole."""
     brightness: SmoothBrightness | None = None
     """What takes smooth changes of brightness out of residuals, if they are looked for."""
+    trust: Tensor | None = None
+    """(1, 1, P) how far pixels of the fixed image can be trusted."""
 
     @property
     def _steepness_weight(self) -> float:
@@ -120,8 +122,12 @@ class Level:
         measure: Measure,
         model: WhitenedGaussians,
         linear: Tensor | None = None,
+        trust: Tensor | None = None,
     ) -> Level:
-        """For a batch on a square of ``size`` pixels a side; ``model`` says where in the moving frames a mask lies."""
+        """For a batch on a square of ``size`` pixels a side; ``model`` says where in the moving frames a mask lies.
+
+        ``trust`` is (1, 1, *shape) on the finest square, and counts there alone.
+        """
         images, valid, weight = pairs.distinct_fixed()
         fixed = to_working(images, valid, pairs.grid, size, weight=weight)
         moving = to_working(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
@@ -159,6 +165,7 @@ class Level:
             normalised_lattice(fine, like).flatten(1),
             linear,
             brightness_of(config, measure, grid, like),
+            None if trust is None or size != config.sizes[-1] else trust.flatten(2).to(like),
         )
 
     def assess(self, model: WhitenedGaussians) -> Assessed:
@@ -201,10 +208,12 @@ class Level:
 
     def _weight(self, counted: Tensor, moving_weight: Tensor) -> Tensor:
         """Share (B, 1, P) of every pixel in all that counts; ``moving_weight`` (B, 0 or 1, P) was warped with the image."""
-        shares = [share for share in (self.fixed_weight, moving_weight) if share is not None and share.shape[1]]
+        shares = [share for share in (self.fixed_weight, self.trust, moving_weight) if share is not None and share.shape[1]]
         if not shares:
             return counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
-        weight = counted * shares[0] * shares[-1] if len(shares) > 1 else counted * shares[0]
+        weight = counted * shares[0]
+        for share in shares[1:]:
+            weight = weight * share
         return weight / weight.sum((1, 2), keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
 
     def improve(

@@ -10,11 +10,12 @@ from functools import partial
 import torch
 
 from r2n2.config import RegistrationConfig
-from r2n2.errors import ResourceError
+from r2n2.errors import ArgumentError, ResourceError
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit.growing import GrowingFit
 from r2n2.registration.fit.method import FitMethod
+from r2n2.registration.guided import Guided
 from r2n2.registration.initial import Initialised
 from r2n2.registration.measures import Measure, measure_of
 from r2n2.registration.unfolding import Unfolding
@@ -54,19 +55,30 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_method(config: RegistrationConfig) -> Method:
+def build_method(config: RegistrationConfig, *, guided: bool = False) -> Method:
     """The method that the settings ask for, ready to register pairs.
 
     A similarity of "auto" is that of a series whose contrast stays, ssd: who has the series resolves it first.
 
+    Parameters
+    ----------
+    guided
+        Whether pairs of images may hold guiding pairs.
+
     Raises
     ------
+    ArgumentError
+        If the method takes no guiding pairs.
     ResourceError
         If the network's weights are not there.
     """
+    if guided and config.method == "bspline":
+        raise ArgumentError("guide: bspline takes no guiding pairs, as they move Gaussians; choose method r2n2 or fit")
     method = _plain_method(config)
     if config.initial != "none":
         method = Initialised(method, config.initial)
+    if guided:
+        method = Guided(method, config.fit, measure=_measure(config))
     return Unfolding(method, config.fit, measure=_measure(config)) if config.no_folding else method
 
 

@@ -123,7 +123,7 @@ class FitMethod:
             with torch.inference_mode():
                 # With a mask the intensities are compared where it lies in the moving frame, which is known better each round.
                 if level is None or level.size != plan.size or pairs.masked:
-                    level = Level.build(pairs, plan.size, self._config, self._measure, model, linear)
+                    level = Level.build(pairs, plan.size, self._config, self._measure, model, linear).guided(pairs, model)
                 current = level.assess(model)
                 moved = current.objective > self._config.far * self._measure.strength if plan.far_only else None
                 if moved is not None and not bool(moved.any()):

@@ -248,6 +248,14 @@ class FitConfig(Config):
     """How many times dearer folding is made for frames that fold where ``no_folding`` is asked for."""
     unfolding_steps: int = Field(default=10, ge=0, le=200)
     """Steps that such frames then take on the finest square."""
+    guided_gaussians: int = Field(default=7, ge=1, le=100)
+    """Gaussians that guiding pairs may add to a frame."""
+    guided_left_out: int = Field(default=6, ge=0, le=100)
+    """Gaussians that each guiding pair may take out, where the frame is better off without them."""
+    guided_regularisation: float = Field(default=10.0, gt=0)
+    """How many times ``regularisation`` counts for such a frame: where the images are wrong, what is smooth is likely."""
+    guided_steps: tuple[int, int, int] = (6, 6, 10)
+    """Steps on the coarsest, the second and the finest square that such a frame then takes."""
     outlier: float = Field(default=1.0, gt=0)
     """Difference of z-scored intensities from which on a pixel counts less and less."""
     clamp: float = Field(default=3.0, gt=0)
@@ -272,6 +280,8 @@ class FitConfig(Config):
             raise ValueError("sizes must not fall and be at least 16")
         if not all(0 <= steps <= 200 for steps in self.refine_steps) or not any(self.refine_steps):
             raise ValueError("refine_steps must be two numbers from 0 to 200, not both 0")
+        if not all(1 <= steps <= 200 for steps in self.guided_steps):
+            raise ValueError("guided_steps must be three numbers from 1 to 200")
         return self
 
 
@@ -379,6 +389,8 @@ class RegistrationConfig(Config):
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""
     no_folding: bool = False
     """Whether every displacement is changed, where it folds, until it provably does not."""
+    guide_strength_mm: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """To within which distance guiding pairs are right, as a standard deviation in mm; auto: the longer side of a pixel."""
     uncertainty: Uncertainty = "on"
     """Whether each frame gets a map of how far its result may be off; full: each is also registered back, for twice the time."""
     fields: Annotated[float, Field(gt=0)] | Literal["auto", "full", "none"] = "auto"

@@ -11,12 +11,13 @@ import torch
 from torch import Tensor
 
 from r2n2.config import RegistrationConfig
-from r2n2.errors import ResourceError
+from r2n2.errors import ArgumentError, ResourceError
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit.growing import GrowingFit
 from r2n2.registration.fit.method import FitMethod
 from r2n2.registration.fit.trust import TrustMap
+from r2n2.registration.guided import Guided
 from r2n2.registration.initial import GoingOn, Initialised
 from r2n2.registration.measures import Measure, measure_of
 from r2n2.registration.trusting import Trusting, fewer_steps, last_steps
@@ -57,18 +58,32 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_method(config: RegistrationConfig) -> Method:
+def build_method(config: RegistrationConfig, *, guided: bool = False) -> Method:
     """The method that the settings ask for, ready to register pairs.
 
     A similarity of "auto" is that of a series whose contrast stays, ssd: who has the series resolves it first.
 
+    Parameters
+    ----------
+    guided
+        Whether pairs of images may hold guiding pairs.
+
     Raises
     ------
+    ArgumentError
+        If the method takes no guiding pairs.
     ResourceError
         If the network's weights are not there.
     """
+    if guided and config.method == "bspline":
+        raise ArgumentError("guide: bspline takes no guiding pairs, as they move Gaussians; choose method r2n2 or fit")
     plain = _plain_method(config)
-    whole = _proven(_from_where_it_lies(plain, config), config)
+
+    def finished(method: Method) -> Method:
+        guiding = Guided(method, config.fit, measure=_measure(config)) if guided else method
+        return _proven(guiding, config)
+
+    whole = finished(_from_where_it_lies(plain, config))
     if not _looks_twice(config):
         return whole
     shorter = _fit(config.model_copy(update={"fit": fewer_steps(config.fit)}))
@@ -77,7 +92,7 @@ def build_method(config: RegistrationConfig) -> Method:
     def further(trust: TrustMap | None) -> Method:
         # As many Gaussians as each start has.
         last = config.model_copy(update={"fit": last_steps(config.fit), "steps": "auto" if config.steps == "auto" else 1})
-        return _proven(GoingOn(_fit(last, None if trust is None else trust.weight)), config)
+        return finished(GoingOn(_fit(last, None if trust is None else trust.weight)))
 
     return Trusting(whole, first, further, config.fit, _measure(config))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.geometry import Grid
+from r2n2.guides import Guides
 from r2n2.mask import NO_MASKS, Masks
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Pairs, RegistrationStep
@@ -71,8 +72,8 @@ def register_pair(
     device = resolve_device(config.device)
     (a, a_valid), (b, b_valid) = frames
     images = (a[None].to(device), b[None].to(device), a_valid[None].to(device), b_valid[None].to(device))
-    weights = [None if m is None else weight_of(m, 0)[None].to(device) for m in (masks.fixed, masks.moving)]
-    pairs = Pairs(*images, grid, *weights)
+    fixed_weight, moving_weight = (None if m is None else weight_of(m, 0)[None].to(device) for m in (masks.fixed, masks.moving))
+    pairs = Pairs(*images, grid, fixed_weight, moving_weight)
     if config.similarity == "auto":
         finding = examine_frames([(a, a_valid), (b, b_valid)], grid, (0, 1), masks)
         config = config.model_copy(update={"similarity": suitable_measure(finding)})
@@ -86,6 +87,7 @@ def register_series(
     done: Mapping[int, FrameResult | None] | None = None,
     masks: Masks = NO_MASKS,
     survey: Survey | None = None,
+    guides: Guides | None = None,
 ) -> Iterator[SeriesProgress]:
     """Align every frame to the reference, yielding after every step.
 
@@ -105,6 +107,8 @@ def register_series(
         What counts, in the reference and in the other frames.
     survey
         What ``survey_series`` found with these masks, if it was asked before; else it is asked where settings are left open.
+    guides
+        Pairs of points that hold in some frames, which are fitted again to meet them; all others come out as without them.
 
     Raises
     ------
@@ -129,7 +133,11 @@ def register_series(
     config, note = resolve_similarity(config, None if survey is None else survey.contrast)
     chained = config.target == "previous"
     notes = (*of_volumes, *filter(None, (note, _CHAINED if chained else "")))
-    method = build_method(config)
+    if guides is not None and chained:
+        raise ArgumentError("guide: with target previous frames are aligned to their neighbours, not to where pairs are marked")
+    guiding = {} if guides is None else guides.pairs(index, series.grid)
+    _check_frames(guiding, len(series))
+    method = build_method(config, guided=bool(guiding))
     trusting = method if isinstance(method, Trusting) else None
     twice = trusting is not None and config.target == "reference" and len(series) > config.fit.trust_frames
     reference = load_frame(series, index, masks.fixed)
@@ -144,7 +152,7 @@ def register_series(
     done = done or {}
     frames = Frames(series, config.warm_start or chained, index, size, masks, config.warm_start)
     targets = Predecessors(frames, reference) if chained else dict.fromkeys(range(len(series)), reference)
-    work = Work(method if trusting is None else trusting.whole, measure, targets, series.grid, device, size, estimator)
+    work = Work(method if trusting is None else trusting.whole, measure, targets, series.grid, device, size, estimator, guiding)
     rounds = 0 if config.target in ("reference", "previous") else config.target_rounds
     yield SeriesProgress(
         index, *_share(len(series), index, done, 0, 1 if twice else rounds), () if index in done else (own,), notes
@@ -175,13 +183,15 @@ def _in_two_goes(
     The first go takes all frames, those that are done as well: the second is then what it would have been.
     """
     total, estimator, leftover = len(frames.series), work.estimator, Leftover(trusting.fit, trusting.measure)
+    # Frames with guiding pairs are fitted again at the very end: what can be trusted follows from all frames as they are without.
+    guides, work.guides = work.guides, {}
     work.method, work.estimator, work.judge = trusting.first, leftover, assess_later
     found: dict[int, FrameResult] = {}
     for ready, finished in run_pass(work, frames, {}, {}):
         found.update({result.frame: result for result in finished})
         yield SeriesProgress(reference, *_share(total, reference, done, 0, 1, ready), ())
     trust = leftover.map()
-    work.method, work.estimator, work.judge = trusting.second(trust), estimator, assess
+    work.method, work.estimator, work.judge, work.guides = trusting.second(trust), estimator, assess, guides
     # Whose reason is known by now is not tried again.
     failed = {k: result for k, result in found.items() if not result.status.sound}
     known = {**failed, **done}
@@ -295,6 +305,12 @@ def edited_result(
     assert isinstance(fixed, LoadedFrame)
     assert isinstance(moving, LoadedFrame)
     return assess_edited(fixed, moving, transform, message, result.seconds, measure_of(result.similarity_measure))
+
+
+def _check_frames(guiding: Mapping[int, object], count: int) -> None:
+    beyond = [frame for frame in guiding if frame >= count]
+    if beyond:
+        raise ArgumentError(f"guide: frame {beyond[0]} does not exist, the series has frames 0 to {count - 1}; frames count from 0")
 
 
 def _notes_on_volumes(grid: Grid, config: RegistrationConfig, size: int) -> tuple[str, ...]:

@@ -27,7 +27,7 @@ class Trusting:
     first: Method
     """The first go: the same without its last steps."""
     further: Callable[[TrustMap | None], Method]
-    """The last steps, by what can be trusted if that is known, from the result of the first go."""
+    """The last steps, by what can be trusted if that is known, from the result of the first go; it alone heeds guiding pairs."""
     fit: FitConfig
     """Settings of the objective."""
     measure: Measure
@@ -43,7 +43,7 @@ class Trusting:
             yield from self.whole.register(pairs, start=start)
             return
         last: RegistrationStep | None = None
-        for step in self.first.register(pairs, start=start):
+        for step in self.first.register(replace(pairs, guides=()), start=start):
             yield replace(step, total=step.total + self.fit.trust_steps)
             last = step
         assert last is not None

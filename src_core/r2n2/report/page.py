@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -33,6 +34,7 @@ from r2n2.transform import BSplineField, GaussianSequence, Transform
 
 __all__ = ["Verdict", "describe_trust", "describe_uncertainty", "render_report", "verdict"]
 
+_LISTED = 10
 _ARROWS = "Arrows point from the reference into the frame."
 _GOOD = (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.REFERENCE)
 _STATUS_WORDS = {
@@ -261,6 +263,7 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
         ("Compared by", f"{manifest.similarity_measure} ({_chosen(manifest.settings.similarity == 'auto')})"),
         ("Similarity", manifest.similarity),
         *_masks(registered),
+        *_guides(registered),
         ("Outside the image", manifest.convention["outside"]),
         ("Displacement", manifest.convention["displacement"]),
         ("Device", manifest.device),
@@ -297,6 +300,21 @@ def _masks(registered: RegisteredSeries) -> list[tuple[str, str]]:
             rows.append((name, f"{PurePath(record.path).name or 'drawn'}: {'; '.join(record.notes)}{figures}"))
             rows.append((f"{name}, SHA-256", record.sha256))
     return rows
+
+
+def _guides(registered: RegisteredSeries) -> list[tuple[str, str]]:
+    """What guided the registration."""
+    record = registered.manifest.guides
+    if record is None:
+        return []
+    count, unit = sum(record.pairs.values()), registered.length_unit
+    what = f"{count} pair{'s' if count > 1 else ''} in frame{'s' if len(record.pairs) > 1 else ''} {_listed(record.pairs)}"
+    return [("Guided by", f"{what}, each right to within {length_text(record.strength_mm, unit)}; none counts as a landmark")]
+
+
+def _listed(frames: Iterable[int]) -> str:
+    names = [str(frame) for frame in sorted(frames)]
+    return ", ".join(names[:_LISTED]) + (f" ... ({len(names)} in all)" if len(names) > _LISTED else "")
 
 
 def _method(registered: RegisteredSeries) -> str:

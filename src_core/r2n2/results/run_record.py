@@ -10,11 +10,13 @@ from functools import cached_property
 from typing import Any
 
 from r2n2.config import RegistrationConfig
+from r2n2.guides import Guides
 from r2n2.mask import NO_MASKS, Masks
 from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.results.journal import JournalHead
 from r2n2.results.manifest import (
     CONVENTION,
+    GuideRecord,
     InputRecord,
     MaskRecord,
     RunFacts,
@@ -52,7 +54,7 @@ class RunRecord:
         Reading options that chose the series.
     facts
         What the run uses, taken down when it runs.
-    landmarks, masks
+    landmarks, masks, guides
         Where there are any.
     known_input_sha256
         ``input_sha256(series)`` where it is known already; else it is computed once it is asked for.
@@ -65,6 +67,7 @@ class RunRecord:
     landmarks: LandmarkSet | None = None
     masks: Masks = NO_MASKS
     known_input_sha256: str | None = None
+    guides: Guides | None = None
 
     @cached_property
     def input_sha256(self) -> str:
@@ -87,6 +90,7 @@ class RunRecord:
             landmarks_sha256=self.landmarks_sha256,
             precision=self.facts.precision,
             masks=self.masks,
+            guides=self.guides,
         )
 
     def head(self, batch_size: int, parts: int) -> JournalHead:
@@ -131,6 +135,7 @@ class RunRecord:
             weights_sha256=self.facts.weights_sha256,
             landmarks_sha256=self.landmarks_sha256,
             masks=MaskRecord.of(self.masks),
+            guides=GuideRecord.of(self.guides, reference, self.series.grid),
             input=record.model_copy(update={"notes": (*record.notes, *notes)}),
             reference=reference,
             similarity="correlation coefficient" if measure == "ssd" else f"agreement by {measure}",

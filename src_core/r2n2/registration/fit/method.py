@@ -132,6 +132,7 @@ class FitMethod:
                 # With a mask the intensities are compared where it lies in the moving frame, which is known better each round.
                 if level is None or level.size != plan.size or pairs.masked:
                     level = Level.build(pairs, plan.size, self._config, self._measure, model, linear, self._trust)
+                    level = level.guided(pairs, model)
                 current = level.assess(model)
                 moved = level.is_far(current) if plan.far_only else None
                 if moved is not None and not bool(moved.any()):

@@ -22,7 +22,7 @@ LEVELS = [
     {"io", "preprocessing", "similarity", "simulation", "working", "network"},
     {"registration"},
     {"training"},
-    {"evaluation", "lung"},
+    {"curves", "evaluation", "lung"},
     {"results"},
     {"report"},
     {"doctor", "benchmark", "workflow"},

@@ -269,7 +269,7 @@ def test_a_segmentation_of_one_frame_becomes_one_of_all(result: Path, tmp_path: 
     np.testing.assert_array_equal(found[2], drawn(), "its own frame is not touched")
     for frame, rows in enumerate(ROWS):
         # What lies in frame 2 lies that many rows lower, or higher, in another frame.
-        np.testing.assert_array_equal(np.argwhere(found[frame] == 2), np.argwhere(drawn() == 2) + [rows - ROWS[2], 0])
+        np.testing.assert_array_equal(np.argwhere(found[frame] == 2), np.argwhere(drawn() == 2) + np.array([rows - ROWS[2], 0]))
 
 
 def test_points_of_one_frame_are_followed_into_the_others(result: Path, tmp_path: Path) -> None:
@@ -279,7 +279,7 @@ def test_points_of_one_frame_are_followed_into_the_others(result: Path, tmp_path
     found = read_landmarks(tmp_path / "all.csv").to_space(Space.WORLD, GRID)
     assert found.frames.tolist() == [0, 0, 1, 1, 3, 3]
     for frame in (0, 1, 3):
-        expected = marks.points + [(ROWS[frame] - ROWS[2]) * SPACING[0], 0]
+        expected = marks.points + np.array([(ROWS[frame] - ROWS[2]) * SPACING[0], 0])
         np.testing.assert_allclose(found.in_frame(frame).points, expected, atol=1e-2)
 
 

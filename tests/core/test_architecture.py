@@ -24,7 +24,7 @@ LEVELS = [
     {"training"},
     {"curves", "evaluation", "lung"},
     {"results"},
-    {"report"},
+    {"movies", "report"},
     {"doctor", "benchmark", "workflow"},
     {"cohort"},
     {"cli"},

@@ -65,7 +65,13 @@ def draw_curves(
             cell.set_xlabel("frame" if times_s is None else "time (s)")
     if first:
         # Above, beside the title: nowhere inside is sure to be free.
-        options: dict[str, Any] = {"frameon": False, "fontsize": 7, "ncols": 3, "loc": "lower right", "bbox_to_anchor": (1.01, 0.99)}
+        options: dict[str, Any] = {
+            "frameon": False,
+            "fontsize": 7,
+            "ncols": 3,
+            "loc": "lower right",
+            "bbox_to_anchor": (1.01, 0.99),
+        }
         options |= {"borderpad": 0, "columnspacing": 0.8, "handlelength": 1.1, "handletextpad": 0.4}
         for cell in (axes[0], axes[2]):
             cell.legend(**options)

@@ -18,17 +18,23 @@ from PIL import Image
 # A seed of the development part of the simulated people.
 SEED, FRAMES = 104, 6
 SHAPE, SPACING_MM = (56, 96, 120), (5.0, 3.2, 3.0)
-# Deep inspiration, the farthest from the reference.
-FRAME = 2
+# Far from the reference.
+FRAME = 4
 ALIGNING_S = 3600
 PANEL = 420
 # mm from the first voxel across z, y, x, where the slices cut lung, heart and liver.
 CUTS_MM = (150.0, 150.0, 120.0)
 TURNED = (5.0, -35.0, 20.0)
+LARGER = 1.25
+# Arrows are true to scale: the lower half of the slice, twice as large, where they are long.
+CLOSE = 1.9
 
 
 class VolumeWindow(Window):
     """A window with one series of volumes."""
+
+    close = False
+    """Whether the lower half of a coronal slice is shown larger."""
 
     def __init__(self) -> None:
         super().__init__(empty=True)
@@ -70,8 +76,10 @@ class VolumeWindow(Window):
         seen = [axis - dims.ndim for axis in dims.displayed]
         sides = [shape[axis + 3] * place.scale[axis] for axis in seen]
         middles = [place.translate[axis] + (side - place.scale[axis]) / 2 for axis, side in zip(seen, sides, strict=True)]
+        if self.close:
+            middles[0] -= 0.2 * sides[0]
         self.viewer.scene.camera.center = tuple(middles)
-        self.viewer.scene.camera.zoom = min(height / sides[0], width / sides[1])
+        self.viewer.scene.camera.zoom = min(height / sides[0], width / sides[1]) * (CLOSE if self.close else 1)
 
 
 def prepare(folder: Path) -> Path:
@@ -108,14 +116,31 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         align(window, Path(folder))
         last = window.results.session.registration.step_count
-        window.open("Sequence")
+        widget = window.open("Sequence")
         window.show("Gaussians")
         window.go_to(last)
         window.turn(1)
-        window.results.session.select(3)
+        select_a_strong_one(window, widget)
         save("volume", window.grab())
         save("volume_views", views(window, last))
         window.viewer.close()
+
+
+def select_a_strong_one(window: VolumeWindow, widget: Any) -> None:
+    """Click the row of the Gaussian that moves most of those near the middle, which shows the slice of its centre."""
+    from qtpy.QtWidgets import QTableWidget
+
+    key = window.results.key
+    assert key is not None
+    sequence = window.results.session.sequence(key)
+    assert sequence is not None
+    middle = (sequence.centres.abs() < 0.5).all(dim=1)
+    row = int((sequence.amplitudes.norm(dim=1) * middle).argmax())
+    table = widget.findChild(QTableWidget)
+    table.selectRow(row)
+    window.settle()
+    table.scrollToItem(table.item(row, 0), QTableWidget.ScrollHint.PositionAtCenter)
+    window.settle()
 
 
 def views(window: VolumeWindow, last: int) -> Image.Image:
@@ -125,7 +150,7 @@ def views(window: VolumeWindow, last: int) -> Image.Image:
         ("coronal, Gaussians", 1, last, ("Gaussians",)),
         ("sagittal, Gaussians", 2, last, ("Gaussians",)),
         ("axial, Gaussians", 0, last, ("Gaussians",)),
-        ("displacement in the slice", 1, last, ("displacement",)),
+        ("displacement in the slice, enlarged", 1, last, ("displacement",)),
         ("residual, before", 1, 0, ("residual",)),
         ("residual, after", 1, last, ("residual",)),
         ("Jacobian determinant", 1, last, ("Jacobian",)),
@@ -134,6 +159,7 @@ def views(window: VolumeWindow, last: int) -> Image.Image:
         window.show(*shown)
         window.go_to(step)
         window.results.session.select(None)
+        window.close = shown == ("displacement",)
         panels.append((caption, window.canvas(PANEL)))
     panels.append(("3D view, Gaussians", space(window)))
     return compose(panels, columns=4)
@@ -146,6 +172,7 @@ def space(window: VolumeWindow) -> Image.Image:
     window.settle()
     window.viewer.reset_view()
     window.viewer.scene.camera.angles = TURNED
+    window.viewer.scene.camera.zoom *= PANEL / window.viewer.screenshot(canvas_only=True, flash=False).shape[0] * LARGER
     return window.canvas(PANEL)
 
 

@@ -28,8 +28,11 @@ _LINE_PIECES = 64
 _MOST_ARROWS_IN_SPACE = 2500
 # Of the longest arrow: shorter ones only hide the others.
 _LEAST_LENGTH_IN_SPACE = 0.05
-# A surface of these opacities lets the image through; the selected one is to be found among them.
-_SURFACE_PAST, _SURFACE_FAINT, _SURFACE_SELECTED = 0.16, 0.0, 0.9
+# Opacity of the surface of the Gaussian that moves most; those that move less fade, as a hundred of them would hide the image.
+_SURFACE, _SURFACE_SELECTED = 0.4, 0.9
+_FADING = 2.0
+# Fainter ones are left out.
+_LEAST_SURFACE = 0.01
 
 _Number = TypeVar("_Number", int, float)
 
@@ -84,13 +87,14 @@ class VolumeLines:
     ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.float64]]:
         """Surfaces at one standard deviation in space: vertices in mm, faces, colours of the vertices.
 
-        Steps to come, and what is switched off, have none.
+        Steps to come, what is switched off and what hardly moves anything have none; the less one moves, the fainter it is.
         """
         colours = gaussian_colours(enabled, step, selected, colormap)
-        colours[:, 3] = np.where(np.arange(len(sequence)) < step, _SURFACE_PAST, _SURFACE_FAINT)
+        lengths = np.linalg.norm(vectors(sequence, self.scale), axis=1)
+        colours[:, 3] = _SURFACE * (lengths / max(float(lengths.max()), 1e-9)) ** _FADING
+        seen = enabled & (np.arange(len(sequence)) < step) & (colours[:, 3] > _LEAST_SURFACE)
         if selected is not None and selected <= len(sequence):
-            colours[selected - 1, 3] = _SURFACE_SELECTED
-        seen = enabled & (colours[:, 3] > 0)
+            colours[selected - 1, 3], seen[selected - 1] = _SURFACE_SELECTED, bool(enabled[selected - 1])
         centres, axes = centres_and_axes(sequence, self.scale)
         vertices, faces = surfaces(centres[seen], axes[seen])
         return vertices, faces, np.repeat(colours[seen], len(vertices) // max(int(seen.sum()), 1), axis=0)

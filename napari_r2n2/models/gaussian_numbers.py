@@ -27,19 +27,23 @@ class Column:
         return f"{rounded:.{self.decimals}f}" if abs(rounded) < 100 else f"{number:.0f}"
 
 
+_IN_SLICES = (
+    Column("α", "Angle of the first axis from x towards y, degrees", 0),
+    Column("vy", "Displacement at the centre along y"),
+    Column("vx", "Displacement at the centre along x"),
+)
 _ORDINALS = ("first", "second", "third")
 
 
 def columns(ndim: int) -> tuple[Column, ...]:
-    """Of the seven numbers of a Gaussian in a slice, or of nine of its twelve in a volume: how it is turned has no column there."""
+    """Of the seven numbers of a Gaussian in a slice; of the twelve in a volume what fits: where, how wide, how far it moves."""
     axes = "zyx"[-ndim:]
-    # In a volume whole mm, so that two more columns fit.
+    # In a volume whole mm, so that more columns fit.
     decimals = 1 if ndim == 2 else 0
     return (
         *(Column(axis, f"Centre along {axis}", decimals) for axis in axes),
         *(Column(f"σ{k + 1}", f"Standard deviation along the {_ORDINALS[k]} axis", decimals) for k in range(ndim)),
-        *((Column("α", "Angle of the first axis from x towards y, degrees", 0),) if ndim == 2 else ()),
-        *(Column(f"v{axis}", f"Displacement at the centre along {axis}") for axis in axes),
+        *(_IN_SLICES if ndim == 2 else (Column("|v|", "Length of the displacement at the centre"),)),
     )
 
 
@@ -48,9 +52,9 @@ def rows(sequence: GaussianSequence, lengths: Lengths) -> list[list[float]]:
     import torch
 
     per_mm = lengths.value(1.0)
-    turned = [sequence.angles_deg()[:, None]] if sequence.grid.ndim == 2 else []
-    parts = (sequence.centres_mm() * per_mm, sequence.sigmas_mm() * per_mm, *turned, sequence.amplitudes_mm() * per_mm)
-    found: list[list[float]] = torch.cat(parts, dim=1).tolist()
+    vectors = sequence.amplitudes_mm() * per_mm
+    last = (sequence.angles_deg()[:, None], vectors) if sequence.grid.ndim == 2 else (vectors.norm(dim=1, keepdim=True),)
+    found: list[list[float]] = torch.cat((sequence.centres_mm() * per_mm, sequence.sigmas_mm() * per_mm, *last), dim=1).tolist()
     return found
 
 

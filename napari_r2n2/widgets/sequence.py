@@ -350,7 +350,8 @@ def _cell(text: str) -> QTableWidgetItem:
 def _set_headings(table: QTableWidget, shown: tuple[Column, ...]) -> None:
     """Headings of the columns, made anew only if they are others."""
     words = [*_FIRST, *((column.heading, column.tip) for column in shown)]
-    if table.columnCount() == len(words):
+    there = [table.horizontalHeaderItem(place) for place in range(table.columnCount())]
+    if [item.text() for item in there if item is not None] == [heading for heading, _tip in words]:
         return
     table.setColumnCount(len(words))
     table.setHorizontalHeaderLabels([heading for heading, _tip in words])

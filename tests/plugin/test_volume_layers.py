@@ -307,10 +307,11 @@ def test_turning_by_the_buttons_of_the_sequence_widget(viewer: Any, aligned: Any
     aligned.go_to(key=LAST, step=3)
     table = widget._table
     headings = [table.horizontalHeaderItem(k).text() for k in range(table.columnCount())]
-    assert headings == ["", "step", "z", "y", "x", "σ1", "σ2", "σ3", "vz", "vy", "vx"]
+    assert headings == ["", "step", "z", "y", "x", "σ1", "σ2", "σ3", "|v|"]
     # World: direction @ (translation of the volume's own axes + voxels).
     world = volume_case.sequence().centres_mm()[1].tolist()
     assert [table.item(1, k).text() for k in (2, 3, 4)] == [f"{value:.0f}" for value in world]
+    assert table.item(1, 8).text() == f"{np.linalg.norm((-0.8, 0.9, 1.2)):.1f}"
     press(widget._planes.buttons[2])
     assert widget._planes.buttons[2].text() == "coronal"
     assert aligned.plane.across == 2

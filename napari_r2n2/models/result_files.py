@@ -130,6 +130,7 @@ def _export_one(registration: Registration, index: int, folder: Path, landmarks:
         facts=registration.facts.get(index) or RunFacts.of(config),
         landmarks=_as_read(landmarks, series),
         masks=registration.masks_of(index),
+        guides=registration.guides.get(index),
         selection=_selection(series),
         overwrite=True,  # the images kept beside the result are there already
     )
@@ -185,6 +186,7 @@ def open_results(folder: Path, source: Path | None = None, opened: Sequence[Imag
     ReadError
         If the folder is no finished result, or the images cannot be found or are others.
     """
+    from r2n2.results.guide_files import kept_guides
     from r2n2.results.mask_files import kept_masks
     from r2n2.results.reader import read_result, slice_folders
 
@@ -195,6 +197,9 @@ def open_results(folder: Path, source: Path | None = None, opened: Sequence[Imag
         registration.facts[index] = _facts(one)
         for metrics in one.metrics:
             registration.add(index, one.reference, one.result(metrics.frame))
+        guides = kept_guides(one)
+        if guides is not None:
+            registration.guides[index] = guides
     return registration
 
 

@@ -38,7 +38,7 @@ class Session:
     ended = Signal()
     """The run is over; ``complete`` says whether every frame is there."""
     edited = Signal(object)
-    """Gaussians of a frame were switched (FrameKey)."""
+    """Gaussians of a frame were switched, or its result was exchanged (FrameKey)."""
     selected = Signal(object)
     """Another Gaussian is the selected one: its step from 1, or None."""
     landmarks_changed = Signal()
@@ -50,6 +50,7 @@ class Session:
         """Images that follow from the transforms."""
         self._selected: int | None = None
         self._landmarks: dict[int, LandmarkSet] = {}
+        self._guides: dict[int, LandmarkSet] = {}
 
     # The run
 
@@ -134,6 +135,21 @@ class Session:
         if self.registration.switch_all_on(key):
             self.edited.emit(key)
 
+    def exchange(self, key: FrameKey, result: FrameResult) -> None:
+        """Give a frame another result, which ``take_back`` takes back."""
+        self.registration.exchange(key, result)
+        self.edited.emit(key)
+
+    def take_back(self, key: FrameKey) -> None:
+        """Give a frame the result that it had before the last exchange."""
+        if self.registration.take_back(key):
+            self.edited.emit(key)
+
+    def do_again(self, key: FrameKey) -> None:
+        """Exchange again what was taken back last."""
+        if self.registration.do_again(key):
+            self.edited.emit(key)
+
     @property
     def selection(self) -> int | None:
         """Step of the selected Gaussian, from 1."""
@@ -155,6 +171,14 @@ class Session:
         """Replace the landmarks of all slice positions."""
         self._landmarks = {index: marks for index, marks in landmarks.items() if len(marks)}
         self.landmarks_changed.emit()
+
+    def guides(self, slice_index: int = 0) -> LandmarkSet | None:
+        """Pairs of points of a slice position that are to guide its registration, in INDEX space; none is a landmark."""
+        return self._guides.get(slice_index)
+
+    def set_guides(self, guides: Mapping[int, LandmarkSet]) -> None:
+        """Replace what guides, of all slice positions."""
+        self._guides = {index: marks for index, marks in guides.items() if len(marks)}
 
     def errors(self, slice_index: int = 0, frame: int | None = None) -> TRETable | None:
         """Target registration errors of a slice position, or of one of its frames, with what is switched on now.

@@ -32,6 +32,7 @@ class _Version(NamedTuple):
 
     result: FrameResult
     off: frozenset[int]
+    guided: bool
 
 
 class Registration:
@@ -63,7 +64,9 @@ class Registration:
         self.facts: dict[int, RunFacts] = {}
         """Slice position -> what the run used, with the time it took there; taken down at the run, not when it is exported."""
         self.guides: dict[int, Guides] = {}
-        """Slice position -> pairs that guided frames after the run."""
+        """Slice position -> the pairs that were used last, of all its frames."""
+        self.guided: set[FrameKey] = set()
+        """Frames whose result they guided."""
         self._earlier: dict[FrameKey, list[_Version]] = {}
         self._later: dict[FrameKey, list[_Version]] = {}
         self._revisions: dict[FrameKey, int] = {}
@@ -72,6 +75,11 @@ class Registration:
     def name(self) -> str:
         """Of the series."""
         return self.series[0].name if self.series else ""
+
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes: 3 of volumes."""
+        return self.series[0].grid.ndim if self.series else 2
 
     def note_run(self, slice_index: int, facts: RunFacts, settings: RegistrationConfig) -> None:
         """What the run uses, as far as it has come; the settings name the reference frame once it is found."""
@@ -107,7 +115,8 @@ class Registration:
         if self.config is not None and (self.config.method == "bspline" or self.config.target == "previous"):
             return 1
         found = max((len(s) for s in map(self.sequence, self.results) if s is not None), default=0)
-        asked = 0 if self.config is None or self.config.steps == "auto" else self.config.steps
+        steps = "auto" if self.config is None else self.config.of_grid(self.ndim).steps
+        asked = 0 if steps == "auto" else steps
         return max(found, asked, 1)
 
     def add(self, slice_index: int, reference: int, result: FrameResult) -> FrameKey:
@@ -159,11 +168,24 @@ class Registration:
         self._changed(key)
         return True
 
-    def exchange(self, key: FrameKey, result: FrameResult) -> None:
-        """Give a frame another result; ``take_back`` brings the former one back."""
+    def exchange(self, key: FrameKey, result: FrameResult, guides: Guides | None = None) -> None:
+        """Give a frame another result, which ``guides`` guided if they are given; ``take_back`` brings the former one back."""
         self._earlier.setdefault(key, []).append(self._version(key))
         self._later.pop(key, None)
-        self._put(key, _Version(result, frozenset()))
+        if guides is not None:
+            self.guides[key.slice_index] = guides
+        self._put(key, _Version(result, frozenset(), guides is not None or key in self.guided))
+
+    def guides_of(self, slice_index: int) -> Guides | None:
+        """The pairs of the frames that are guided now; None where none is."""
+        from r2n2.guides import Guides
+
+        used = self.guides.get(slice_index)
+        frames = {key.frame for key in self.guided if key.slice_index == slice_index}
+        if used is None or not frames:
+            return None
+        kept = used.landmarks.select_frames({self.references[slice_index], *frames})
+        return Guides(kept, used.strength_mm, used.path)
 
     def exchanged(self, key: FrameKey) -> tuple[int, int]:
         """How many exchanges of a frame can be taken back, and how many done again."""
@@ -196,13 +218,14 @@ class Registration:
         return True
 
     def _version(self, key: FrameKey) -> _Version:
-        return _Version(self.results[key], self.switched_off.get(key, frozenset()))
+        return _Version(self.results[key], self.switched_off.get(key, frozenset()), key in self.guided)
 
     def _put(self, key: FrameKey, version: _Version) -> None:
         self.results[key] = version.result
         self.switched_off.pop(key, None)
         if version.off:
             self.switched_off[key] = version.off
+        (self.guided.add if version.guided else self.guided.discard)(key)
         self._changed(key)
 
     def _changed(self, key: FrameKey) -> None:

@@ -19,6 +19,7 @@ from napari_r2n2.models.registration import FrameKey, Registration
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.evaluation import TRETable
+    from r2n2.guides import Guides
     from r2n2.mask import Masks
     from r2n2.registration import FrameResult
     from r2n2.results.manifest import RunFacts
@@ -135,9 +136,9 @@ class Session:
         if self.registration.switch_all_on(key):
             self.edited.emit(key)
 
-    def exchange(self, key: FrameKey, result: FrameResult) -> None:
-        """Give a frame another result, which ``take_back`` takes back."""
-        self.registration.exchange(key, result)
+    def exchange(self, key: FrameKey, result: FrameResult, guides: Guides | None = None) -> None:
+        """Give a frame another result, which pairs guided if they are given, and which ``take_back`` takes back."""
+        self.registration.exchange(key, result, guides)
         self.edited.emit(key)
 
     def take_back(self, key: FrameKey) -> None:

@@ -138,7 +138,7 @@ class GaussianEditor(QWidget):
         sequence = None if key is None else self.session.sequence(key)
         back, again = (0, 0) if key is None else self.session.registration.exchanged(key)
         switched = key is not None and key in self.session.registration.switched_off
-        editable = sequence is not None and not switched and self.job is None
+        editable = sequence is not None and sequence.grid.ndim == 2 and not switched and self.job is None
         chosen = editable and step is not None and sequence is not None and step <= len(sequence)
         self.edit.setEnabled(editable)
         self.add.setEnabled(editable)

@@ -225,6 +225,15 @@ class FitConfig(Config):
     compared (ssd), on all squares but the coarsest; 0 where tissue keeps its brightness."""
     brightness_window: float = Field(default=0.24, gt=0, le=2)
     """Standard deviation of the Gaussian window of those means, normalised."""
+    trust: bool = True
+    """Whether, in the last steps, pixels of the reference count less that stay unexplained in all aligned frames of a series, where
+    intensities are compared (ssd) with the reference itself."""
+    trust_steps: int = Field(default=8, ge=1, le=200)
+    """How many of the steps on the finest square these are."""
+    trust_frames: int = Field(default=5, ge=2)
+    """Frames beside the reference from which on a series can tell."""
+    trust_window_px: float = Field(default=1.0, ge=0, le=20)
+    """Standard deviation of the Gaussian window over which what is left is averaged, in pixels of the finest square."""
     most_gaussians: int = Field(default=60, ge=1, le=500)
     """Of a pair where ``steps`` is auto."""
     most_coarse: int = Field(default=10, ge=1, le=500)
@@ -285,10 +294,18 @@ class VolumeFitConfig(FitConfig):
 
     sizes: tuple[int, int, int] = (24, 48, 96)
     sigma_range: tuple[float, float] = (0.05, 0.6)
+    sliding_slope: float = Field(default=0.0, ge=0)
+    """Change of the displacement a unit length from which on roughness costs in proportion to it and no longer to its square, so
+    that a jump where tissue slides costs the same however steep it is; 0: nowhere."""
+    fine_share: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the Gaussians placed on the finest lattice."""
+    proposed_flatness: float = Field(default=1.0, ge=1, le=10)
+    """How many times thinner along one axis Gaussians may start, too, as they lie along surfaces where tissue slides; 1: none do."""
     folding_size: int = Field(default=32, ge=16, le=512)
     field_size: int = Field(default=56, ge=16, le=2048)
     pixels_a_step: int = Field(default=8192, ge=256)
     brightness: float = Field(default=0.0, ge=0, le=1)
+    trust: bool = False
     most_gaussians: int = Field(default=200, ge=1, le=500)
     most_coarse: int = Field(default=40, ge=1, le=500)
     added_at_once: int = Field(default=20, ge=1, le=100)

@@ -221,6 +221,7 @@ def _run(
         settings = config.model_copy(update={"batch_size": writer.batch_size})
         for progress in running(config=settings, done=writer.done):
             writer.run_notes += progress.notes
+            writer.trust = progress.trust or writer.trust
             writer.add(*progress.finished)
             yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished, notes=progress.notes)
         yield FolderProgress(Stage.WRITING, 0.0)

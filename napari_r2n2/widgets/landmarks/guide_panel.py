@@ -94,8 +94,7 @@ class GuidePanel(QWidget):
         session = self._model.session
         if session.registration.results.get(refitted.key) is None:
             return  # another registration is shown by now
-        session.registration.guides[refitted.key.slice_index] = refitted.guides
-        session.exchange(refitted.key, refitted.result)
+        session.exchange(refitted.key, refitted.result, refitted.guides)
         self._model.said.emit(f"{refitted.result.message or 'Fitted again'}. Took {refitted.seconds:.1f} s.")
 
     def _ended(self) -> None:
@@ -114,7 +113,7 @@ class GuidePanel(QWidget):
         model, place = self._model, self._suggestion.yx
         image = model.image
         assert image is not None
-        self._hint.show(image, prediction_marks(model.frame, {"next pair": place}, image.ndim))
+        self._hint.show(image, prediction_marks(model.frame, {"next pair": place}, model.marks))
         world = image.data_to_world((*(0,) * (image.ndim - 2), *place))
         camera = model.viewer.scene.camera
         camera.center = (*camera.center[:-2], *world[-2:])

@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,7 +17,7 @@ from r2n2.registration.base import Method, Pairs
 from r2n2.registration.doubt import reasons_for_doubt
 from r2n2.registration.measures import Measure, SquaredDifference, agreement
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.registration.uncertainty import FrameUncertainty, UncertaintyEstimator, backward_pairs
+from r2n2.registration.uncertainty import FrameUncertainty, backward_pairs
 from r2n2.registration.volumes import measure_rows, small_volumes
 from r2n2.similarity import correlation
 from r2n2.transform import (
@@ -30,10 +31,12 @@ from r2n2.transform import (
 
 __all__ = [
     "BatchResult",
+    "Estimator",
     "LoadedFrame",
     "assess",
     "assess_composed",
     "assess_edited",
+    "assess_later",
     "masked_note",
     "register_batch",
     "unregistered",
@@ -63,6 +66,21 @@ class LoadedFrame:
         return self.valid if self.weight is None else self.valid & (self.weight > 0)
 
 
+class Estimator(Protocol):
+    """Looks at a batch once it is registered."""
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether each pair is to be registered back as well."""
+        ...
+
+    def estimate(
+        self, pairs: Pairs, transforms: Sequence[Transform], backward: Sequence[Transform] = ()
+    ) -> tuple[FrameUncertainty | None, ...]:
+        """One a pair, from its transform and, if asked for, that of the way back."""
+        ...
+
+
 @dataclass(eq=False)
 class BatchResult:
     """Filled while ``register_batch`` runs: the transforms of the last step that was finished."""
@@ -82,7 +100,7 @@ def register_batch(
     device: torch.device,
     start: Sequence[Transform] | None,
     result: BatchResult,
-    estimator: UncertaintyEstimator | None = None,
+    estimator: Estimator | None = None,
     *,
     guides: tuple[GuidingPairs | None, ...] = (),
 ) -> Iterator[float]:
@@ -261,6 +279,24 @@ def assess(
     if reasons:
         message = f"frame {frame.index}: {'; '.join([*reasons, *filter(None, [note, guided])])}; look at it before using it"
     return replace(_result(frame.index, transform, status, message, found, seconds, measure), uncertainty=uncertainty)
+
+
+def assess_later(
+    reference: LoadedFrame,
+    frame: LoadedFrame,
+    transform: Transform,
+    loss: float,
+    seconds: float,
+    note: str = "",
+    *,
+    uncertainty: FrameUncertainty | None = None,
+    measure: Measure | None = None,
+    guides: GuidingPairs | None = None,
+) -> FrameResult:
+    """A transform that is gone on from, without numbers that nobody is going to see; what is not finite fails as in ``assess``."""
+    if not math.isfinite(loss):
+        return assess(reference, frame, transform, loss, seconds, note, uncertainty=uncertainty, measure=measure, guides=guides)
+    return FrameResult(frame.index, transform, FrameStatus.OK, "", math.nan, math.nan, math.nan, math.nan, math.nan, seconds)
 
 
 def _guided(transform: Transform, guides: GuidingPairs) -> tuple[str, tuple[str, ...]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -14,10 +14,9 @@ from r2n2.guides import GuidingPairs
 from r2n2.mask import Mask, Masks
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method
-from r2n2.registration.batch import BatchResult, LoadedFrame, assess, register_batch, unregistered
+from r2n2.registration.batch import BatchResult, Estimator, LoadedFrame, assess, register_batch, unregistered
 from r2n2.registration.measures import Measure
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.registration.uncertainty import UncertaintyEstimator
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
@@ -55,9 +54,11 @@ class Work:
     device: torch.device
     most: int
     """Frames that are tried at once; falls where memory did not suffice, so that no later batch fails in vain."""
-    estimator: UncertaintyEstimator | None
+    estimator: Estimator | None
     guides: Mapping[int, GuidingPairs] = field(default_factory=dict)
     """Frame -> what a person vouches for."""
+    judge: Callable[..., FrameResult] = assess
+    """Makes the result of a frame, called as ``assess``."""
 
 
 def run_pass(
@@ -124,7 +125,7 @@ def _register(
             seconds = outcome.seconds / len(frames)
             found = zip(targets, frames, outcome.transforms, outcome.loss, outcome.notes, outcome.uncertainties, strict=True)
             return [
-                assess(target, frame, at, loss, seconds, note, uncertainty=radius, measure=work.measure, guides=pairs)
+                work.judge(target, frame, at, loss, seconds, note, uncertainty=radius, measure=work.measure, guides=pairs)
                 for (target, frame, at, loss, note, radius), pairs in zip(found, guides, strict=True)
             ]
         except R2N2Error:

@@ -22,6 +22,7 @@ from r2n2.report.figures import (
     movie,
     sequence_figure,
     time_figure,
+    trust_figure,
     uncertainty_figure,
     volume_figure,
 )
@@ -31,7 +32,7 @@ from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 
-__all__ = ["Verdict", "describe_uncertainty", "render_report", "verdict"]
+__all__ = ["Verdict", "describe_trust", "describe_uncertainty", "render_report", "verdict"]
 
 _LISTED = 10
 _ARROWS = "Arrows point from the reference into the frame."
@@ -110,6 +111,8 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "frames": frames_figure(metrics, series.times_s, registered.length_unit),
         "uncertainty": _uncertainty(series, registered, data),
         "uncertainty_text": describe_uncertainty(registered),
+        "trust": trust_figure(data) if data.trust is not None else "",
+        "trust_text": describe_trust(registered),
         "errors": errors,
         "error_figure": "" if errors is None else error_figure(errors, registered.length_unit),
         "unit": registered.length_unit.value,
@@ -154,6 +157,18 @@ def describe_uncertainty(registered: RegisteredSeries) -> str:
     which = "all frames" if len(frames) == len(moved) else f"{len(frames)} of {len(moved)} frames"
     reasons = "; ".join(dict.fromkeys(record.uncalibrated[frame] for frame in frames))
     return f"{text} Uncalibrated for {which}, where it is a hint and no probability: {reasons}."
+
+
+def describe_trust(registered: RegisteredSeries) -> str:
+    """Which pixels counted less in the last steps, and why; "" where all counted alike."""
+    record = registered.manifest.trust
+    if record is None:
+        return ""
+    return (
+        f"In the last steps of every frame pixels counted the less, the more they stayed different from the reference over all "
+        f"{record.frames} aligned frames: blood that flows, structures that pass through the slice, noise. "
+        f"{record.less_than_half_percent:.0f} % of the frame counted less than half."
+    )
 
 
 def _describe(registered: RegisteredSeries, data: ReportData) -> str:

@@ -23,6 +23,7 @@ from r2n2.series import ImageSeries, LandmarkSet
 __all__ = [
     "CONVENTION",
     "MANIFEST_NAME",
+    "TRUST_NAME",
     "AcquisitionManifest",
     "GridRecord",
     "GuideRecord",
@@ -30,6 +31,7 @@ __all__ = [
     "MaskRecord",
     "RunFacts",
     "RunManifest",
+    "TrustRecord",
     "UncertaintyRecord",
     "guides_sha256",
     "input_sha256",
@@ -40,6 +42,7 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "run.json"
+TRUST_NAME = "trust.mha"
 CONVENTION = {
     "displacement": "f maps points of the reference into the moving frame (pull-back): registered(x) = moving(x + f(x))",
     "sequence": "the steps of a sequence are summed; the original moving frame is resampled once with the sum",
@@ -198,6 +201,17 @@ class UncertaintyRecord(Config):
         )
 
 
+class TrustRecord(Config):
+    """How far pixels of the reference were trusted in the last steps; the map lies in the folder."""
+
+    frames: int
+    """That the map is made of."""
+    noise: float
+    """Up to which a pixel is fully trusted: root mean square of what is left, in standard deviations of the intensity."""
+    less_than_half_percent: float
+    """Share of the pixels that count less than half."""
+
+
 class RunFacts(Config):
     """What a run uses, taken down when it runs: files may be written later, by another process or on another machine."""
 
@@ -272,6 +286,8 @@ class RunManifest(Config):
     """Frame -> why its result is not simply ok."""
     uncertainty: UncertaintyRecord | None = None
     """How the maps of uncertainty were made; null where there are none."""
+    trust: TrustRecord | None = None
+    """How far pixels of the reference were trusted; null where all counted alike."""
     wall_time_s: float
     """Of all parts of the run; what a killed part did after the last batch that it finished is not known and does not count."""
     peak_memory_mib: float | None

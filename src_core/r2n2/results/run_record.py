@@ -21,6 +21,7 @@ from r2n2.results.manifest import (
     MaskRecord,
     RunFacts,
     RunManifest,
+    TrustRecord,
     UncertaintyRecord,
     input_sha256,
     landmarks_sha256,
@@ -99,7 +100,13 @@ class RunRecord:
         )
 
     def manifest(
-        self, rows: Sequence[FrameMetrics], reference: int, files: Sequence[str], notes: Sequence[str], course: Course
+        self,
+        rows: Sequence[FrameMetrics],
+        reference: int,
+        files: Sequence[str],
+        notes: Sequence[str],
+        course: Course,
+        trust: TrustRecord | None = None,
     ) -> RunManifest:
         """Content of run.json.
 
@@ -111,6 +118,8 @@ class RunRecord:
             What the folder holds.
         notes
             What was decided or noticed after the series was read.
+        trust
+            How far pixels of the reference were trusted, if not all alike.
         """
         record = InputRecord.of(self.series, self.input_sha256, self.selection)
         measure = rows[reference].similarity_measure
@@ -135,6 +144,7 @@ class RunRecord:
             status_counts=dict(Counter(str(row.status) for row in rows)),
             messages={row.frame: row.message for row in rows if row.message},
             uncertainty=UncertaintyRecord.of(used, {row.frame: row.uncalibrated for row in rows if row.uncalibrated}),
+            trust=trust,
             wall_time_s=round(course.elapsed_s if self.facts.wall_time_s is None else self.facts.wall_time_s, 3),
             peak_memory_mib=course.peak_memory_mib,
             parts=course.parts,

@@ -20,7 +20,7 @@ from r2n2.evaluation import TRETable, target_registration_error
 from r2n2.guides import Guides
 from r2n2.io.atomic import atomic_write
 from r2n2.mask import NO_MASKS, Masks
-from r2n2.registration.results import FrameResult
+from r2n2.registration.results import FrameResult, Trust
 from r2n2.results.field_lattice import lattice_of
 from r2n2.results.frame_metrics import metrics_table
 from r2n2.results.frame_store import FrameStore
@@ -28,7 +28,7 @@ from r2n2.results.guide_files import with_guides, write_guides
 from r2n2.results.journal import JOURNAL_NAME, Earlier, RunJournal, earlier_parts
 from r2n2.results.landmark_doubts import doubts
 from r2n2.results.landmark_radius import with_radii
-from r2n2.results.manifest import MANIFEST_NAME, RunFacts, RunManifest
+from r2n2.results.manifest import MANIFEST_NAME, TRUST_NAME, RunFacts, RunManifest, TrustRecord
 from r2n2.results.mask_files import write_masks
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.results.reader import RegisteredSeries, StoredResults, read_result
@@ -63,8 +63,8 @@ class ResultWriter:
 
     Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json. Once it is
     entered, ``done`` says which frames are there already, and ``note`` what was found in the folder. ``run_notes`` may be
-    given what the run decided; it is kept in run.json. Once it is finished, ``doubts`` says in which other convention the landmarks
-    would fit far better.
+    given what the run decided; it is kept in run.json. ``trust`` may be given how far pixels of the reference were trusted. Once
+    it is finished, ``doubts`` says in which other convention the landmarks would fit far better.
 
     Parameters
     ----------
@@ -133,7 +133,9 @@ class ResultWriter:
         self.batch_size = batch_size
         self.note = ""
         self.run_notes: tuple[str, ...] = ()
+        self.trust: Trust | None = None
         self.doubts: tuple[str, ...] = ()
+        self._trust_record: TrustRecord | None = None
 
     def __enter__(self) -> Self:
         check_folder(self._folder)
@@ -210,6 +212,7 @@ class ResultWriter:
         errors, notes = self._landmark_errors()
         files = [*self._write_transforms(), self._write_registered(), *self._write_tables(errors)]
         files += write_masks(self._folder, run.series, run.masks)
+        files += [] if self.trust is None else [self._write_trust(self.trust)]
         files += write_guides(self._folder, run.guides)
         files += [] if render is None else ["report.html"]
         manifest, rows = self._manifest(files, notes), self._frames.ordered(errors)
@@ -238,7 +241,16 @@ class ResultWriter:
 
     def _manifest(self, files: list[str], notes: tuple[str, ...]) -> RunManifest:
         rows, reference = self._frames.ordered(), self._frames.reference()
-        return self._run.manifest(rows, reference, files, (*self.run_notes, *notes), self._course())
+        return self._run.manifest(rows, reference, files, (*self.run_notes, *notes), self._course(), self._trust_record)
+
+    def _write_trust(self, trust: Trust) -> str:
+        from r2n2.io.scalar_maps import write_scalar_map
+
+        values = trust.on(self._run.series.grid).numpy()
+        write_scalar_map(self._folder / TRUST_NAME, values, self._run.series.grid)
+        share = round(100 * float((values < 0.5).mean()), 2)
+        self._trust_record = TrustRecord(frames=trust.frames, noise=round(trust.noise, 4), less_than_half_percent=share)
+        return TRUST_NAME
 
     def _landmark_errors(self) -> tuple[TRETable | None, tuple[str, ...]]:
         run, transforms, reference = self._run, self._frames.transforms(), self._frames.reference()

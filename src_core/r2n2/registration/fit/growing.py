@@ -70,14 +70,17 @@ class GrowingFit:
         Settings of the objective and the plan.
     measure
         What images are compared by; squared differences if None.
+    trust
+        As in ``FitMethod``.
     """
 
     name = "fit"
 
-    def __init__(self, config: FitConfig, *, measure: Measure | None = None) -> None:
+    def __init__(self, config: FitConfig, *, measure: Measure | None = None, trust: Tensor | None = None) -> None:
         weight = max(config.steepness_weight, config.growing_steepness_weight)
         self._config = config.model_copy(update={"steepness_weight": weight})
         self._measure: Measure = measure or SquaredDifference(config.clamp)
+        self._trust = trust
 
     @property
     def gaussians(self) -> int:
@@ -114,7 +117,8 @@ class GrowingFit:
                 wanted = (stage.size, *part.rows.tolist())
                 if level is None or built != wanted or pairs.masked:
                     some, own = pairs.chosen(part.rows), None if linear is None else linear[part.rows]
-                    level, built = Level.build(some, stage.size, self._config, self._measure, part.model, own), wanted
+                    level = Level.build(some, stage.size, self._config, self._measure, part.model, own, self._trust)
+                    built = wanted
                 held = len(part.model)
                 part, rest, moved = self._begun(level, part, stage)
                 others = [*others, *rest]
@@ -152,7 +156,7 @@ class GrowingFit:
             after = _Part(part.stage + 1, part.rows, part.model, part.loss, torch.full_like(part.loss, torch.inf))
             if not stage.far_only:
                 return after, [], None
-            return after, [], level.assess(part.model).objective > self._config.far if len(part.model) else none
+            return after, [], level.is_far(level.assess(part.model)) if len(part.model) else none
         config, current = self._config, level.assess(part.model)
         part = _Part(part.stage, part.rows, part.model, current.objective, part.gained)
         # Pairs that started with other numbers of Gaussians meet at the next multiple, and go on together.

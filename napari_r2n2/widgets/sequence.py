@@ -28,6 +28,7 @@ from napari_r2n2.models.lengths import Lengths
 from napari_r2n2.models.quality import described_quality, described_uncertainty
 from napari_r2n2.widgets.connections import connect_while_alive
 from napari_r2n2.widgets.docks import Dock
+from napari_r2n2.widgets.gaussian_editor import GaussianEditor
 from napari_r2n2.widgets.plane_buttons import PlaneButtons
 from r2n2.errors import ReadError
 
@@ -75,11 +76,12 @@ class SequenceWidget(Dock):
         # The layer that flickers and whether it was visible; a list, for what is left to do when this widget is gone.
         self._flipped: list[tuple[Any, bool]] = []
         signals = (self.session.began, self.session.ended, self.session.landmarks_changed, self.results.changed)
-        viewer, flipped = self.results.viewer, self._flipped
+        viewer, flipped, editor = self.results.viewer, self._flipped, self.editor
         self._bind_keys(viewer)
 
         def leave() -> None:
             _still(flipped)
+            editor.release()
             for key in _KEYS:
                 viewer.bind_key(key, None, overwrite=True)
 
@@ -125,6 +127,7 @@ class SequenceWidget(Dock):
         for label in (self._numbers, self._quality):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.editor = GaussianEditor(self.results)
         self._lay_out()
         self._play.toggled.connect(self._set_playing)
         self._first.clicked.connect(lambda: self.results.go_to(step=0))
@@ -157,6 +160,7 @@ class SequenceWidget(Dock):
         whole.addWidget(self._table, 1)
         whole.addWidget(self._numbers)
         whole.addWidget(self._all_on)
+        whole.addWidget(self.editor)
         whole.addWidget(self._quality)
         self.fill(whole)
 
@@ -227,6 +231,7 @@ class SequenceWidget(Dock):
 
     def _show_selected(self, step: int | None) -> None:
         key = self._key
+        self.editor.show_state()
         sequence = None if key is None else self.session.sequence(key)
         self._filling = True
         self._table.clearSelection()

@@ -78,9 +78,7 @@ def propose_with_gains(
     return _choose_places(scores, grid, count, widths)
 
 
-def _widths(
-    sigmas: tuple[float, ...], least: tuple[float, ...], grid: Grid, flatness: float = 1.0
-) -> list[tuple[float, ...]]:
+def _widths(sigmas: tuple[float, ...], least: tuple[float, ...], grid: Grid, flatness: float = 1.0) -> list[tuple[float, ...]]:
     """Standard deviations along each axis of the Gaussians to choose from."""
     thin = range(grid.ndim) if flatness > 1 else ()
     shapes = [[1.0] * grid.ndim, *([1 / flatness if axis == k else 1.0 for axis in range(grid.ndim)] for k in thin)]

@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from r2n2.config import RegistrationConfig
 from r2n2.geometry import Grid, Space
+from r2n2.registration.contrast import ContrastFinding
 from r2n2.registration.doubt import reasons_for_doubt
 from r2n2.registration.fit.local import local_data_matrix
 from r2n2.registration.fit.normal_equations import data_matrix
 from r2n2.registration.fit.proposal import propose
 from r2n2.registration.fit.whitened import WhitenedGaussians
+from r2n2.registration.series import resolve_similarity
 from r2n2.registration.volumes import measure_rows
 from r2n2.transform import DisplacementField, compose, displacement, normalised_lattice
 
@@ -105,3 +108,13 @@ def test_volumes_are_composed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     places = normalised_lattice(GRID, first.vectors) + first.vectors
     exact = first.vectors + then.displacement_at(places.flatten(1).mT).mT.unflatten(1, GRID.shape)
     torch.testing.assert_close(whole.vectors, exact)
+
+
+def test_volumes_are_compared_locally_unless_contrast_changes() -> None:
+    stays, changes = ContrastFinding(False, "", {}), ContrastFinding(True, "edges agree", {})
+    auto = RegistrationConfig(method="fit")
+    assert [resolve_similarity(auto, stays, ndim)[0].similarity for ndim in (2, 3)] == ["ssd", "lncc"]
+    assert [resolve_similarity(auto, changes, ndim)[0].similarity for ndim in (2, 3)] == ["ngf", "ngf"]
+    assert resolve_similarity(auto, stays, 2)[1] == ""
+    assert resolve_similarity(auto, stays, 3)[1] == "similarity: lncc, as volumes are compared locally"
+    assert resolve_similarity(RegistrationConfig(similarity="ssd"), stays, 3)[0].similarity == "ssd"

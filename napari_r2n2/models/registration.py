@@ -61,6 +61,11 @@ class Registration:
         """Of the series."""
         return self.series[0].name if self.series else ""
 
+    @property
+    def ndim(self) -> int:
+        """Number of spatial axes: 3 of volumes."""
+        return self.series[0].grid.ndim if self.series else 2
+
     def note_run(self, slice_index: int, facts: RunFacts, settings: RegistrationConfig) -> None:
         """What the run uses, as far as it has come; the settings name the reference frame once it is found."""
         self.facts[slice_index], self.config = facts, settings
@@ -95,7 +100,8 @@ class Registration:
         if self.config is not None and (self.config.method == "bspline" or self.config.target == "previous"):
             return 1
         found = max((len(s) for s in map(self.sequence, self.results) if s is not None), default=0)
-        asked = 0 if self.config is None or self.config.steps == "auto" else self.config.steps
+        steps = "auto" if self.config is None else self.config.of_grid(self.ndim).steps
+        asked = 0 if steps == "auto" else steps
         return max(found, asked, 1)
 
     def add(self, slice_index: int, reference: int, result: FrameResult) -> FrameKey:

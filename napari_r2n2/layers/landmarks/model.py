@@ -54,12 +54,12 @@ class LandmarkModel(LandmarkBinding):
         at = keys.index(self.frame)
         return next((key for key in keys[at + 1 :] + keys[:at] if self.open_names(key)), None)
 
-    def _name_of(self, marks: Marks, key: FrameKey, yx: Sequence[float]) -> str | None:
+    def _name_of(self, marks: Marks, key: FrameKey, position: Sequence[float]) -> str | None:
         """The id of a click, which lies in the frame on the screen."""
         if self.viewer.dims.ndisplay == 3:
             self.said.emit("Nothing placed: landmarks are placed in the 2D view; leave 3D first.")
             return None
-        if not contains(self.series, key, yx):
+        if not contains(self.series, key, position):
             self.said.emit("Nothing placed: the click lies outside the image.")
             return None
         if self.chosen is not None:
@@ -151,12 +151,12 @@ class LandmarkModel(LandmarkBinding):
             raise ArgumentError("nothing to paste: select landmarks and copy them first")
         for k, name in enumerate(clipboard.ids):
             if marks.find(key, name) is None:
-                marks = marks.place(key, name, clipboard.rows[k, -2:].tolist(), COPIED)
+                marks = marks.place(key, name, clipboard.positions()[k].tolist(), COPIED)
         if not self._editor().commit(marks, f"paste {', '.join(clipboard.ids)} in frame {key.frame}"):
             self.said.emit(f"Nothing pasted: frame {key.frame} has landmark {', '.join(clipboard.ids)}.")
 
-    def prediction(self, key: FrameKey | None = None) -> dict[str, tuple[float, float]]:
-        """Where the registration expects the reference's landmarks in a frame: id -> (y, x) in pixels; empty while unknown."""
+    def prediction(self, key: FrameKey | None = None) -> dict[str, tuple[float, ...]]:
+        """Where the registration expects the reference's landmarks in a frame: id -> ((z,) y, x) in pixels; empty while unknown."""
         key = self.frame if key is None else key
         reference = self.reference(key.slice_index)
         if self.editor is None or not self.registered or key.frame == reference:
@@ -164,7 +164,7 @@ class LandmarkModel(LandmarkBinding):
         marks = self.editor.live()
         rows = marks.rows_in(FrameKey(key.slice_index, reference))
         mapped = self.predictions.at(key, marks.positions()[rows]) if rows else None
-        return {} if mapped is None else {marks.ids[k]: (float(y), float(x)) for k, (y, x) in zip(rows, mapped, strict=True)}
+        return {} if mapped is None else {marks.ids[k]: tuple(at) for k, at in zip(rows, mapped.tolist(), strict=True)}
 
     def accept_prediction(self) -> None:
         """Place the expected landmark where the registration expects it, as a draft.
@@ -195,6 +195,7 @@ class LandmarkModel(LandmarkBinding):
         if self.editor is None or row >= len(self.marks):
             return
         self.go_to(self.marks.key(row))
+        self.go_to_slice(self.marks.positions()[row])
         self.viewer.layers.selection.active = self.editor.layer
         self.editor.layer.selected_data = {row}
 

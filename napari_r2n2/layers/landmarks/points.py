@@ -53,8 +53,10 @@ def unfit(layer: Any, image: Any) -> str:
     return ""
 
 
-def adopt(layer: Any, image: Any) -> tuple[Marks, str]:
+def adopt(layer: Any, image: Any, spatial: int = 2) -> tuple[Marks, str]:
     """Take a points layer as landmarks of an image layer; the second value says what was decided, or "".
+
+    ``spatial`` is the number of coordinates of a landmark, 3 in volumes.
 
     A layer without the feature ``id`` is numbered: the k-th point of every frame gets the id k, from 1.
 
@@ -68,7 +70,7 @@ def adopt(layer: Any, image: Any) -> tuple[Marks, str]:
         raise ArgumentError(problem)
     said = ""
     rows = np.asarray(layer.data, dtype=np.float64)
-    keys = [tuple(row) for row in np.rint(rows[:, :-2]).astype(int).tolist()]
+    keys = [tuple(row) for row in np.rint(rows[:, :-spatial]).astype(int).tolist()]
     ids = _ids(layer)
     if ids is None:
         seen: Counter[tuple[int, ...]] = Counter()
@@ -84,7 +86,7 @@ def adopt(layer: Any, image: Any) -> tuple[Marks, str]:
     if repeated or not all(ids):
         what = f"id {repeated[0]!r} occurs twice in a frame" if repeated else "a point has an empty id"
         raise ArgumentError(f"layer {layer.name!r}: {what}; correct its feature 'id', or make new landmarks")
-    marks = Marks(rows, tuple(ids), _drafts(layer))
+    marks = Marks(rows, tuple(ids), _drafts(layer), spatial)
     layer.axis_labels, layer.units = image.axis_labels, tuple(str(unit) for unit in image.units)
     write(layer, marks)
     return marks, said

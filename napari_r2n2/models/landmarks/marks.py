@@ -36,35 +36,40 @@ class Marks:
     Parameters
     ----------
     rows
-        (N, 3) frame, y, x or (N, 4) slice, frame, y, x; pixels, the first pixel's centre is 0.
+        (N, 3) frame, y, x or (N, 4) slice, frame, y, x or, of volumes, frame, z, y, x; pixels, the first pixel's centre is 0.
     ids
         Name of every point.
     drafts
         ``PLACED``, ``PREDICTED`` or ``COPIED`` for every point.
+    spatial
+        Number of coordinates of a position: 3 of volumes.
     """
 
     rows: NDArray[np.float64]
     ids: tuple[str, ...] = ()
     drafts: tuple[str, ...] = ()
+    spatial: int = 2
 
     def __post_init__(self) -> None:
         rows = np.array(self.rows, dtype=np.float64)
-        rows[:, :-2] = np.rint(rows[:, :-2])  # a click between two frames belongs to the one that is shown
+        leading = rows[:, : -self.spatial]
+        leading[:] = np.rint(leading)  # a click between two frames belongs to the one that is shown
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "drafts", tuple(self.drafts) or (PLACED,) * len(rows))
         if not len(rows) == len(self.ids) == len(self.drafts):
             raise ValueError(f"Marks: {len(rows)} rows need as many ids and drafts, got {len(self.ids)} and {len(self.drafts)}")
 
     @classmethod
-    def empty(cls, ndim: int) -> Marks:
-        """No landmarks of a layer with ``ndim`` axes, 3 or 4."""
-        return cls(np.zeros((0, ndim)))
+    def empty(cls, ndim: int, spatial: int = 2) -> Marks:
+        """No landmarks of a layer with ``ndim`` axes, 3 or 4, of which so many are spatial."""
+        return cls(np.zeros((0, ndim)), spatial=spatial)
 
     @classmethod
-    def from_sets(cls, sets: Mapping[int, LandmarkSet], ndim: int) -> Marks:
+    def from_sets(cls, sets: Mapping[int, LandmarkSet], ndim: int, spatial: int = 2) -> Marks:
         """Slice position -> landmarks in INDEX space."""
-        rows = [np.column_stack([np.full(len(s), index), s.frames, s.points])[:, 4 - ndim :] for index, s in sets.items()]
-        return cls(np.concatenate([np.zeros((0, ndim)), *rows]), tuple(name for s in sets.values() for name in s.ids))
+        rows = [np.column_stack([np.full(len(s), index), s.frames, s.points])[:, -ndim:] for index, s in sets.items()]
+        ids = tuple(name for s in sets.values() for name in s.ids)
+        return cls(np.concatenate([np.zeros((0, ndim)), *rows]), ids, spatial=spatial)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,16 +85,21 @@ class Marks:
 
     def key(self, row: int) -> FrameKey:
         """Where a point lies."""
-        return FrameKey(int(self.rows[row, 0]) if self.ndim == 4 else 0, int(self.rows[row, -3]))
+        return FrameKey(int(self.rows[row, 0]) if self._sliced else 0, int(self.rows[row, -self.spatial - 1]))
+
+    @property
+    def _sliced(self) -> bool:
+        """Whether a first axis counts slice positions."""
+        return self.ndim == self.spatial + 2
 
     def positions(self) -> NDArray[np.float64]:
-        """(N, 2) y, x."""
-        return self.rows[:, -2:]
+        """(N, 2) y, x or (N, 3) z, y, x."""
+        return self.rows[:, -self.spatial :]
 
     def rows_in(self, key: FrameKey) -> list[int]:
         """Points of a frame, in the order they were placed."""
-        found = self.rows[:, -3] == key.frame
-        if self.ndim == 4:
+        found = self.rows[:, -self.spatial - 1] == key.frame
+        if self._sliced:
             found &= self.rows[:, 0] == key.slice_index
         return [int(k) for k in np.flatnonzero(found)]
 
@@ -119,12 +129,12 @@ class Marks:
 
     # Edits: each gives new marks
 
-    def place(self, key: FrameKey, name: str, yx: Sequence[float], draft: str = PLACED) -> Marks:
-        """A landmark at (y, x); one of that name in that frame moves there."""
-        row = np.array([key.slice_index, key.frame, *yx], dtype=np.float64)[4 - self.ndim :]
+    def place(self, key: FrameKey, name: str, position: Sequence[float], draft: str = PLACED) -> Marks:
+        """A landmark at ((z,) y, x); one of that name in that frame moves there."""
+        row = np.array([key.slice_index, key.frame, *position], dtype=np.float64)[-self.ndim :]
         at = self.find(key, name)
         if at is None:
-            return Marks(np.vstack([self.rows, row]), (*self.ids, name), (*self.drafts, draft))
+            return replace(self, rows=np.vstack([self.rows, row]), ids=(*self.ids, name), drafts=(*self.drafts, draft))
         rows, drafts = self.rows.copy(), list(self.drafts)
         rows[at], drafts[at] = row, draft
         return replace(self, rows=rows, drafts=tuple(drafts))
@@ -145,7 +155,7 @@ class Marks:
         for key in keys:
             for k in rows:
                 if self.find(key, self.ids[k]) is None:
-                    result = result.place(key, self.ids[k], self.rows[k, -2:].tolist(), COPIED)
+                    result = result.place(key, self.ids[k], self.positions()[k].tolist(), COPIED)
         return result
 
     # What is measured
@@ -165,8 +175,10 @@ class Marks:
         for index in sorted({self.key(k).slice_index for k in kept}):
             rows = [k for k in kept if self.key(k).slice_index == index]
             ids = tuple(self.ids[k] for k in rows)
-            found[index] = LandmarkSet(ids, self.rows[rows, -3].astype(np.int64), self.rows[rows, -2:], Space.INDEX)
+            frames = self.rows[rows, -self.spatial - 1].astype(np.int64)
+            found[index] = LandmarkSet(ids, frames, self.positions()[rows], Space.INDEX)
         return found
 
     def _take(self, rows: Sequence[int]) -> Marks:
-        return Marks(self.rows[list(rows)], tuple(self.ids[k] for k in rows), tuple(self.drafts[k] for k in rows))
+        kept = list(rows)
+        return replace(self, rows=self.rows[kept], ids=tuple(self.ids[k] for k in kept), drafts=tuple(self.drafts[k] for k in kept))

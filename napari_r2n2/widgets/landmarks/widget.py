@@ -136,7 +136,7 @@ class LandmarksWidget(Dock):
         if not (box.isChecked() and box.isEnabled() and model.image is not None):
             self._hint.hide()
             return
-        self._hint.show(model.image, prediction_marks(model.frame, model.prediction(), model.image.ndim))
+        self._hint.show(model.image, prediction_marks(model.frame, model.prediction(), model.marks))
 
     def _show_layers(self) -> None:
         if self._hint.layer is not None and not self._hint.shown:

@@ -25,6 +25,7 @@ def show_registration(
     quiet: bool,
     landmarks: Sequence[Any] = (),
     surveys: Sequence[Any] = (),
+    guides: Sequence[Any] = (),
     masks: Sequence[Any] = (),
     **options: Any,
 ) -> bool:
@@ -32,7 +33,7 @@ def show_registration(
 
     Parameters
     ----------
-    landmarks, surveys, masks
+    landmarks, surveys, guides, masks
         One item a slice position, or empty.
     options
         As ``register_to_folder`` takes them.
@@ -40,7 +41,7 @@ def show_registration(
     from r2n2.cli.progress import RunDisplay
     from r2n2.workflow import register_slices_to_folder, register_to_folder
 
-    each = {"landmarks": landmarks, "surveys": surveys, "masks": masks}
+    each = {"landmarks": landmarks, "surveys": surveys, "guides": guides, "masks": masks}
     several: dict[str, Any] = {name: items for name, items in each.items() if items}
     flagged, seen = False, -1
     failed: dict[str, str] = {}

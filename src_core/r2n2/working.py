@@ -10,11 +10,12 @@ from torch import Tensor
 from r2n2.geometry import Grid
 from r2n2.preprocessing import Square, reducing_matrix, to_square
 
-__all__ = ["to_working", "working_grid"]
+__all__ = ["counting_share", "to_working", "working_grid"]
 
 _FEWEST = 4  # along an axis that has so many: with fewer, nothing could be said to change along it
 # A voxel of a coarser lattice counts where so much of what it averages does, of the most that is covered anywhere.
 _COVERED = 0.9
+_LEAST_SHARE = 0.01
 
 
 def working_grid(grid: Grid, size: int) -> Grid:
@@ -46,6 +47,30 @@ def to_working(images: Tensor, valid: Tensor, grid: Grid, size: int, *, weight: 
     if grid.ndim == 2:
         return to_square(images, valid, grid, size, weight=weight)
     return _reduced(images, valid, grid, working_grid(grid, size), weight)
+
+
+def counting_share(fixed: Square, moving: Square, frame: Grid) -> Tensor:
+    """Share (B or 1, 1, 1) of a frame that masks let count, of the most that any pixel counts; 1 without masks.
+
+    A regulariser is a mean over the whole frame, a data term one over what counts. Where the data term is not multiplied by this
+    share, a mask makes the motion inside rougher, by as much as the mask is small.
+
+    Parameters
+    ----------
+    fixed, moving
+        On a working lattice of the frame.
+    frame
+        Lattice of the frame.
+    """
+    share = fixed.images.new_ones(1, 1, 1)
+    for square in (fixed, moving):
+        if square.weight is not None:
+            weight = square.weight.flatten(1)
+            sides = zip(frame.half_extent_mm, square.grid.half_extent_mm, strict=True)
+            shown = weight.shape[1] * math.prod(inner / outer for inner, outer in sides if outer)
+            counting = weight.sum(1) / weight.amax(1).clamp_min(torch.finfo(weight.dtype).tiny) / shown
+            share = torch.minimum(share, counting.clamp(_LEAST_SHARE, 1).view(-1, 1, 1))
+    return share
 
 
 def _reduced(images: Tensor, valid: Tensor, grid: Grid, target: Grid, weight: Tensor | None) -> Square:

@@ -8,7 +8,7 @@ import torch
 from r2n2.geometry import Grid
 from r2n2.preprocessing import to_square
 from r2n2.transform import normalised_lattice
-from r2n2.working import to_working, working_grid
+from r2n2.working import counting_share, to_working, working_grid
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 GRID = Grid((21, 60, 47), (4.0, 1.7, 2.1), (3.0, -8.0, 5.0))
@@ -75,3 +75,19 @@ def test_what_does_not_count_has_no_part(masked: bool) -> None:
         assert one.weight is not None
         torch.testing.assert_close(one.weight[0, 0, -1], torch.full_like(one.weight[0, 0, -1], 0.5))
         assert float(one.weight[0, 0, 6, 15, 9]) == 0
+
+
+@pytest.mark.parametrize("grid", [Grid((31, 47), (1.7, 0.9)), GRID], ids=["frame", "volume"])
+def test_the_share_that_counts_is_that_of_the_frame(grid: Grid) -> None:
+    """Half of the columns count a half each, the rest nothing: half of the frame, as if they counted whole; padding has no part."""
+    image = torch.rand(1, 1, *grid.shape, generator=torch.Generator().manual_seed(0))
+    valid, weight = torch.ones_like(image, dtype=torch.bool), torch.zeros_like(image)
+    weight[..., : grid.shape[-1] // 2] = 0.5
+    whole = to_working(image, valid, grid, 40)
+    half = to_working(image, valid, grid, 40, weight=weight)
+    tenth = to_working(image, valid, grid, 40, weight=weight * (torch.arange(grid.shape[-1]) < grid.shape[-1] // 10))
+    assert counting_share(whole, whole, grid).flatten().tolist() == [1]
+    assert float(counting_share(half, whole, grid)) == pytest.approx(0.5, abs=0.06)
+    assert float(counting_share(half, tenth, grid)) == pytest.approx(0.1, abs=0.05)
+    every = to_working(image, valid, grid, 40, weight=torch.full_like(image, 0.25))
+    assert float(counting_share(every, whole, grid)) == pytest.approx(1, abs=0.05)

@@ -26,6 +26,7 @@ __all__ = [
     "Device",
     "DropDamaged",
     "Fields",
+    "GuideStrength",
     "Initial",
     "KeepHeaders",
     "MaxBytes",
@@ -135,6 +136,14 @@ Uncertainty = Annotated[
         rich_help_panel=METHOD_PANEL,
     ),
 ]
+GuideStrength = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MM",
+        help="To within which distance guiding pairs are right (standard deviation; default: a pixel).",
+        rich_help_panel=METHOD_PANEL,
+    ),
+]
 Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.", rich_help_panel=METHOD_PANEL)]
 ConfigFile = Annotated[
     Path | None, typer.Option(metavar="TOML", help="Settings; options given here come first.", rich_help_panel=METHOD_PANEL)
@@ -203,6 +212,8 @@ def settings_of(options: Mapping[str, Any], **fixed: Any) -> RegistrationConfig:
     from r2n2.config import RegistrationConfig
 
     given = {name: options[name] for name in _SETTINGS if options[name] is not None}
+    if options.get("guide_strength") is not None:
+        given["guide_strength_mm"] = options["guide_strength"]
     given |= {name: parse(given[name]) for name, parse in _PARSERS.items() if name in given} | fixed
     path: Path | None = options["config"]
     if path is None:

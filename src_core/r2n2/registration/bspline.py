@@ -30,7 +30,7 @@ from r2n2.transform import (
     resample,
     warp,
 )
-from r2n2.working import to_working, working_grid
+from r2n2.working import counting_share, to_working, working_grid
 
 __all__ = ["BSplineMethod"]
 
@@ -104,6 +104,7 @@ class BSplineMethod:
         ``displacement`` and ``aligned`` as in ``Measure.compare``.
         """
         grid, mask = level.fixed.grid, mask_of(level.moving.valid, level.moving.images)
+        share = counting_share(level.fixed, level.moving, grid).flatten()
 
         def counted(valid: Tensor, moving_weight: Tensor) -> Tensor:
             counted: Tensor = valid & level.fixed.valid
@@ -125,7 +126,7 @@ class BSplineMethod:
             def of_measure(found: Tensor) -> Tensor:
                 warped, weight = weighed(compared.moving, found)
                 squared = compared.difference(warped, weight > 0).residual.square().sum(1, keepdim=True) * weight
-                return self._measure.strength * squared.flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1e-6)
+                return share * self._measure.strength * squared.flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(1e-6)
 
             return of_measure
         fixed, moving = scored(level.fixed, level.moving, displacement, clamp=_CLAMP, aligned=aligned)
@@ -134,7 +135,7 @@ class BSplineMethod:
 
         def of_intensities(found: Tensor) -> Tensor:
             warped, weight = weighed(moving, found)
-            return strength * loss(fixed, warped, weight)
+            return share * strength * loss(fixed, warped, weight)
 
         return of_intensities
 

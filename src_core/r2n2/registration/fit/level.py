@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
-from r2n2.config import FitConfig
+from r2n2.config import FitConfig, VolumeFitConfig
 from r2n2.geometry import Grid
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.brightness import SmoothBrightness, brightness_of
 from r2n2.registration.fit.folding import folding_equations, folding_penalty
+from r2n2.registration.fit.guiding import GuideTerms
+from r2n2.registration.fit.independence import noise_share
 from r2n2.registration.fit.lattice import SummingLattice
+from r2n2.registration.fit.local import local_data_matrix
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
 from r2n2.registration.fit.steepness import steepness_equations, steepness_penalty
-from r2n2.registration.fit.volume import VolumeLattice, sampled_diffusion_equations, slice_widths, within_slab
+from r2n2.registration.fit.volume import VolumeLattice, sampled_roughness_equations, slice_widths, sliding_roughness, within_slab
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import Compared, Measure
 from r2n2.similarity import diffusion
 from r2n2.transform import linear_displacement, mask_of, normalised_lattice, sample_masked
 from r2n2.transform.matrices import cholesky_rows, upper
-from r2n2.working import to_working, working_grid
+from r2n2.working import counting_share, to_working, working_grid
 
 __all__ = ["Assessed", "Level"]
 
@@ -75,8 +78,8 @@ class Level:
     frame: Grid
     """Of the pairs."""
     compared: Compared
-    strength: float
-    """Of the measure."""
+    strength: Tensor
+    """(B or 1, 1, 1) of the measure, times the share of the frame that masks let count."""
     fixed_valid: Tensor
     fixed_weight: Tensor | None
     """(B or 1, 1, P) of a mask."""
@@ -95,11 +98,21 @@ class Level:
     """(B, ndim, ndim + 1) beside the model: what was found of the frame as a whole."""
     brightness: SmoothBrightness | None = None
     """What takes smooth changes of brightness out of residuals, if they are looked for."""
+    trust: Tensor | None = None
+    """(1, 1, P) how far pixels of the fixed image can be trusted."""
+    guides: GuideTerms | None = None
+    """Pairs of points that the objective holds to, if there are any."""
+    held: Tensor | None = None
+    """(B, K) bool, Gaussians that take no steps, if there are any."""
 
     @property
     def _steepness_weight(self) -> float:
         """Decides where Gaussians go and not what becomes of them: on the finest square what contracts may be steep."""
         return self.config.steepness_weight if self.size < self.config.sizes[-1] else 0.0
+
+    @property
+    def _sliding_slope(self) -> float:
+        return self.config.sliding_slope if isinstance(self.config, VolumeFitConfig) else 0.0
 
     @property
     def least(self) -> tuple[float, ...]:
@@ -115,8 +128,12 @@ class Level:
         measure: Measure,
         model: WhitenedGaussians,
         linear: Tensor | None = None,
+        trust: Tensor | None = None,
     ) -> Level:
-        """For a batch on a square of ``size`` pixels a side; ``model`` says where in the moving frames a mask lies."""
+        """For a batch on a square of ``size`` pixels a side; ``model`` says where in the moving frames a mask lies.
+
+        ``trust`` is (1, 1, *shape) on the finest square, and counts there alone.
+        """
         images, valid, weight = pairs.distinct_fixed()
         fixed = to_working(images, valid, pairs.grid, size, weight=weight)
         moving = to_working(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
@@ -140,7 +157,7 @@ class Level:
             grid,
             pairs.grid,
             compared,
-            measure.strength,
+            measure.strength * counting_share(fixed, moving, pairs.grid),
             fixed.valid,
             None if fixed.weight is None else fixed.weight.flatten(2),
             compared.moving if moving.weight is None else torch.cat((compared.moving, moving.weight), 1),
@@ -154,7 +171,16 @@ class Level:
             normalised_lattice(fine, like).flatten(1),
             linear,
             brightness_of(config, measure, grid, like),
+            None if trust is None or size != config.sizes[-1] else trust.flatten(2).to(like),
         )
+
+    def guided(self, pairs: Pairs, model: WhitenedGaussians) -> Level:
+        """The same holding to the guiding pairs of ``pairs``, if there are any, against the noise that ``model`` leaves."""
+        if not any(pairs.guides):
+            return self
+        found = self.assess(model)
+        noise = noise_share(found.residual, found.weight, self.grid.shape)
+        return replace(self, guides=GuideTerms.of(pairs.guides, noise))
 
     def assess(self, model: WhitenedGaussians) -> Assessed:
         """The objective of every pair and what a step needs."""
@@ -177,23 +203,33 @@ class Level:
         doubt = 1 + square / self.config.outlier**2
         similarity = (weight * square / doubt).sum((1, 2))
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
-        objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
+        flat = self.grid.ndim == 2
+        rough = diffusion(coarse_field, self.coarse) if flat else sliding_roughness(coarse_field, self.coarse, self._sliding_slope)
+        objective = similarity + self.config.regularisation * rough
         if self._steepness_weight:
             objective = objective + self._steepness_weight * steepness_penalty(model, self.config.steepness_cap)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
         if self.linear is not None:
             fine_field = fine_field + linear_displacement(self.linear, self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
+        if self.guides is not None:
+            objective = objective + self.guides.penalty(model, self.linear)
         doubt = doubt.square()
         felt = residual if projection is None else projection.felt(residual, doubt)
         return Assessed(objective, residual, felt, difference.slope.flatten(3), weight / doubt, fine_field)
 
+    def is_far(self, current: Assessed) -> Tensor:
+        """(B,) which pairs are still far from aligned."""
+        return current.objective > self.config.far * self.strength.flatten()
+
     def _weight(self, counted: Tensor, moving_weight: Tensor) -> Tensor:
         """Share (B, 1, P) of every pixel in all that counts; ``moving_weight`` (B, 0 or 1, P) was warped with the image."""
-        shares = [share for share in (self.fixed_weight, moving_weight) if share is not None and share.shape[1]]
+        shares = [share for share in (self.fixed_weight, self.trust, moving_weight) if share is not None and share.shape[1]]
         if not shares:
             return counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
-        weight = counted * shares[0] * shares[-1] if len(shares) > 1 else counted * shares[0]
+        weight = counted * shares[0]
+        for share in shares[1:]:
+            weight = weight * share
         return weight / weight.sum((1, 2), keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
 
     def improve(
@@ -213,9 +249,18 @@ class Level:
         if steepness is not None:
             matrix.add_(steepness[0], alpha=self._steepness_weight)
             vector.add_(steepness[1], alpha=self._steepness_weight)
-        change = solve_damped(
-            matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
-        ).unflatten(1, (len(model), model.freedom))
+        guiding = None if self.guides is None else self.guides.linearised(model, self.linear)
+        if guiding is not None:
+            stiff, pull = guiding.equations()
+            matrix.add_(stiff)
+            vector.add_(pull)
+        matrix.add_(regulariser[0], alpha=regularisation)
+        vector.add_(regulariser[1], alpha=regularisation)
+        if self.held is not None:
+            free = (~self.held).repeat_interleave(model.freedom, 1).to(vector.dtype)
+            matrix.mul_(free.unsqueeze(1)).mul_(free.unsqueeze(2))
+            vector.mul_(free)
+        change = solve_damped(matrix, vector, damping).unflatten(1, (len(model), model.freedom))
         # A linear model of an image holds over a pixel or two.
         pixel = self.config.longest_step_px * 2 / (max(self.grid.shape) - 1)
         longest = change[..., : model.ndim].norm(dim=-1).amax(1) / pixel
@@ -223,6 +268,8 @@ class Level:
         tried = model.changed(change, self.config.sigma_range, _REACH)
         if model.ndim == 3:
             tried = within_slab(tried, self.frame)
+        if self.guides is not None and guiding is not None:
+            tried = self.guides.returned(tried, change.flatten(1), guiding, self.held, self.linear)
         assessed = self.assess(tried)
         better = assessed.objective < current.objective
         if moved is not None:
@@ -234,7 +281,9 @@ class Level:
         if model.ndim == 2:
             return regulariser_equations(model, self.coarse_positions, self.coarse)
         count = self.config.pixels_a_step // 4
-        return sampled_diffusion_equations(model, self.coarse_positions, self.coarse, count=count, step=step)
+        return sampled_roughness_equations(
+            model, self.coarse_positions, self.coarse, count=count, step=step, slope=self._sliding_slope
+        )
 
     def _data_matrix(self, model: WhitenedGaussians, current: Assessed, step: int) -> Tensor:
         """Of the data term, (B, N, N), from a part of the pixels."""
@@ -248,9 +297,10 @@ class Level:
             positions, slope = positions[:, part], slope[..., part]
             weight = weight[:, :, part] * (total / count)
         first, *others = slope.unbind(1) if channels <= ndim else _effective_rows(slope)
-        matrix = data_matrix(model, positions, first, weight)
+        product = data_matrix if ndim == 2 else local_data_matrix
+        matrix = product(model, positions, first, weight)
         for row in others:
-            matrix.add_(data_matrix(model, positions, row, weight))
+            matrix.add_(product(model, positions, row, weight))
         return matrix
 
 

@@ -22,7 +22,18 @@ _MEDIAN, _MOST = 0.5, 0.95
 _WITHOUT_GAUSSIANS = "bspline"
 # Settings that change no result that matters, or choose the table.
 _NO_MATTER = frozenset(
-    {"method", "refine", "reference", "device", "batch_size", "precision", "uncertainty", "volume_steps", "volume_fit"}
+    {
+        "method",
+        "refine",
+        "reference",
+        "device",
+        "batch_size",
+        "precision",
+        "uncertainty",
+        "volume_steps",
+        "volume_fit",
+        "guide_strength_mm",
+    }
 )
 _OF_NETWORK = frozenset({"weights", "network_share", "stop_early", "network", "stopping"})
 _OF_OTHER_METHODS = {

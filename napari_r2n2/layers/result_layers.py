@@ -6,7 +6,7 @@ Image layers (step, ..., frame, y, x) are computed when looked at; vectors (y, x
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -25,8 +25,10 @@ from napari_r2n2.models.registration import FrameKey, Registration
 from napari_r2n2.models.session import session_of
 from napari_r2n2.preferences import read_preferences
 
-__all__ = ["ResultLayers", "View", "results_of"]
+if TYPE_CHECKING:
+    from r2n2.transform import GaussianSequence
 
+__all__ = ["ResultLayers", "View", "results_of"]
 
 _COLOURS = {View.GAUSSIANS: "white", View.ARROWS: "#ffd166", View.GRID: "#7bdff2"}
 # Of a checkerboard, along the longer side.
@@ -253,16 +255,29 @@ class ResultLayers:
 
     def _selected(self, _step: int | None) -> None:
         if not self._following:
-            self._draw_gaussians()
+            self.draw_gaussians()
 
     def _frame_changed(self, key: FrameKey) -> None:
         if key != self.key:
             return
+        self._lengthen()
         for view in IMAGES:
             if view in self._layers:
                 self._layers[view].refresh(thumbnail=False)
         self._draw()
         self.changed.emit()
+
+    def _lengthen(self) -> None:
+        """A frame that was given more Gaussians than any had needs a longer slider."""
+        place, count = self.place, self.session.registration.step_count
+        if place is None or not self.shown(View.ALIGNED) or self.layer(View.ALIGNED).data.shape[0] >= count + 1:
+            return
+        at_end = self.step >= self.layer(View.ALIGNED).data.shape[0] - 1
+        for view in IMAGES:
+            if view in self._layers and view is not View.REFERENCE:
+                self._layers[view].data = image_view(view, self.session.fields, place, lambda: self.squares)[0]
+        if at_end:
+            self.go_to(step=count)
 
     def set_squares(self, squares: int) -> None:
         """Number of fields of the checkerboard along the longer side."""
@@ -286,7 +301,7 @@ class ResultLayers:
 
     def _draw(self, _event: object = None) -> None:
         self._note_what_is_seen()
-        self._draw_gaussians()
+        self.draw_gaussians()
         key, place = self.key, self.place
         if key is None or place is None:
             return
@@ -311,13 +326,14 @@ class ResultLayers:
         if len(pieces):
             layer.edge_color = _COLOURS[view] if colours is None else colours
 
-    def _draw_gaussians(self) -> None:
+    def draw_gaussians(self, other: GaussianSequence | None = None) -> None:
+        """Draw the ellipses of the frame on display, or of another sequence until they are drawn anew."""
         key, place = self.key, self.place
-        if key is None or place is None or not self.shown(View.GAUSSIANS):
+        layer = self.layer(View.GAUSSIANS)
+        if key is None or place is None or layer is None or not layer.visible:
+            self._in_volume.tidy({})
             return
-        layer, sequence = self.layer(View.GAUSSIANS), self.session.sequence(key)
-        if not layer.visible:
-            return
+        sequence = self.session.sequence(key) if other is None else other
         if sequence is None or len(sequence) == 0:
             layer.data = np.zeros((0, 2, place.ndim))
             self._in_volume.tidy({})

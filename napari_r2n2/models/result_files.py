@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_r2n2.models.registration import Registration
+from napari_r2n2.models.registration import FrameKey, Registration
 from r2n2.results.kept_source import SOURCE_NAME, has_file, keep_source, kept_source
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def _export_one(registration: Registration, index: int, folder: Path, landmarks:
         facts=registration.facts.get(index) or RunFacts.of(config),
         landmarks=_as_read(landmarks, series),
         masks=registration.masks_of(index),
+        guides=registration.guides_of(index),
         selection=_selection(series),
         overwrite=True,  # the images kept beside the result are there already
     )
@@ -185,6 +186,7 @@ def open_results(folder: Path, source: Path | None = None, opened: Sequence[Imag
     ReadError
         If the folder is no finished result, or the images cannot be found or are others.
     """
+    from r2n2.results.guide_files import kept_guides
     from r2n2.results.mask_files import kept_masks
     from r2n2.results.reader import read_result, slice_folders
 
@@ -195,6 +197,10 @@ def open_results(folder: Path, source: Path | None = None, opened: Sequence[Imag
         registration.facts[index] = _facts(one)
         for metrics in one.metrics:
             registration.add(index, one.reference, one.result(metrics.frame))
+        guides = kept_guides(one)
+        if guides is not None:
+            registration.guides[index] = guides
+            registration.guided |= {FrameKey(index, frame) for frame in guides.counts(one.reference, one.grid)}
     return registration
 
 

@@ -28,6 +28,7 @@ from napari_r2n2.models.lengths import Lengths
 from napari_r2n2.models.quality import described_quality, described_uncertainty
 from napari_r2n2.widgets.connections import connect_while_alive
 from napari_r2n2.widgets.docks import Dock
+from napari_r2n2.widgets.gaussian_editor import GaussianEditor
 from napari_r2n2.widgets.plane_buttons import PlaneButtons
 from r2n2.errors import ReadError
 
@@ -49,6 +50,7 @@ _VIEWS = {
     View.CHECKERBOARD: ("Checkerboard", "Reference and aligned frame in turn."),
 }
 _STEP = 1
+_UNMEASURED = "Gaussians are switched off: how alike the volumes then are, and what folds, is measured by Export."
 # Headings before those of the numbers.
 _FIRST = (("", "Switch this Gaussian on or off"), ("step", "Place in the sequence"))
 # Room for all columns where numbers are as wide as they get: three digits, a sign and a point.
@@ -75,11 +77,12 @@ class SequenceWidget(Dock):
         # The layer that flickers and whether it was visible; a list, for what is left to do when this widget is gone.
         self._flipped: list[tuple[Any, bool]] = []
         signals = (self.session.began, self.session.ended, self.session.landmarks_changed, self.results.changed)
-        viewer, flipped = self.results.viewer, self._flipped
+        viewer, flipped, editor = self.results.viewer, self._flipped, self.editor
         self._bind_keys(viewer)
 
         def leave() -> None:
             _still(flipped)
+            editor.release()
             for key in _KEYS:
                 viewer.bind_key(key, None, overwrite=True)
 
@@ -125,6 +128,7 @@ class SequenceWidget(Dock):
         for label in (self._numbers, self._quality):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.editor = GaussianEditor(self.results)
         self._lay_out()
         self._play.toggled.connect(self._set_playing)
         self._first.clicked.connect(lambda: self.results.go_to(step=0))
@@ -157,6 +161,7 @@ class SequenceWidget(Dock):
         whole.addWidget(self._table, 1)
         whole.addWidget(self._numbers)
         whole.addWidget(self._all_on)
+        whole.addWidget(self.editor)
         whole.addWidget(self._quality)
         self.fill(whole)
 
@@ -205,7 +210,7 @@ class SequenceWidget(Dock):
             return
         self._filled = filled
         self._filling = True
-        shown = columns(self.session.registration.ndim)
+        shown = columns(3 if self.session.registration.of_volumes else 2)
         _set_headings(self._table, shown)
         self._table.setRowCount(0 if sequence is None else len(sequence))
         if sequence is not None and key is not None:
@@ -227,6 +232,7 @@ class SequenceWidget(Dock):
 
     def _show_selected(self, step: int | None) -> None:
         key = self._key
+        self.editor.show_state()
         sequence = None if key is None else self.session.sequence(key)
         self._filling = True
         self._table.clearSelection()
@@ -242,8 +248,11 @@ class SequenceWidget(Dock):
         if key is None or key not in self.session.results:
             self._quality.setText("" if key is None else "This frame is not aligned yet.")
             return
-        result = self.session.registration.result(key)
-        lines = [described_quality(result, self._lengths)]
+        registration = self.session.registration
+        # Of volumes that takes seconds, and each click would wait for it.
+        unmeasured = registration.of_volumes and key in registration.switched_off
+        result = registration.results[key] if unmeasured else registration.result(key)
+        lines = [_UNMEASURED if unmeasured else described_quality(result, self._lengths)]
         try:
             table = self.session.errors(key.slice_index, key.frame)
         except ReadError:
@@ -255,7 +264,7 @@ class SequenceWidget(Dock):
                 f"TRE of {after.count} landmarks {number(before.mean_mm)} → "
                 f"<b>{self._lengths.text(after.mean_mm)}</b> (max {number(after.max_mm)})"
             )
-        if result.uncertainty is not None:
+        if result.uncertainty is not None and not unmeasured:
             lines.append(described_uncertainty(result.uncertainty, self._lengths))
         if result.message:
             lines.append(result.message)

@@ -14,8 +14,9 @@ from r2n2.config import FitConfig
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.geometry import Grid, Space
 from r2n2.guides import Guides, GuidingPairs, misfit_mm, strength_mm
-from r2n2.registration import FrameStatus, build_method, register_series
+from r2n2.registration import FrameStatus, build_method, refit_frame, register_series
 from r2n2.registration.fit.guiding import GuideTerms
+from r2n2.registration.fit.held import HeldFit
 from r2n2.registration.fit.independence import noise_share
 from r2n2.registration.fit.refit import GuidedRefit
 from r2n2.registration.fit.whitened import WhitenedGaussians
@@ -262,6 +263,21 @@ def test_only_frames_with_pairs_change_and_they_say_so() -> None:
     (pairs,) = guides.pairs(0, make.GRID).values()
     assert misfit_mm(guided[1].transform, pairs)[0] < 0.5 * misfit_mm(plain[1].transform, pairs)[0]
     assert "guid" in guided[1].message
+    # Fitted again later, with the frame on the screen, it comes out the same.
+    running = refit_frame(series, 0, plain[1], guides, config)
+    shares = []
+    while True:
+        try:
+            shares.append(next(running))
+        except StopIteration as end:
+            again = end.value
+            break
+    assert shares == sorted(shares)
+    torch.testing.assert_close(again.transform.amplitudes, guided[1].transform.amplitudes)
+    assert (again.message, again.status) == (guided[1].message, guided[1].status)
+    assert again.uncertainty.median_mm == pytest.approx(guided[1].uncertainty.median_mm)
+    with pytest.raises(ArgumentError, match="frame 2 has no guiding pair"):
+        list(refit_frame(series, 0, plain[2], guides, config))
     assert guided[1].status in (FrameStatus.OK, FrameStatus.DOUBTFUL)
 
 
@@ -293,3 +309,18 @@ def test_a_frame_without_structure_follows_its_pair() -> None:
 def test_settings_of_the_refit_are_checked() -> None:
     with pytest.raises(ArgumentError, match="guided_steps"):
         FitConfig.parse({"guided_steps": (0, 1, 1)})
+
+
+def test_others_follow_a_gaussian_that_a_person_set() -> None:
+    fixed, moving, exact = make.moved_pair(size=0.05)
+    # The second Gaussian is right and held; the first was spoilt and has to come back to it.
+    spoilt = replace(exact, centres=exact.centres + torch.tensor([[0.06, -0.05], [0.0, 0.0]]))
+    *_, last = HeldFit(FIT).register(make.pairs_of((fixed, moving)), spoilt, [1])
+    (found,) = last.transforms()
+    assert isinstance(found, GaussianSequence)
+    for name in ("centres", "sigmas", "orientation", "amplitudes"):
+        torch.testing.assert_close(getattr(found, name)[1], getattr(exact, name)[1], rtol=0, atol=0)
+    before, after = (float(make.error_px(one, exact).mean()) for one in (spoilt, found))
+    assert after < 0.5 * before
+    with pytest.raises(ArgumentError, match="Gaussians from 0 to 1"):
+        list(HeldFit(FIT).register(make.pairs_of((fixed, moving)), spoilt, [2]))

@@ -262,6 +262,7 @@ class LandmarkBinding:
             return
         if self._told is None or not marks.same(self._told):
             self._told = marks
+            self.session.set_guides(marks.guides({k: self.reference(k) for k in range(len(self.series))}))
             self.session.set_landmarks(marks.sets())
 
     def _tell_all(self) -> None:

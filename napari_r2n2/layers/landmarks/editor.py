@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_r2n2.layers.landmarks.points import read, write
-from napari_r2n2.models.landmarks.marks import PLACED, Marks
+from napari_r2n2.models.landmarks.marks import GUIDING, PLACED, Marks
 from napari_r2n2.models.session import FrameKey
 
 __all__ = ["LandmarkEditor"]
@@ -177,7 +177,7 @@ class LandmarkEditor:
     def _moved(self, rows: NDArray[np.float64]) -> Marks:
         """The marks at other places; what moved is no draft any more."""
         moved = (rows[:, -self._marks.spatial :] != self._marks.positions()).any(1)
-        drafts = tuple(PLACED if moved[k] else draft for k, draft in enumerate(self._marks.drafts))
+        drafts = tuple(PLACED if moved[k] and draft != GUIDING else draft for k, draft in enumerate(self._marks.drafts))
         return replace(self._marks, rows=rows, drafts=drafts)
 
     def _show(self) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from napari_r2n2.layers.landmarks.binding import LandmarkBinding
 from napari_r2n2.layers.landmarks.editor import LandmarkEditor
 from napari_r2n2.models.landmarks.errors import ErrorReport, report
-from napari_r2n2.models.landmarks.marks import COPIED, PLACED, PREDICTED, Marks
+from napari_r2n2.models.landmarks.marks import COPIED, GUIDING, PLACED, PREDICTED, Marks
 from napari_r2n2.models.landmarks.series import contains
 from napari_r2n2.models.session import FrameKey
 from r2n2.errors import ArgumentError
@@ -33,7 +33,7 @@ class LandmarkModel(LandmarkBinding):
         if key == reference:
             return ()
         marks = self.marks
-        drafts = {marks.ids[k] for k in marks.rows_in(key) if marks.drafts[k] != PLACED}
+        drafts = {marks.ids[k] for k in marks.rows_in(key) if marks.drafts[k] not in (PLACED, GUIDING)}
         return marks.missing(reference, key) + tuple(name for name in marks.ids_in(reference) if name in drafts)
 
     @property
@@ -119,6 +119,30 @@ class LandmarkModel(LandmarkBinding):
                 "drag it to where you see it"
             )
         self._editor().commit(marks.confirmed(rows), f"confirm {', '.join(marks.ids[k] for k in rows)}")
+
+    def guide(self) -> None:
+        """Let the selected points, or those of the frame, guide its registration; landmarks again where they all do already.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no such point, or one lies in the reference or has no partner there.
+        """
+        marks, key = self.marks, self.frame
+        chosen = sorted(int(k) for k in self._editor().layer.selected_data)
+        rows = [k for k in chosen or marks.rows_in(key) if marks.key(k).frame != self.reference(marks.key(k).slice_index)]
+        if not rows:
+            raise ArgumentError(f"no point to use: mark a place in the reference and in frame {key.frame}, with one id")
+        names = set(marks.ids_in(FrameKey(key.slice_index, self.reference())))
+        lone = [marks.ids[k] for k in rows if marks.ids[k] not in names]
+        if lone:
+            raise ArgumentError(
+                f"landmark {', '.join(lone)} has no partner in reference frame {self.reference()}; mark it there first"
+            )
+        on = any(marks.drafts[k] != GUIDING for k in rows)
+        what = ", ".join(marks.ids[k] for k in rows)
+        self._editor().commit(marks.guiding(rows, on), f"{what} {'guides' if on else 'measures'} in frame {key.frame}")
+        self.said.emit(f"Landmark {what} {'guides the registration, and measures nothing' if on else 'is a landmark again'}.")
 
     def copy_reference(self) -> None:
         """Copies of the reference's landmarks, to be moved, in all frames of the slice position that lack them.

@@ -15,7 +15,7 @@ from napari_r2n2.models.session import FrameKey
 if TYPE_CHECKING:
     from r2n2.series import LandmarkSet
 
-__all__ = ["COPIED", "PLACED", "PREDICTED", "Marks"]
+__all__ = ["COPIED", "GUIDING", "PLACED", "PREDICTED", "Marks"]
 
 PLACED = ""
 """A person decided where this point lies."""
@@ -23,6 +23,8 @@ PREDICTED = "predicted"
 """Where the registration expects it: its TRE is 0 by construction."""
 COPIED = "copied"
 """Where another frame has it: its distance before registration is 0 by construction."""
+GUIDING = "guides"
+"""Guides the registration of its frame, so that it measures nothing."""
 _NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
 
@@ -31,7 +33,8 @@ class Marks:
     """All landmarks of a layer.
 
     An id occurs at most once in a frame of a slice position. A *draft* is a starting position that nobody has looked at yet
-    (``PREDICTED`` or ``COPIED``); it becomes a landmark when it is moved, and takes no part in any error before.
+    (``PREDICTED`` or ``COPIED``); it becomes a landmark when it is moved, and takes no part in any error before. A point that
+    guides (``GUIDING``) takes no part in any error either, wherever it is moved.
 
     Parameters
     ----------
@@ -40,7 +43,7 @@ class Marks:
     ids
         Name of every point.
     drafts
-        ``PLACED``, ``PREDICTED`` or ``COPIED`` for every point.
+        ``PLACED``, ``PREDICTED``, ``COPIED`` or ``GUIDING`` for every point.
     spatial
         Number of coordinates of a position: 3 of volumes.
     """
@@ -149,6 +152,12 @@ class Marks:
         chosen = set(rows)
         return replace(self, drafts=tuple(PLACED if k in chosen else draft for k, draft in enumerate(self.drafts)))
 
+    def guiding(self, rows: Iterable[int], on: bool) -> Marks:
+        """These points guide the registration, or are landmarks again."""
+        chosen = set(rows)
+        drafts = tuple((GUIDING if on else PLACED) if k in chosen else draft for k, draft in enumerate(self.drafts))
+        return replace(self, drafts=drafts)
+
     def copied(self, source: Iterable[int], keys: Iterable[FrameKey]) -> Marks:
         """Points as drafts in other frames; frames that have the name keep theirs."""
         result, rows = self, list(source)
@@ -163,15 +172,34 @@ class Marks:
     @property
     def drafted(self) -> int:
         """Number of drafts."""
-        return sum(draft != PLACED for draft in self.drafts)
+        return sum(draft not in (PLACED, GUIDING) for draft in self.drafts)
 
     def sets(self) -> dict[int, LandmarkSet]:
-        """Slice position -> its landmarks in INDEX space, drafts left out."""
+        """Slice position -> its landmarks in INDEX space, drafts and what guides left out."""
+        return self._sets([k for k, draft in enumerate(self.drafts) if draft == PLACED])
+
+    def guides(self, references: Mapping[int, int]) -> dict[int, LandmarkSet]:
+        """Slice position -> what guides, with the points of the reference that it is paired with, in INDEX space.
+
+        Parameters
+        ----------
+        references
+            Slice position -> its reference frame.
+        """
+        names = {(self.key(k).slice_index, self.ids[k]) for k, draft in enumerate(self.drafts) if draft == GUIDING}
+        kept = []
+        for k, draft in enumerate(self.drafts):
+            key = self.key(k)
+            of_reference = references.get(key.slice_index) == key.frame and draft in (PLACED, GUIDING)
+            if draft == GUIDING or (of_reference and (key.slice_index, self.ids[k]) in names):
+                kept.append(k)
+        return self._sets(kept)
+
+    def _sets(self, kept: Sequence[int]) -> dict[int, LandmarkSet]:
         from r2n2.geometry import Space
         from r2n2.series import LandmarkSet
 
         found = {}
-        kept = [k for k, draft in enumerate(self.drafts) if draft == PLACED]
         for index in sorted({self.key(k).slice_index for k in kept}):
             rows = [k for k in kept if self.key(k).slice_index == index]
             ids = tuple(self.ids[k] for k in rows)

@@ -30,7 +30,7 @@ class FrameStatus(StrEnum):
     DOUBTFUL = "doubtful"
     """Aligned, but there are signs that the result is wrong; the message says which. The transform found is applied."""
     EDITED = "edited"
-    """A person switched off a part of the sequence; what is left is applied."""
+    """A person switched Gaussians of the sequence off or changed them; what they made of it is applied."""
     CONSTANT = "constant"
     """A frame without contrast: identity."""
     FAILED = "failed"

@@ -81,7 +81,8 @@ def test_no_pass_over_a_series_holds_more_than_a_batch(
     # Hash, reference, registration, aligned series, report, each but the last two of every frame once at least.
     assert read.ever >= 5 * FRAMES
     assert read.most <= 2
-    assert loaded.ever == FRAMES
+    # Once, and once more by fit, whose second go knows what can be trusted.
+    assert loaded.ever == (FRAMES if "bspline" in options else 2 * FRAMES - 1)
     # The reference stays.
     assert loaded.most == BATCH + 1
     assert dense.ever >= 2 * FRAMES

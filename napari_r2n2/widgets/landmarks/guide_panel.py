@@ -67,8 +67,8 @@ class GuidePanel(QWidget):
         session, model = self._model.session, self._model
         self.use.clicked.connect(lambda: self._do(self._use))
         self.refit.clicked.connect(lambda: self._do(self._start))
-        self.undo.clicked.connect(lambda: session.take_back(model.frame))
-        self.redo.clicked.connect(lambda: session.do_again(model.frame))
+        self.undo.clicked.connect(lambda: self._do(lambda: session.take_back(model.frame)))
+        self.redo.clicked.connect(lambda: self._do(lambda: session.do_again(model.frame)))
         self.go.clicked.connect(lambda: self._do(self._go_there))
 
     # Acting

@@ -21,13 +21,13 @@ from r2n2.registration.uncertainty.tables import Curve, MethodTable
 __all__ = ["FEATURES", "FRAME", "FRAME_OF_EDGES", "LEVELS", "Places", "fitted_table", "places_of", "series_weights"]
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
-_OF_GAUSSIANS = ("sandwich", "noise_wide", "steepness", "frame_unlike", "unlike", "outside", "blank_wide", "frame_blank_wide")
+_USUAL = ("noise_narrow", "sandwich", "steepness", "blank_smooth", "unlike", "frame_whiteness", "frame_noise_wide")
 FEATURES = {
-    "r2n2": _OF_GAUSSIANS,
-    "network": _OF_GAUSSIANS,
-    "fit": _OF_GAUSSIANS,
+    "r2n2": _USUAL,
+    "network": _USUAL,
+    "fit": _USUAL,
     "ngf": ("sandwich", "leftover_wide", "steepness", "frame_leftover_wide", "unlike", "outside"),
-    "bspline": ("leftover_narrow", "noise_wide", "motion", "steepness", "frame_unlike", "unlike", "outside"),
+    "bspline": _USUAL,
 }
 """By method; with "+back" the disagreement of both ways joins them."""
 FRAME = ("unlike", "residual_wide", "noise_wide", "motion", "counts")

@@ -1,8 +1,8 @@
-"""Slabs of 30 slices in which an organ slides along a wall by up to 25 mm, with the exact motion: two generators that share nothing.
+"""Slabs of 30 slices in which an organ slides along a wall by up to 25 mm, with exact motion: two generators that share nothing.
 
 ``person_slab`` is cut from the breathing person; ``organ_slab`` is a textured ellipsoid that is pushed along inside a textured
-body which hardly moves. Slices are sagittal for half of the seeds, coronal and axial for a quarter each. Every third pair differs in
-brightness: gain, contrast curve and a coil's fall-off.
+body which hardly moves. Slices are sagittal for half of the seeds, coronal and axial for a quarter each. Every third pair differs
+in brightness: gain, contrast curve and a coil's fall-off.
 """
 
 from __future__ import annotations

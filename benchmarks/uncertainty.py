@@ -19,7 +19,7 @@ from error_rows import BACK, Rows, kept_rows
 from held_out import data_folder
 from known_motion import CALIBRATION_SEEDS, EVALUATION_SEEDS, LEFT_OUT
 from numpy.typing import NDArray
-from radius_fit import FEATURES, LEVELS, Places, fitted_table, places_of, series_weights
+from radius_fit import FEATURES, FRAME, FRAME_OF_EDGES, LEVELS, Places, fitted_table, places_of, series_weights
 from scipy.stats import rankdata, spearmanr
 
 from r2n2.registration.uncertainty.tables import EDGES, MethodTable, shipped_tables
@@ -33,7 +33,7 @@ _OFF = 0.04
 _MOSTLY_RIGHT, _MOSTLY_WRONG = 0.05, 0.25
 _HEAD = (
     f"{'':14}{'series':>7}  {'coverage % at ' + ' '.join(f'{100 * q:g}' for q in LEVELS):>24}  {'rank in':>7} {'pooled':>6} "
-    f"{'AUROC':>6} {'>5 mm':>6} {'found %':>7} {'radius':>7} {'new %':>6}"
+    f"{'AUROC':>6} {'>5 mm':>6} {'found %':>7} {'radius':>7} {'new %':>6} {'known':>6}"
 )
 
 
@@ -53,12 +53,21 @@ def line(name: str, table: MethodTable, rows: Sequence[Rows]) -> str:
     error, radius = places.error * places.unit_mm, found[0.9] * places.unit_mm
     within = [spearmanr(radius[k], error[k])[0] for s in np.unique(places.series) if (k := places.series == s).sum() > 9]
     far = error > _FAR_OFF_MM
-    distance = np.concatenate([_distance(table, row) for row in rows])
+    distances = [_distance(table, row) for row in rows]
+    distance = np.concatenate(distances)
+    # In the order of the places, which are those of every frame whose truth is known.
+    familiar = np.concatenate(
+        [
+            np.broadcast_to((apart <= table.farthest)[:, None], row.error.shape)[np.isfinite(row.error)]
+            for apart, row in zip(distances, rows, strict=True)
+        ]
+    )
+    known = 100 * np.average((places.error <= found[0.9])[familiar], weights=weight[familiar]) if familiar.any() else np.nan
     return (
         f"{name:14}{len(rows):7}  {' '.join(f'{share:5.1f}' for share in covered):>24}  {np.nanmean(within):7.2f} "
         f"{spearmanr(radius, error)[0]:6.2f} {_auroc(radius, error > _OFF_MM):6.3f} {int(far.sum()):6} "
         f"{100 * np.mean(radius[far] > _OFF_MM) if far.any() else np.nan:7.1f} {np.median(radius):7.2f} "
-        f"{100 * np.mean(distance > table.farthest):6.1f}"
+        f"{100 * np.mean(distance > table.farthest):6.1f} {known:6.1f}"
     )
 
 
@@ -125,6 +134,7 @@ def main() -> None:
     torch.set_num_threads(1)
     print("rank: Spearman's correlation of radius and error, within series and pooled (mm). AUROC: of errors over 2 mm.")
     print("found: errors over 5 mm where the radius is over 2 mm. radius: median, mm. new: frames told to be uncalibrated.")
+    print("known: coverage at 90 % in all other frames.")
     for method in arguments.methods:
         count = arguments.slow_seeds if method in SLOW else arguments.seeds
         kinds = (*kinds_of(method), *(() if method == EDGES else LEFT_OUT))
@@ -132,7 +142,8 @@ def main() -> None:
         if arguments.without_kind:
             known = list(kept_rows(kinds_of(method), CALIBRATION_SEEDS, count, (method,), data_folder(), arguments.rows))
             features = tuple(shipped_tables().methods[method].features)
-            tables = {kind: fitted_table([row for row in known if row.kind != kind], features) for kind in kinds}
+            frame = FRAME_OF_EDGES if method == EDGES else FRAME
+            tables = {kind: fitted_table([row for row in known if row.kind != kind], features, frame) for kind in kinds}
         else:
             tables = dict.fromkeys(kinds, shipped_tables().methods[method])
         print(f"\n{method}{', each kind by tables without it' if arguments.without_kind else ''}")

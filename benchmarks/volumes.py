@@ -7,7 +7,7 @@ Each contestant runs in a process of its own, on one thread, and its memory is w
 volumes were there.
 
 usage: python benchmarks/volumes.py [--scene tubes] [--seeds 100-101] [--shape 64,88,96] [--gaussians 25,50,100,200,400]
-                                    [--others bspline,elastix,lung,demons,ants] [--set KEY=VALUE ...]
+                                    [--others bspline,elastix,lung,demons,ants] [--similarity auto]
        [--scene FILE.py:FUNCTION]     FUNCTION(seed, shape) gives another ``Scene``
 
 Seeds 100-199 are for choosing settings; 0-99 are test data.
@@ -58,12 +58,12 @@ class Scene(Protocol):
 
     @property
     def fixed(self) -> NDArray[np.float32]:
-        """(*grid.shape)"""
+        """Of shape (*grid.shape)."""
         ...
 
     @property
     def moving(self) -> NDArray[np.float32]:
-        """(*grid.shape)"""
+        """Of shape (*grid.shape)."""
         ...
 
     @property
@@ -198,12 +198,12 @@ class Score:
     gib: float
 
 
-def _scored(contestant: str, scene: Scene, changes: dict[str, Any]) -> Score:
+def _scored(contestant: str, scene: Scene, similarity: str) -> Score:
     """In a process of its own."""
     torch.set_num_threads(1)
     _reset_peak()
     before, began = _peak(), time.process_time()
-    transform, numbers = _register(contestant, scene, changes)
+    transform, numbers = _register(contestant, scene, similarity)
     seconds, after = time.process_time() - began, _peak()
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
     folded = float(folding_percent(jacobian_determinant(vectors, scene.grid)))
@@ -222,7 +222,7 @@ def _peak() -> float:
     return peak_memory_mib() or math.nan
 
 
-def _register(contestant: str, scene: Scene, changes: dict[str, Any]) -> tuple[Transform, int]:
+def _register(contestant: str, scene: Scene, similarity: str) -> tuple[Transform, int]:
     kind, _, count = contestant.partition(" ")
     if kind == "nothing":
         return DisplacementField.identity(scene.grid), 0
@@ -231,7 +231,7 @@ def _register(contestant: str, scene: Scene, changes: dict[str, Any]) -> tuple[T
         images = [programs.z_scored(image, everywhere) for image in (scene.fixed, scene.moving)]
         found = _PROGRAMS[kind](scene.grid.spacing, 1)(*images)
         return DisplacementField(torch.from_numpy(found.vectors_px), scene.grid, Space.INDEX), found.numbers
-    settings: dict[str, Any] = {"method": kind, "similarity": "ssd", "device": "cpu", "uncertainty": "off", **changes}
+    settings: dict[str, Any] = {"method": kind, "similarity": similarity, "device": "cpu", "uncertainty": "off"}
     if kind == "bspline":
         settings["bspline"] = {"volume_control_points": int(count)}
     else:
@@ -265,9 +265,8 @@ def main() -> None:
     parser.add_argument("--gaussians", default="25,50,100,200,400")
     parser.add_argument("--control-points", default="16", help="of the B-spline, along the longest axis")
     parser.add_argument("--others", default="bspline,elastix", help=f"any of bspline, {', '.join(_PROGRAMS)}")
-    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="settings of ours, such as similarity=lncc")
+    parser.add_argument("--similarity", default="auto", help="what ours compare by")
     given = parser.parse_args()
-    changes = dict(item.split("=", 1) for item in given.set)
     first, _, last = given.seeds.partition("-")
     seeds = [*range(int(first), int(last) + 1)] if last else [int(seed) for seed in first.split(",")]
     shape = tuple(int(n) for n in given.shape.split(","))
@@ -280,7 +279,7 @@ def main() -> None:
         scores = []
         for scene in scenes:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                scores.append(pool.submit(_scored, contestant, scene, changes).result())
+                scores.append(pool.submit(_scored, contestant, scene, given.similarity).result())
         if not regions:
             regions = list(scores[0].errors_mm)
             print(f"| contestant | numbers | {' | '.join(regions)} | median | 95 % | largest | folding % | CPU s | GiB |")

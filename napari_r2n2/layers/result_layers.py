@@ -329,11 +329,11 @@ class ResultLayers:
     def draw_gaussians(self, other: GaussianSequence | None = None) -> None:
         """Draw the ellipses of the frame on display, or of another sequence until they are drawn anew."""
         key, place = self.key, self.place
-        if key is None or place is None or not self.shown(View.GAUSSIANS):
+        layer = self.layer(View.GAUSSIANS)
+        if key is None or place is None or layer is None or not layer.visible:
+            self._in_volume.tidy({})
             return
-        layer, sequence = self.layer(View.GAUSSIANS), self.session.sequence(key) if other is None else other
-        if not layer.visible:
-            return
+        sequence = self.session.sequence(key) if other is None else other
         if sequence is None or len(sequence) == 0:
             layer.data = np.zeros((0, 2, place.ndim))
             self._in_volume.tidy({})

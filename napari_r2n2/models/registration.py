@@ -77,9 +77,9 @@ class Registration:
         return self.series[0].name if self.series else ""
 
     @property
-    def ndim(self) -> int:
-        """Number of spatial axes: 3 of volumes."""
-        return self.series[0].grid.ndim if self.series else 2
+    def of_volumes(self) -> bool:
+        """Whether the series is one of volumes."""
+        return bool(self.series) and self.series[0].grid.ndim == 3
 
     def note_run(self, slice_index: int, facts: RunFacts, settings: RegistrationConfig) -> None:
         """What the run uses, as far as it has come; the settings name the reference frame once it is found."""
@@ -115,7 +115,7 @@ class Registration:
         if self.config is not None and (self.config.method == "bspline" or self.config.target == "previous"):
             return 1
         found = max((len(s) for s in map(self.sequence, self.results) if s is not None), default=0)
-        steps = "auto" if self.config is None else self.config.of_grid(self.ndim).steps
+        steps = "auto" if self.config is None else self.config.of_grid(3 if self.of_volumes else 2).steps
         asked = 0 if steps == "auto" else steps
         return max(found, asked, 1)
 

@@ -46,6 +46,7 @@ class CarryWidget(TaskDock):
         rows.addRow("Bring to", self.target)
         self.choice = LayerChoice(napari_viewer, self, self.box, _can_be_carried)
         self.choice.changed.connect(self._layer_changed)
+        self.choice.updated.connect(self.follow)
         self.source.currentIndexChanged.connect(lambda _index: self._source_changed())
         self.target.currentIndexChanged.connect(lambda _index: self._target_changed())
         self.carry.clicked.connect(self._start)
@@ -53,7 +54,7 @@ class CarryWidget(TaskDock):
         whole.addWidget(words("Moves any layer by the registration on display: a segmentation of one frame becomes one of all."))
         whole.addLayout(rows)
         self.lay_out(whole, self.carry)
-        connect_while_alive(self, [(self.results.changed, self._changed)])
+        connect_while_alive(self, [(self.results.changed, self.follow)])
         self.choice.update()
         self._layer_changed()
 
@@ -87,7 +88,7 @@ class CarryWidget(TaskDock):
             timed = layer.ndim >= len(place.axis_labels) - ("channel" in place.axis_labels)
             drawn = frames_drawn(layer, place) if timed else ()
             self.source.setCurrentIndex(self.source.findData(_OWN if timed and len(drawn) != 1 else _SHOWN))
-        self.update_state()
+        self.follow()
 
     def _source_changed(self) -> None:
         """What cannot be meant with it gives way."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["CurvesWidget"]
 
 _SHOWN, _REFERENCE = "shown", "reference"
+_PLOT_PX = 380
 _STRAINS = (AFTER, "#56b48c", "#cc79a7")
 
 
@@ -50,7 +51,8 @@ class CurvesWidget(TaskDock):
         rows.addRow("Drawn in", self.source)
         shown.addRow("Region", self.label)
         self.choice = LayerChoice(napari_viewer, self, self.box, _may_hold_regions)
-        self.choice.changed.connect(self.update_state)
+        self.choice.changed.connect(self.follow)
+        self.choice.updated.connect(self.follow)
         self.read.clicked.connect(self._start)
         self.label.currentIndexChanged.connect(lambda _index: self._draw())
         self.save.clicked.connect(self._ask_save)
@@ -141,7 +143,9 @@ class _CurvesPlot(Plot):
     """Three plots one below the other, over the same time."""
 
     def __init__(self) -> None:
-        super().__init__(least_width=300, height=380)
+        super().__init__(least_width=300, height=_PLOT_PX)
+        # A column of labels that wrap would take some of it.
+        self.setMinimumHeight(_PLOT_PX)
         self.figure.clear()
         self.parts = self.figure.subplots(3, 1, sharex=True)
         self.axes = self.parts[0]

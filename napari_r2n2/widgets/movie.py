@@ -28,8 +28,8 @@ class MovieWidget(TaskDock):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__(napari_viewer)
-        self.kind = combo("What the movie shows.")
-        for text, value in (("every frame, before beside aligned", _FRAMES), ("the frame on display, step by step", _STEPS)):
+        self.kind = combo("Every frame before beside aligned, or the frame on display step by step.")
+        for text, value in (("before beside aligned", _FRAMES), ("the frame, step by step", _STEPS)):
             self.kind.addItem(text, value)
         self.rate = QDoubleSpinBox()
         self.rate.setRange(0.5, 60.0)

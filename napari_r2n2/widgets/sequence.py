@@ -50,6 +50,7 @@ _VIEWS = {
     View.CHECKERBOARD: ("Checkerboard", "Reference and aligned frame in turn."),
 }
 _STEP = 1
+_UNMEASURED = "Gaussians are switched off: how alike the volumes then are, and what folds, is measured by Export."
 # Headings before those of the numbers.
 _FIRST = (("", "Switch this Gaussian on or off"), ("step", "Place in the sequence"))
 # Room for all columns where numbers are as wide as they get: three digits, a sign and a point.
@@ -209,7 +210,7 @@ class SequenceWidget(Dock):
             return
         self._filled = filled
         self._filling = True
-        shown = columns(self.session.registration.ndim)
+        shown = columns(3 if self.session.registration.of_volumes else 2)
         _set_headings(self._table, shown)
         self._table.setRowCount(0 if sequence is None else len(sequence))
         if sequence is not None and key is not None:
@@ -247,8 +248,11 @@ class SequenceWidget(Dock):
         if key is None or key not in self.session.results:
             self._quality.setText("" if key is None else "This frame is not aligned yet.")
             return
-        result = self.session.registration.result(key)
-        lines = [described_quality(result, self._lengths)]
+        registration = self.session.registration
+        # Of volumes that takes seconds, and each click would wait for it.
+        unmeasured = registration.of_volumes and key in registration.switched_off
+        result = registration.results[key] if unmeasured else registration.result(key)
+        lines = [_UNMEASURED if unmeasured else described_quality(result, self._lengths)]
         try:
             table = self.session.errors(key.slice_index, key.frame)
         except ReadError:
@@ -260,7 +264,7 @@ class SequenceWidget(Dock):
                 f"TRE of {after.count} landmarks {number(before.mean_mm)} → "
                 f"<b>{self._lengths.text(after.mean_mm)}</b> (max {number(after.max_mm)})"
             )
-        if result.uncertainty is not None:
+        if result.uncertainty is not None and not unmeasured:
             lines.append(described_uncertainty(result.uncertainty, self._lengths))
         if result.message:
             lines.append(result.message)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any
 
 from napari.utils.notifications import show_error
-from qtpy.QtCore import Qt
+from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QPushButton, QVBoxLayout
 
 from napari_r2n2.layers.result_layers import results_of
@@ -31,11 +31,14 @@ class TaskDock(Dock):
 
     def __init__(self, napari_viewer: Viewer) -> None:
         super().__init__()
-        self.viewer = napari_viewer
         self.results = results_of(napari_viewer)
         self.session = self.results.session
         self.job: Job | None = None
         self._running: list[Any] = []
+        self._layers = 0
+        self._soon = QTimer(self)
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self.update_state)
         self.cancel = button("Cancel", "Stop; nothing is added or written.")
         self.cancel.clicked.connect(self._stop)
         self.bar = QProgressBar()
@@ -43,6 +46,11 @@ class TaskDock(Dock):
         self.bar.setTextVisible(False)
         self.message = words("")
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    @property
+    def viewer(self) -> Any:
+        """The viewer itself: of the proxy that plugins receive, layers are proxies too, which are not those of the list."""
+        return self.results.viewer
 
     def lay_out(self, controls: QVBoxLayout, start: QPushButton, *below: Any) -> None:
         """Show the controls, then button, bar and message, then what is below."""
@@ -59,8 +67,8 @@ class TaskDock(Dock):
         self.fill(controls)
         running = self._running
         signals = (self.session.began, self.session.ended, self.session.edited, self.results.views_changed)
-        connect_while_alive(self, [(one, self._changed) for one in signals], at_end=lambda: [end() for end in running])
-        self._changed()
+        connect_while_alive(self, [(one, self.follow) for one in signals], at_end=lambda: [end() for end in running])
+        self.follow()
 
     @property
     def problem(self) -> str:
@@ -69,8 +77,13 @@ class TaskDock(Dock):
             return "Align a series, or open a result, in the Align widget first."
         return ""
 
-    def _changed(self, _event: object = None) -> None:
-        self.update_state()
+    def follow(self, _event: object = None) -> None:
+        """Layers or results changed: at once, but for layers that go, when napari may be in the midst of removing several."""
+        before, self._layers = self._layers, len(self.viewer.layers)
+        if self._layers < before:
+            self._soon.start(0)
+        else:
+            self.update_state()
 
     def update_state(self) -> None:
         """Show what can be done now."""

@@ -294,13 +294,11 @@ class VolumeFitConfig(FitConfig):
 
     sizes: tuple[int, int, int] = (24, 48, 96)
     sigma_range: tuple[float, float] = (0.05, 0.6)
-    sliding_slope: float = Field(default=0.0, ge=0)
-    """Change of the displacement a unit length from which on roughness costs in proportion to it and no longer to its square, so
-    that a jump where tissue slides costs the same however steep it is; 0: nowhere."""
-    fine_share: float = Field(default=0.0, ge=0, lt=1)
-    """Share of the Gaussians placed on the finest lattice."""
-    proposed_flatness: float = Field(default=1.0, ge=1, le=10)
-    """How many times thinner along one axis Gaussians may start, too, as they lie along surfaces where tissue slides; 1: none do."""
+    proposed_flatness: float = Field(default=3.0, ge=1, le=10)
+    """How many times thinner along one axis Gaussians may start, too, as along surfaces where tissue slides; 1: none do,
+    nor where ``volume_steps`` is auto."""
+    far: float = Field(default=0.0, ge=0)
+    steps_a_round: int = Field(default=6, ge=1, le=200)
     folding_size: int = Field(default=32, ge=16, le=512)
     field_size: int = Field(default=56, ge=16, le=2048)
     pixels_a_step: int = Field(default=8192, ge=256)
@@ -351,8 +349,8 @@ class RegistrationConfig(Config):
     """Refine the network's Gaussians by some steps of fit; only for r2n2."""
     similarity: SimilarityName | Literal["auto"] = "auto"
     """What frames are compared by. ssd: intensities; lncc: intensities, locally normalised; mind: self-similarity; ngf: directions
-    of edges; curve: intensities through the curve that fits best. auto: ssd, or ngf where the contrast of the series changes. The
-    network compares intensities, so under another measure than ssd the Gaussians are fitted without it."""
+    of edges; curve: intensities through the curve that fits best. auto: ssd, for volumes lncc, or ngf where the contrast of the
+    series changes. The network compares intensities, so under another measure than ssd the Gaussians are fitted without it."""
     reference: int | Literal["auto"] = "auto"
     """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series, or, where the contrast
     of the series changes, the frame whose edges agree best with those of the others. Where settings are given as text, mean stands

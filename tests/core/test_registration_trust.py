@@ -103,7 +103,7 @@ def test_the_map_shows_where_all_frames_differ() -> None:
     inside = torch.zeros(make.GRID.shape, dtype=torch.bool)
     inside[PATCH] = True
     assert float(shown[inside].mean()) < 0.1
-    assert float(shown[~inside].mean()) > 0.6
+    assert float(shown[~inside].mean()) > 0.4
 
 
 def test_sums_are_the_same_whatever_the_batches() -> None:

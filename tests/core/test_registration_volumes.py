@@ -24,7 +24,7 @@ from r2n2.registration.contrast import examine_series
 from r2n2.registration.fit import whitened
 from r2n2.registration.fit.normal_equations import regulariser_equations
 from r2n2.registration.fit.proposal import propose
-from r2n2.registration.fit.volume import VolumeLattice, sampled_roughness_equations, slice_widths, within_slab
+from r2n2.registration.fit.volume import VolumeLattice, sampled_diffusion_equations, slice_widths, within_slab
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.initial import find_initial
 from r2n2.registration.survey import survey_series
@@ -50,7 +50,9 @@ SLAB = Grid((5, 52, 61), (6.0, 1.7, 1.3))
 FAST = RegistrationConfig(
     method="fit",
     volume_steps=12,
-    volume_fit=VolumeFitConfig(sizes=(16, 32, 64), pixels_a_step=4096, field_size=24, regulariser_size=12, final_steps=6),
+    volume_fit=VolumeFitConfig(
+        sizes=(16, 32, 64), pixels_a_step=4096, field_size=24, regulariser_size=12, far=0.04, steps_a_round=3, final_steps=6
+    ),
     device="cpu",
     reference=0,
     uncertainty="off",
@@ -97,7 +99,7 @@ def _errors_mm(found: FrameResult, exact: Tensor, grid: Grid, margin: int = 3) -
 def test_the_right_side_of_the_sampled_diffusion_is_its_derivative() -> None:
     model, coarse = _model(), GRID.resized((6, 9, 8))
     positions = normalised_lattice(coarse, model.centres).flatten(1)
-    _, vector = sampled_roughness_equations(model, positions, coarse, count=50, step=0)
+    _, vector = sampled_diffusion_equations(model, positions, coarse, count=50, step=0)
     unit = 1e-6
 
     def energy(number: int, sign: float) -> Tensor:
@@ -115,9 +117,9 @@ def test_its_matrix_comes_from_enough_cells() -> None:
     model, coarse = _model(), GRID.resized((12, 13, 11))
     positions = normalised_lattice(coarse, model.centres).flatten(1)
     exact, _ = regulariser_equations(model, positions, coarse)
-    found, _ = sampled_roughness_equations(model, positions, coarse, count=4000, step=3)
+    found, _ = sampled_diffusion_equations(model, positions, coarse, count=4000, step=3)
     torch.testing.assert_close(found, exact, rtol=0, atol=0.05 * float(exact.abs().max()))
-    other, _ = sampled_roughness_equations(model, positions, coarse, count=4000, step=4)
+    other, _ = sampled_diffusion_equations(model, positions, coarse, count=4000, step=4)
     assert not torch.equal(found, other)
 
 

@@ -14,13 +14,11 @@ from torch import Tensor
 
 from r2n2.config import FitConfig, RegistrationConfig
 from r2n2.geometry import Grid, Space
+from r2n2.preprocessing import blur
 from r2n2.registration import Pairs
-from r2n2.registration.fit.normal_equations import regulariser_equations
-from r2n2.registration.fit.whitened import WhitenedGaussians
-from r2n2.registration.uncertainty import backward_pairs, certain, uncertainty_estimator
+from r2n2.registration.uncertainty import backward_pairs, certain, features, uncertainty_estimator
 from r2n2.registration.uncertainty.eigenvalues import largest_eigenvalue, smallest_eigenvalue
 from r2n2.registration.uncertainty.features import Features, features_of, frame_features
-from r2n2.registration.uncertainty.sandwich import sandwich_sigma
 from r2n2.registration.uncertainty.tables import Curve, MethodTable, method_key, shipped_tables
 from r2n2.registration.uncertainty.verdict import reasons_for_uncertainty
 from r2n2.transform import DisplacementField, GaussianSequence, normalised_lattice, warp_image
@@ -49,89 +47,71 @@ def test_extreme_eigenvalues_are_those_of_the_general_solver(size: int) -> None:
     torch.testing.assert_close(smallest_eigenvalue(matrix), expected[..., 0])
 
 
-def _model(ndim: int) -> WhitenedGaussians:
-    generator = torch.Generator().manual_seed(4)
-
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(2, 3, *shape, generator=generator, dtype=torch.float64) - 0.5
-
-    factors = 3 * torch.eye(ndim, dtype=torch.float64) + uniform(ndim, ndim)
-    return WhitenedGaussians(uniform(ndim), factors, 0.4 * uniform(ndim))
+def _compared(residual: Tensor, slope: Tensor, grid: Grid) -> features._Compared:
+    """Pixels that all count, their residual (B, 1, *shape) and slope (B, ndim, *shape) given."""
+    one = torch.ones_like(residual)
+    return features._Compared(grid, torch.zeros_like(residual), residual, one, one, slope, torch.zeros_like(slope), None, None)
 
 
-def _jacobian(model: WhitenedGaussians, positions: Tensor) -> Tensor:
-    """Derivative (B, N, ndim, P) of the displacement by every number, by differences of changed models."""
-    step, columns = 1e-5, []
-    for k in range(len(model)):
-        for q in range(model.freedom):
-            change = positions.new_zeros(len(model.centres), len(model), model.freedom)
-            change[:, k, q] = step
-            ends = [model.changed(sign * change, (1e-4, 1e4), 9.0).displacement(positions) for sign in (1, -1)]
-            columns.append((ends[0] - ends[1]) / (2 * step))
-    return torch.stack(columns, 1)
-
-
-@pytest.mark.parametrize(("ndim", "side"), [(2, 24), (3, 12)])
-def test_the_covariance_is_that_of_brute_force(ndim: int, side: int) -> None:
-    model, grid = _model(ndim), Grid((side,) * ndim, (1.5,) * ndim)
+@pytest.mark.parametrize("shape", [(31, 24), (9, 12, 11)], ids=["2D", "3D"])
+def test_the_sandwich_of_a_window_is_that_of_brute_force(shape: tuple[int, ...]) -> None:
+    """With all its pixels as rows of one least squares problem, weighted by the window: (G'WG)^-1 G'W R^2 G (G'WG)^-1."""
+    grid, ndim = Grid(shape, (1.5, 0.7, 1.1)[: len(shape)]), len(shape)
     generator = torch.Generator().manual_seed(2)
-    residual = torch.randn(2, 1, *grid.shape, generator=generator, dtype=torch.float64)
-    slope = torch.randn(2, ndim, *grid.shape, generator=generator, dtype=torch.float64)
-    weight = torch.rand(2, 1, *grid.shape, generator=generator, dtype=torch.float64) / residual[0].numel()
-    places = 2 * torch.rand(ndim, 6, generator=generator, dtype=torch.float64) - 1
-    found = sandwich_sigma(model, residual, slope, weight, grid, places=places, regularisation=0.1)
-
-    lattice = normalised_lattice(grid, slope)
-    kept = lattice[(slice(None), *[slice(None, None, 2)] * ndim)]
-    slope_there, weight_there = (v[(..., *[slice(None, None, 2)] * ndim)].flatten(2) for v in (slope, weight))
-    rows = (_jacobian(model, kept.flatten(1)) * slope_there[:, None]).sum(2)
-    curvature = torch.einsum("bnp,bp,bmp->bnm", rows, weight_there[:, 0] * 2**ndim, rows)
-    coarse = grid.resized((min(24, side),) * ndim)
-    curvature += 0.1 * regulariser_equations(model, normalised_lattice(coarse, slope).flatten(1), coarse)[0]
-    diagonal = curvature.diagonal(dim1=1, dim2=2)
-    curvature = curvature + torch.diag_embed(1e-4 * (diagonal + diagonal.mean(1, keepdim=True)))
-    # Forces are summed over two pixels a side, their derivative taken in the middle of them; four such make a block.
-    force = slope * residual * weight
-    for axis in range(-ndim, 0):
-        force = force.unflatten(axis, (-1, 2)).sum(axis)
-        lattice = lattice.unflatten(axis, (-1, 2)).mean(axis)
-    shape = lattice.shape[1:]
-    scores = (_jacobian(model, lattice.flatten(1)) * force.flatten(2)[:, None]).sum(2).unflatten(2, shape)
-    for axis in range(-ndim, 0):
-        scores = torch.stack([part.sum(axis) for part in scores.split(4, axis)], axis)
-    inverse = torch.linalg.inv(curvature)
-    covariance = inverse @ scores.flatten(2) @ scores.flatten(2).mT @ inverse
-    there = _jacobian(model, places)
-    expected = torch.einsum("bnip,bnm,bmjp->bpij", there, covariance, there)
-    torch.testing.assert_close(found, torch.linalg.eigvalsh(expected)[..., -1].sqrt(), rtol=1e-5, atol=1e-9)
+    residual = torch.randn(2, 1, *shape, generator=generator, dtype=torch.float64)
+    slope = 3 * torch.randn(2, ndim, *shape, generator=generator, dtype=torch.float64)
+    lattice = grid.resized((3,) * ndim)
+    found = features._leftover(_compared(residual, slope, grid), lattice)["sandwich"]
+    pixels = normalised_lattice(grid, slope).flatten(1)
+    place = normalised_lattice(lattice, slope)[(slice(None), 1, *[0] * (ndim - 1))]
+    window = torch.exp(-0.5 * ((pixels - place[:, None]) / 0.1).square().sum(0))
+    window = window / window.sum()
+    for k in range(2):
+        rows = slope[k].flatten(1).mT
+        inverse = torch.linalg.inv(rows.mT @ (window[:, None] * rows) + 0.3 * torch.eye(ndim, dtype=torch.float64))
+        scores = rows * residual[k].flatten()[:, None]
+        expected = torch.linalg.eigvalsh(inverse @ (scores.mT @ (window[:, None] * scores)) @ inverse)[-1].sqrt()
+        torch.testing.assert_close(found[(k, 1, *[0] * (ndim - 1))], expected, rtol=1e-6, atol=1e-9)
 
 
-def test_the_covariance_is_the_spread_over_draws_of_noise() -> None:
-    """One Gaussian fitted to the same pair under 24 draws of noise moves about as much as it says of itself."""
-    from r2n2.registration import FitMethod
+def test_the_sandwich_is_the_spread_of_a_window_over_draws_of_noise() -> None:
+    """The motion that 200 draws of noise ask for in one window scatters as the feature of one draw says of one pixel."""
+    grid, generator = Grid((60, 60)), torch.Generator().manual_seed(3)
+    slope = 4 * torch.randn(1, 2, 60, 60, generator=generator, dtype=torch.float64)
+    noise = 0.3 * torch.randn(200, 1, 60, 60, generator=generator, dtype=torch.float64)
+    lattice = grid.resized((3, 3))
+    found = features._leftover(_compared(noise, slope.expand(200, -1, -1, -1), grid), lattice)
+    # The length of a vector of two components that scatter alike, and how many pixels a Gaussian window averages.
+    spread = found["leftover_wide"][:, 1, 1].square().mean().sqrt() / 2**0.5
+    averaged = (4 * torch.pi) ** 0.5 * 0.1 * 59 / 2
+    assert float(found["sandwich"][:, 1, 1].mean()) == pytest.approx(float(spread) * averaged, rel=0.2)
 
-    config = FitConfig(sizes=(32, 64, 128), rounds=1, final_steps=8, outlier=50.0)
-    grid = Grid((90, 128))
-    moving = make.texture(grid.shape, 5)
-    exact = GaussianSequence(
-        torch.tensor([[0.1, -0.1]]), torch.tensor([[0.4, 0.3]]), torch.tensor([[0.4]]), torch.tensor([[0.05, 0.03]]), grid
+
+@pytest.mark.parametrize("shape", [(60, 47), (24, 20, 22), (2, 60, 47)], ids=["2D", "3D", "slab"])
+def test_noise_is_white_and_what_is_left_of_motion_is_not(shape: tuple[int, ...]) -> None:
+    grid = Grid(shape, (1.0, 1.3, 1.1)[: len(shape)])
+    slope = torch.zeros(1, len(shape), *shape)
+    noise = torch.randn(1, 1, *shape, generator=torch.Generator().manual_seed(1))
+    smooth = blur(noise, tuple(3.0 if n > 2 else 0.0 for n in shape))
+    lattice = grid.resized(tuple(min(n, 9) for n in shape))
+    white, grey = (
+        features._whiteness(_compared(residual, slope, grid), lattice)[..., 3:-3, 3:-3]
+        for residual in (noise, smooth / smooth.std())
     )
-    fixed, generator = warp_image(moving, exact), torch.Generator().manual_seed(3)
-    draws = [
-        (fixed + 12 * torch.randn(fixed.shape, generator=generator), moving + 12 * torch.randn(fixed.shape, generator=generator))
-        for _ in range(24)
-    ]
-    pairs = make.pairs_of(*draws, grid=grid)
-    *_, last = FitMethod(config, gaussians=1).register(pairs)
-    transforms = last.transforms()
-    claimed = features_of(pairs, transforms, config)
-    places = normalised_lattice(claimed.lattice, fixed).flatten(1)
-    drawn = torch.stack([t.displacement_at(places.mT) for t in transforms]).transpose(0, 1)
-    drawn = drawn - drawn.mean(1, keepdim=True)
-    spread = largest_eigenvalue(drawn.mT @ drawn / (len(transforms) - 1)).sqrt().view(claimed.lattice.shape)
-    # Images are smoothed a little before they are compared, which takes some of the noise away.
-    ratio = (claimed.values["sandwich"].mean(0) / spread)[24:40, 22:38]
-    assert 0.4 < float(ratio.min()) < float(ratio.max()) < 1.5
+    assert float(white.mean()) == pytest.approx(1, abs=0.15)
+    assert float(grey.max()) < 0.2
+
+
+def test_noise_is_no_texture() -> None:
+    """A flat area in noise has slopes everywhere; smoothed, it is known to be blank beside one with texture."""
+    generator = torch.Generator().manual_seed(0)
+    image = make.texture(GRID.shape, 1)
+    image[..., :50] = image.mean()
+    noisy = [image + 0.15 * image.std() * torch.randn(image.shape, generator=generator) for _ in range(2)]
+    values = features_of(make.pairs_of((noisy[0], noisy[1]), grid=GRID), [_shift(GRID, (0.0, 0.0))], FitConfig()).values
+    ratio = {name: float(values[name][0, 24:40, 15].mean() / values[name][0, 24:40, 48].mean()) for name in values}
+    assert ratio["blank_smooth"] > 1.5 * ratio["blank_wide"]
+    assert ratio["whiteness"] == pytest.approx(1, abs=0.15)
 
 
 def test_motion_that_is_left_over_is_seen() -> None:
@@ -199,7 +179,7 @@ def test_features_are_there_for_every_kind_of_transform_and_for_volumes() -> Non
     assert all(bool(value.isfinite().all()) for value in found.values.values())
     image = make.texture(GRID.shape)
     dense = features_of(make.pairs_of((image, image), grid=GRID), [_shift(GRID, (0.0, 0.01))], FitConfig())
-    assert set(shipped_tables().methods["bspline"].features) <= set(dense.values)
+    assert set(shipped_tables().methods["r2n2"].features) <= set(dense.values)
 
 
 CURVE = Curve(knots=(-1.0, 0.0, 2.0), values=(3.0, 3.0, 7.0))
@@ -243,11 +223,7 @@ def test_distance_from_the_calibration_is_that_of_mahalanobis() -> None:
 
 
 def test_every_method_has_a_table_and_other_settings_are_not_calibrated() -> None:
-    for config in (
-        RegistrationConfig(),
-        RegistrationConfig(refine=False),
-        *(RegistrationConfig(method=m) for m in ("fit", "bspline")),
-    ):
+    for config in (RegistrationConfig(), RegistrationConfig(refine=False), RegistrationConfig(method="fit")):
         assert method_key(config) in shipped_tables().methods
         found = uncertainty_estimator(config)
         assert found is not None
@@ -259,6 +235,24 @@ def test_every_method_has_a_table_and_other_settings_are_not_calibrated() -> Non
     unused = uncertainty_estimator(RegistrationConfig(method="fit", weights="paper", reference=3, device="cpu", uncertainty="full"))
     assert unused is not None
     assert (unused.uncalibrated, unused.both_ways) == ("", True)
+
+
+@pytest.mark.parametrize("present", [True, False])
+def test_a_method_without_a_table_says_so(present: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = shipped_tables()
+    methods = {name: table for name, table in tables.methods.items() if name != "bspline"}
+    if present:
+        methods["bspline"] = tables.methods["fit"]
+    changed = tables.model_copy(update={"methods": methods})
+    monkeypatch.setattr("r2n2.registration.uncertainty.estimate.shipped_tables", lambda: changed)
+    estimator = uncertainty_estimator(RegistrationConfig(method="bspline"))
+    assert estimator is not None
+    fixed, moving, exact = make.moved_pair(GRID)
+    found = estimator.estimate(make.pairs_of((fixed, moving), grid=GRID), [exact.displacement_field()])[0]
+    expected = "" if present else "no table was calibrated for bspline; that of fit stands in"
+    assert estimator.uncalibrated == expected
+    assert "Gaussians" not in found.uncalibrated
+    assert 0 < found.median_mm < found.q95_mm
 
 
 def _estimate(grid: Grid, fixed: Tensor, moving: Tensor, transform: GaussianSequence):
@@ -290,9 +284,6 @@ def test_a_transform_without_gaussians_has_a_radius_that_is_not_calibrated() -> 
         found = estimator.estimate(make.pairs_of((fixed, moving), grid=GRID), [exact.displacement_field()])[0]
         assert found.uncalibrated == "the result is no sum of Gaussians, as it was in the calibration"
         assert 0 < found.median_mm < found.q95_mm
-    spline = uncertainty_estimator(RegistrationConfig(method="bspline"))
-    assert spline is not None
-    assert "Gaussians" not in spline.estimate(make.pairs_of((fixed, moving), grid=GRID), [exact])[0].uncalibrated
 
 
 def test_volumes_and_unfamiliar_frames_are_not_calibrated() -> None:

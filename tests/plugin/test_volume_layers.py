@@ -209,6 +209,11 @@ def test_in_space_gaussians_are_surfaces_that_go_with_the_3d_view(viewer: Any, a
     viewer.dims.ndisplay = 2
     assert list(viewer.layers) == before
     viewer.dims.ndisplay = 3
+    aligned.layer(View.GAUSSIANS).visible = False
+    assert list(viewer.layers) == before, "hidden Gaussians are hidden in space, too"
+    aligned.layer(View.GAUSSIANS).visible = True
+    viewer.dims.ndisplay = 2
+    viewer.dims.ndisplay = 3
     aligned.show(View.GAUSSIANS, False)
     assert not [layer for layer in viewer.layers if "in space" in layer.name]
 
@@ -323,3 +328,4 @@ def test_turning_by_the_buttons_of_the_sequence_widget(viewer: Any, aligned: Any
     assert "Gaussian 2" in widget._numbers.text()
     table.item(0, 0).setCheckState(type(table.item(0, 0).checkState()).Unchecked)
     assert aligned.session.enabled(LAST).tolist() == [False, True, True]
+    assert "is measured by Export" in widget._quality.text()

@@ -50,5 +50,7 @@ def listed_frames(option: str, text: str, frames: Sequence[int]) -> list[int]:
         raise ArgumentError(f"{option}: expected all, or frames from 0 to {max(frames)} such as 0-9,15, got {text!r}") from error
     missing = [number for number in chosen if number not in frames]
     if missing:
-        raise ArgumentError(f"{option}: expected all or frames from 0 to {max(frames)}, got {text!r}, which names {missing[0]}")
+        raise ArgumentError(
+            f"{option}: expected all or a frame from 0 to {max(frames)}, or several, got {text!r}, which names {missing[0]}"
+        )
     return chosen

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -71,7 +70,6 @@ class _Job:
     """One item a slice position."""
     overwrite: bool
     quiet: bool
-    stop: StopRequest
 
     def options(self) -> dict[str, Any]:
         """As ``register_to_folder`` takes them."""
@@ -180,6 +178,7 @@ def register(
         raise ArgumentError(f"--reference {reference}: --to names the image to align to; leave one of them out")
     settings = settings_of(context.params, **({} if to is None else {"reference": 0}))
     reading = reading_of(context.params)
+    from r2n2.cli.running import show_registration
     from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
     from r2n2.results.manifest import RunFacts
@@ -203,12 +202,23 @@ def register(
     masks, notes = read_masks(found, mask, moving_mask)
     if before is not None:
         masks = (before.masks(masks[0]),)
-    job = _Job(settings, facts, selection, masks, overwrite, quiet, stop)
+    job = _Job(settings, facts, selection, masks, overwrite, quiet)
     for note in notes:
         _note(job, note)
     marked, guided = _landmark_files(found, landmarks, "--landmarks"), _landmark_files(found, guide, "--guide")
     looked = [_with_landmarks(*item, job) for item in zip(found, marked, guided, job.masks, strict=True)]
-    failed = _register_one(found[0], output, job, looked[0]) if len(found) == 1 else _register_all(found, output, job, looked)
+    failed = show_registration(
+        found,
+        output,
+        job.config,
+        stop=stop,
+        quiet=quiet,
+        landmarks=[item.landmarks for item in looked],
+        surveys=[item.survey for item in looked],
+        guides=[item.guides for item in looked],
+        masks=job.masks,
+        **job.options(),
+    )
     if failed:
         raise typer.Exit(_BAD_INPUT)
 
@@ -244,51 +254,6 @@ def _check_frames(source: Path, found: Sequence[ImageSeries]) -> None:
         return
     why = next((f" ({note})" for series in found for note in series.notes if "not joined" in note), "")
     raise ReadError(f"{source}: holds {len(found)} single images and no series in time, so there is nothing to register{why}")
-
-
-def _register_one(series: ImageSeries, output: Path, job: _Job, looked: _Looked) -> bool:
-    """Register one series; true if a frame failed."""
-    from r2n2.cli.progress import RunDisplay
-    from r2n2.workflow import register_to_folder
-
-    given: dict[str, Any] = {"landmarks": looked.landmarks, "survey": looked.survey, "masks": job.masks[0]}
-    given["guides"] = looked.guides
-    running = register_to_folder(series, output, job.config, **given, **job.options())
-    with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
-        flagged = False
-        for progress in running:
-            flagged |= display.show(progress, series, output)
-        return flagged
-
-
-def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, looked: Sequence[_Looked]) -> bool:
-    """Every slice position into its sub-folder; true if a frame or a slice position failed."""
-    from r2n2.cli.progress import RunDisplay
-    from r2n2.workflow import register_slices_to_folder
-
-    flagged, seen = False, -1
-    failed: dict[str, str] = {}
-    given: dict[str, Any] = {
-        "landmarks": [item.landmarks for item in looked],
-        "surveys": [item.survey for item in looked],
-        "guides": [item.guides for item in looked],
-        "masks": job.masks,
-    }
-    running = register_slices_to_folder(found, output, job.config, **given, **job.options())
-    with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
-        for step in running:
-            series = found[step.index]
-            if step.index != seen:
-                seen = step.index
-                display.note(f"{step.name}: {series.name}, {len(series)} frames")
-            if step.progress is None:
-                failed[step.name] = step.failure
-                display.fail(f"{step.name}: {step.failure}")
-            else:
-                flagged |= display.show(step.progress, series, output / step.name)
-    for name, reason in failed.items():
-        print(f"failed: {name}: {reason}")
-    return bool(failed) or flagged
 
 
 def _landmark_files(found: Sequence[ImageSeries], path: Path | None, option: str) -> list[Path | None]:

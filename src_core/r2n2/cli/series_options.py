@@ -75,7 +75,7 @@ Similarity = Annotated[
     str | None,
     typer.Option(
         metavar="auto|ssd|lncc|mind|ngf|curve",
-        help="What frames are compared by; auto: intensities (ssd), or edges (ngf) where the contrast changes.",
+        help="What frames are compared by; auto: intensities (ssd, of volumes lncc), or edges (ngf) where the contrast changes.",
         rich_help_panel=METHOD_PANEL,
     ),
 ]

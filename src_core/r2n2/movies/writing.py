@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,7 @@ def check_movie(path: Path) -> None:
         _opencv(path)
 
 
-def write_movie(path: Path, pictures: Iterator[Picture], *, rate_hz: float = 8.0) -> Iterator[int]:
+def write_movie(path: Path, pictures: Iterator[Picture], *, rate_hz: float = 8.0) -> Generator[int, None, None]:
     """Write pictures as they come; yields how many are written. Nothing is left under the name if it is stopped.
 
     Parameters
@@ -66,7 +66,7 @@ def write_movie(path: Path, pictures: Iterator[Picture], *, rate_hz: float = 8.0
         yield from (_gif if path.suffix.lower() == ".gif" else _mp4)(temporary, path, pictures, rate_hz)
 
 
-def _gif(temporary: Path, path: Path, pictures: Iterator[Picture], rate_hz: float) -> Iterator[int]:
+def _gif(temporary: Path, path: Path, pictures: Iterator[Picture], rate_hz: float) -> Generator[int, None, None]:
     from PIL import Image
 
     kept, palette = [], None
@@ -84,7 +84,7 @@ def _gif(temporary: Path, path: Path, pictures: Iterator[Picture], rate_hz: floa
     )
 
 
-def _mp4(temporary: Path, path: Path, pictures: Iterator[Picture], rate_hz: float) -> Iterator[int]:
+def _mp4(temporary: Path, path: Path, pictures: Iterator[Picture], rate_hz: float) -> Generator[int, None, None]:
     opencv = _opencv(path)
     # OpenCV chooses the container by the name.
     place = temporary.with_name(f"{temporary.name}.mp4")

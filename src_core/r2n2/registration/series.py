@@ -76,7 +76,7 @@ def register_pair(
     pairs = Pairs(*images, grid, fixed_weight, moving_weight)
     if config.similarity == "auto":
         finding = examine_frames([(a, a_valid), (b, b_valid)], grid, (0, 1), masks)
-        config = config.model_copy(update={"similarity": suitable_measure(finding)})
+        config = config.model_copy(update={"similarity": suitable_measure(finding, grid.ndim)})
     yield from build_method(config).register(pairs)
 
 
@@ -130,7 +130,7 @@ def register_series(
     config = config.of_grid(series.grid.ndim)
     survey = survey or survey_for(series, config, masks)
     index = chosen_reference(config.reference, survey, len(series))
-    config, note = resolve_similarity(config, None if survey is None else survey.contrast)
+    config, note = resolve_similarity(config, None if survey is None else survey.contrast, series.grid.ndim)
     chained = config.target == "previous"
     notes = (*of_volumes, *filter(None, (note, _CHAINED if chained else "")))
     if guides is not None and chained:
@@ -249,7 +249,9 @@ def _aligned(frames: Frames, results: Mapping[int, FrameResult]) -> AlignedSerie
     return aligned
 
 
-def resolve_similarity(config: RegistrationConfig, contrast: ContrastFinding | None) -> tuple[RegistrationConfig, str]:
+def resolve_similarity(
+    config: RegistrationConfig, contrast: ContrastFinding | None, ndim: int = 2
+) -> tuple[RegistrationConfig, str]:
     """Settings with a measure in place of "auto", and a sentence on what was chosen and what follows; "" where nothing changes.
 
     The measure is chosen once for a whole series (``suitable_measure``), by what was found of its contrast.
@@ -258,10 +260,9 @@ def resolve_similarity(config: RegistrationConfig, contrast: ContrastFinding | N
         note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as asked for"
     else:
         assert contrast is not None
-        config = config.model_copy(update={"similarity": suitable_measure(contrast)})
-        note = (
-            f"similarity: {config.similarity}, as contrast changes along the series: {contrast.reason}" if contrast.changes else ""
-        )
+        config = config.model_copy(update={"similarity": suitable_measure(contrast, ndim)})
+        why = f"contrast changes along the series: {contrast.reason}" if contrast.changes else "volumes are compared locally"
+        note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as {why}"
     if note and config.method == "r2n2":
         note += "; the network compares intensities and is left out, the Gaussians are fitted from none"
     return config, note

@@ -25,8 +25,8 @@ __all__ = ["RowMeasures", "SmallVolumes", "measure_rows", "on_grid", "small_volu
 
 _SIDE = 128  # of what is looked at for doubts, along the longest axis
 _QUANTILE_VOXELS = 1_000_000
-# Share of the range of intensities: in simulated persons (seeds 100, 101 and 103) 95 % of the body, lungs too, lie above it, and most
-# of the air below.
+# Share of the range of intensities: in simulated persons (seeds 100, 101 and 103) 95 % of the body, lungs too, lie above it,
+# and most of the air below.
 _AIR = 0.08
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from r2n2.config import FitConfig, VolumeFitConfig
+from r2n2.config import FitConfig
 from r2n2.geometry import Grid
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.brightness import SmoothBrightness, brightness_of
@@ -19,7 +19,7 @@ from r2n2.registration.fit.lattice import SummingLattice
 from r2n2.registration.fit.local import local_data_matrix
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
 from r2n2.registration.fit.steepness import steepness_equations, steepness_penalty
-from r2n2.registration.fit.volume import VolumeLattice, sampled_roughness_equations, slice_widths, sliding_roughness, within_slab
+from r2n2.registration.fit.volume import VolumeLattice, sampled_diffusion_equations, slice_widths, within_slab
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import Compared, Measure
 from r2n2.similarity import diffusion
@@ -111,10 +111,6 @@ class Level:
         return self.config.steepness_weight if self.size < self.config.sizes[-1] else 0.0
 
     @property
-    def _sliding_slope(self) -> float:
-        return self.config.sliding_slope if isinstance(self.config, VolumeFitConfig) else 0.0
-
-    @property
     def least(self) -> tuple[float, ...]:
         """Smallest standard deviation of a Gaussian along each axis of a volume, NORMALISED; none in 2D."""
         return () if self.grid.ndim == 2 else slice_widths(self.frame)
@@ -203,9 +199,7 @@ class Level:
         doubt = 1 + square / self.config.outlier**2
         similarity = (weight * square / doubt).sum((1, 2))
         coarse_field = model.displacement(self.coarse_positions).unflatten(2, self.coarse.shape)
-        flat = self.grid.ndim == 2
-        rough = diffusion(coarse_field, self.coarse) if flat else sliding_roughness(coarse_field, self.coarse, self._sliding_slope)
-        objective = similarity + self.config.regularisation * rough
+        objective = similarity + self.config.regularisation * diffusion(coarse_field, self.coarse)
         if self._steepness_weight:
             objective = objective + self._steepness_weight * steepness_penalty(model, self.config.steepness_cap)
         fine_field = model.displacement(self.fine_positions).unflatten(2, self.fine.shape)
@@ -281,9 +275,7 @@ class Level:
         if model.ndim == 2:
             return regulariser_equations(model, self.coarse_positions, self.coarse)
         count = self.config.pixels_a_step // 4
-        return sampled_roughness_equations(
-            model, self.coarse_positions, self.coarse, count=count, step=step, slope=self._sliding_slope
-        )
+        return sampled_diffusion_equations(model, self.coarse_positions, self.coarse, count=count, step=step)
 
     def _data_matrix(self, model: WhitenedGaussians, current: Assessed, step: int) -> Tensor:
         """Of the data term, (B, N, N), from a part of the pixels."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from r2n2.registration.fit.normal_equations import matrix_of_products
 from r2n2.registration.fit.whitened import WhitenedGaussians
 
-__all__ = ["local_data_matrix", "local_roughness_matrix"]
+__all__ = ["local_data_matrix", "local_diffusion_matrix"]
 
 _PLACES = 128  # a cell: fewer, and products of such small matrices no longer pay
 _FELT = 3e-3  # weight of a Gaussian at 3.4 standard deviations, where also its change with its shape has faded
@@ -45,8 +45,8 @@ def local_data_matrix(model: WhitenedGaussians, positions: Tensor, slope: Tensor
     return _summed(model, positions, model.freedom, rows)
 
 
-def local_roughness_matrix(model: WhitenedGaussians, places: Tensor, cell_size: Tensor, slope: float) -> Tensor:
-    """Matrix (B, K q, K q) of ``volume.sliding_roughness`` from forward differences over cells of ``cell_size`` (ndim, 1).
+def local_diffusion_matrix(model: WhitenedGaussians, places: Tensor, cell_size: Tensor) -> Tensor:
+    """Matrix (B, K q, K q) of the diffusion from forward differences over cells of ``cell_size`` (ndim, 1).
 
     Parameters
     ----------
@@ -59,12 +59,7 @@ def local_roughness_matrix(model: WhitenedGaussians, places: Tensor, cell_size: 
     def rows(some: WhitenedGaussians, _pair: int, cell: Tensor) -> Tensor:
         corners = (places[:, None, cell] + shifts[:, :, None]).flatten(1)
         parts = some.derivatives(corners)[0].unflatten(2, (1 + ndim, len(cell)))
-        rises = (parts[:, :, 1:] - parts[:, :, :1]) / cell_size
-        if slope:
-            strain = torch.einsum("kv,kap->vap", some.amplitudes[0], rises[:, 0])
-            # Lagged: the curvature of a total variation is that of a diffusion weighted by what its slope is now.
-            rises = rises * (slope / (strain.square().sum((0, 1)) + slope * slope).sqrt()).sqrt()
-        return rises.flatten(0, 1).flatten(1) / count**0.5
+        return ((parts[:, :, 1:] - parts[:, :, :1]) / cell_size).flatten(0, 1).flatten(1) / count**0.5
 
     return matrix_of_products(model, _summed(model, places, 1 + ndim + ndim * (ndim + 1) // 2, rows))
 

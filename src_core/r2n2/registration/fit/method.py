@@ -56,9 +56,7 @@ def plan_rounds(config: FitConfig, gaussians: int, present: int) -> tuple[Round,
         rounds = [far, *(turns or [Round(middle, 0, steps)]), Round(finest, 0, final)]
     else:
         first = min(missing, max(1, round(gaussians * config.coarse_share)))
-        last = min(missing - first, round(gaussians * config.fine_share)) if isinstance(config, VolumeFitConfig) else 0
-        turns = [Round(middle, share, config.steps_a_round) for share in _shares(missing - first - last, config.rounds)]
-        turns += [Round(finest, share, config.steps_a_round) for share in _shares(last, config.rounds)]
+        turns = [Round(middle, share, config.steps_a_round) for share in _shares(missing - first, config.rounds)]
         rounds = [Round(coarsest, first, 2 * config.steps_a_round), far, *turns, Round(finest, 0, config.final_steps)]
     return tuple(plan for plan in rounds if plan.steps or plan.add)
 

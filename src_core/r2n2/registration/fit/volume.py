@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
-from r2n2.registration.fit.local import local_roughness_matrix
+from r2n2.registration.fit.local import local_diffusion_matrix
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.transform import CoarseLattice
 from r2n2.working import working_grid
 
-__all__ = ["VolumeLattice", "sampled_roughness_equations", "slice_widths", "sliding_roughness", "within_slab"]
+__all__ = ["VolumeLattice", "sampled_diffusion_equations", "slice_widths", "within_slab"]
 
 _RATIO = 1.2207440846057596
 _REACH = 0.1  # by which a centre may lie outside, if its Gaussian is as wide
@@ -69,25 +69,13 @@ def within_slab(model: WhitenedGaussians, grid: Grid) -> WhitenedGaussians:
     return WhitenedGaussians(centres, factors, model.amplitudes)
 
 
-def sliding_roughness(displacement: Tensor, grid: Grid, slope: float) -> Tensor:
-    """Mean over cells of 2 s (sqrt(|Df|^2 + s^2) - s), (B,), of a displacement (B, 3, *grid.shape), NORMALISED; |Df|^2 if s is 0.
-
-    Where the displacement changes by much less than s a unit length it is the diffusion, beyond it the total variation, to which a
-    jump costs the same however steep it is (Charbonnier et al., ICIP 1994; Vishnevskiy et al., IEEE TMI 2017, for sliding organs).
-    """
-    squared = torch.stack([rise.square().sum(1) for rise in _rises(displacement, grid)]).sum(0)
-    if slope:
-        squared = 2 * slope * ((squared + slope * slope).sqrt() - slope)
-    return squared.flatten(1).mean(1)
-
-
-def sampled_roughness_equations(
-    model: WhitenedGaussians, positions: Tensor, grid: Grid, *, count: int, step: int, slope: float = 0.0
+def sampled_diffusion_equations(
+    model: WhitenedGaussians, positions: Tensor, grid: Grid, *, count: int, step: int
 ) -> tuple[Tensor, Tensor]:
-    """Matrix (B, N, N) and right side (B, N) of ``sliding_roughness``, N = K q: the latter exact, the former from samples.
+    """Matrix (B, N, N) and right side (B, N) of ``similarity.diffusion``, N = K q: the latter exact, the former from samples.
 
-    The right side decides where a minimum lies and needs no more than the field on the lattice; the curvature decides how fast
-    it is reached, and that of 100 Gaussians in 3D would cost 10^11 operations on all of a lattice.
+    The slope decides where a minimum lies and needs no more than the field on the lattice; the curvature decides how fast it is
+    reached, and that of 100 Gaussians in 3D would cost 10^11 operations on all of a lattice.
 
     Parameters
     ----------
@@ -97,16 +85,14 @@ def sampled_roughness_equations(
         Cells from which the curvature is taken.
     step
         Number of the step: each looks at other places.
-    slope
-        As of ``sliding_roughness``.
     """
     field = model.displacement(positions).unflatten(2, grid.shape)
-    vector = model.pulled_back(positions, _roughness_force(field, grid, slope).flatten(2)).flatten(1)
+    vector = model.pulled_back(positions, _diffusion_force(field, grid).flatten(2)).flatten(1)
     half = positions.new_tensor(grid.half_extent_mm)[:, None] / grid.unit_mm
     cell = positions.new_tensor(grid.spacing)[:, None] / grid.unit_mm
     # The cells' first corners, each standing for as much around it.
     places = -half - cell / 2 + 2 * half * _spread(count, step * count, positions)
-    return local_roughness_matrix(model, places, cell, slope), vector
+    return local_diffusion_matrix(model, places, cell), vector
 
 
 def _spread(count: int, start: int, like: Tensor) -> Tensor:
@@ -117,27 +103,18 @@ def _spread(count: int, start: int, like: Tensor) -> Tensor:
     return places.to(like)
 
 
-def _rises(field: Tensor, grid: Grid) -> list[Tensor]:
-    """Slope (B, 3, n-1, m-1, k-1) along each axis of a field (B, 3, *shape), forward, in every cell."""
-    rises = []
-    for axis in range(grid.ndim):
-        inner = tuple(slice(None) if k == axis else slice(0, -1) for k in range(grid.ndim))
-        rises.append(field[(slice(None), slice(None), *inner)].diff(dim=axis + 2) * (grid.unit_mm / grid.spacing[axis]))
-    return rises
-
-
-def _roughness_force(field: Tensor, grid: Grid, slope: float) -> Tensor:
-    """Half the derivative of ``sliding_roughness`` by a displacement (B, 3, *shape)."""
-    rises = _rises(field, grid)
-    if slope:
-        share = slope / (torch.stack([rise.square().sum(1) for rise in rises]).sum(0) + slope * slope).sqrt().unsqueeze(1)
-        rises = [rise * share for rise in rises]
+def _diffusion_force(field: Tensor, grid: Grid) -> Tensor:
+    """Half the derivative of ``similarity.diffusion`` by a displacement (B, ndim, *shape)."""
     force = torch.zeros_like(field)
-    cells = rises[0][0, 0].numel()
-    for axis, rise in enumerate(rises):
-        rise = rise * (grid.unit_mm / grid.spacing[axis] / cells)
-        low, high = ([slice(None), slice(None), *(slice(0, -1),) * grid.ndim] for _ in range(2))
-        high[axis + 2] = slice(1, None)
+    cells = 1
+    for n in grid.shape:
+        cells *= n - 1
+    for axis in range(grid.ndim):
+        length = grid.spacing[axis] / grid.unit_mm
+        inner = [slice(None), slice(None), *(slice(None) if k == axis else slice(0, -1) for k in range(grid.ndim))]
+        rise = field[tuple(inner)].diff(dim=axis + 2) / (length * length * cells)
+        low, high = list(inner), list(inner)
+        low[axis + 2], high[axis + 2] = slice(0, -1), slice(1, None)
         force[tuple(high)] += rise
         force[tuple(low)] -= rise
     return force

@@ -14,12 +14,13 @@ from r2n2.registration.base import Pairs
 from r2n2.registration.uncertainty.features import Features, features_of, frame_features
 from r2n2.registration.uncertainty.tables import EDGES, MethodTable, method_key, shipped_tables
 from r2n2.registration.uncertainty.verdict import reasons_for_uncertainty
-from r2n2.transform import Transform, resample
+from r2n2.transform import GaussianSequence, Transform, resample
 
 __all__ = ["FrameUncertainty", "UncertaintyEstimator", "backward_pairs", "certain", "uncertainty_estimator"]
 
 _MEDIAN, _MOST = 0.5, 0.95
 _WITHOUT_GAUSSIANS = "bspline"
+_STANDS_IN = "fit"
 # Settings that change no result that matters, or choose the table.
 _NO_MATTER = frozenset(
     {
@@ -86,7 +87,7 @@ class UncertaintyEstimator:
     back_table
         With the disagreement of both ways; None where there is no such table.
     plain_table
-        Asks for no Gaussians: for transforms that hold none though the method's usually do.
+        Of another kind of transform: for those that are no Gaussians though the method's usually are.
     fit
         Settings of the objective that Gaussians were fitted to.
     uncalibrated
@@ -105,6 +106,8 @@ class UncertaintyEstimator:
     """Whether the frames were compared by their intensities: else their edges are looked at."""
     judges: bool = True
     """Whether the radius gives reasons for doubt: not where frames were compared by a measure that no table is for."""
+    of_gaussians: bool = True
+    """Whether the method's results are sums of Gaussians."""
 
     def estimate(
         self, pairs: Pairs, transforms: Sequence[Transform], backward: Sequence[Transform] = ()
@@ -120,7 +123,8 @@ class UncertaintyEstimator:
         """
         with torch.inference_mode():
             features = features_of(pairs, transforms, self.fit, backward, by_intensities=self.by_intensities)
-            table = self._table(features)
+            strange = self.of_gaussians and not all(isinstance(transform, GaussianSequence) for transform in transforms)
+            table = self.plain_table if strange else self._table(features)
             radius = table.radius_of(features.values)
             distances = table.distance(frame_features(features)).tolist()
             judged = radius if self.judges else torch.zeros_like(radius)
@@ -128,22 +132,20 @@ class UncertaintyEstimator:
         unit_mm, found = pairs.grid.unit_mm, []
         for k in range(len(pairs)):
             median, most = (_quantile(radius[k], features.counts[k], share) * unit_mm for share in (_MEDIAN, _MOST))
-            why_not = self._uncalibrated(distances[k], pairs.grid, table)
+            why_not = self._uncalibrated(distances[k], pairs.grid, table, strange=strange)
             # A copy, and not of inference mode: it does not keep the batch, and autograd may use it.
             radius_mm = (radius[k] * unit_mm).cpu().clone()
             found.append(FrameUncertainty(radius_mm, features.lattice, median, most, reasons[k], why_not, self.judges))
         return tuple(found)
 
     def _table(self, features: Features) -> MethodTable:
-        for table in (self.back_table, self.table):
-            if table is not None and set(table.features) <= set(features.values):
-                return table
-        return self.plain_table
+        back = self.back_table
+        return back if back is not None and set(back.features) <= set(features.values) else self.table
 
-    def _uncalibrated(self, distance: float, grid: Grid, table: MethodTable) -> str:
+    def _uncalibrated(self, distance: float, grid: Grid, table: MethodTable, *, strange: bool) -> str:
         if self.uncalibrated:
             return self.uncalibrated
-        if table is self.plain_table and table is not self.table:
+        if strange:
             return "the result is no sum of Gaussians, as it was in the calibration"
         if grid.ndim != 2:
             return "the radius is calibrated on 2D frames"
@@ -173,15 +175,18 @@ def uncertainty_estimator(config: RegistrationConfig) -> UncertaintyEstimator | 
     if not by_intensities and config.method == "r2n2":
         config = config.model_copy(update={"method": "fit"})  # which is what then runs
     tables, key = shipped_tables().methods, method_key(config)
+    other = tables[_STANDS_IN]
+    missing = "" if key in tables else f"no table was calibrated for {key}; that of {_STANDS_IN} stands in"
     return UncertaintyEstimator(
-        tables[key],
+        tables.get(key, other),
         tables.get(f"{key}+back"),
-        tables[_WITHOUT_GAUSSIANS],
+        tables.get(_WITHOUT_GAUSSIANS, other),
         config.fit,
-        _other_settings(config),
+        "; ".join(why for why in (missing, _other_settings(config)) if why),
         both_ways=config.uncertainty == "full",
         by_intensities=by_intensities,
         judges=by_intensities or (key == EDGES and config.similarity == EDGES),
+        of_gaussians=config.method != _WITHOUT_GAUSSIANS,
     )
 
 

@@ -5,20 +5,20 @@ Every feature is larger where an error is likelier. Lengths are NORMALISED and i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from r2n2.config import FitConfig
 from r2n2.geometry import Grid, Space
 from r2n2.preprocessing import Intensity, Square, blur, intensity_of, normalise, score
 from r2n2.registration.base import Pairs
-from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.registration.measures import GradientField
-from r2n2.registration.uncertainty.eigenvalues import smallest_eigenvalue
-from r2n2.registration.uncertainty.sandwich import sandwich_sigma
+from r2n2.registration.uncertainty.eigenvalues import largest_eigenvalue, smallest_eigenvalue
 from r2n2.registration.volumes import on_grid
 from r2n2.transform import (
     GaussianSequence,
@@ -36,13 +36,14 @@ __all__ = ["Features", "features_of", "frame_features"]
 
 _WORKING_SIDE = {2: 128, 3: 48}
 _LATTICE_SIDE = {2: 64, 3: 24}
-_SANDWICH_SIDE = {2: 32, 3: 12}
 # Standard deviations of the windows in which images are compared, NORMALISED.
 _NARROW, _WIDE = 0.04, 0.1
 _SMOOTH_PX = 0.7
+# Again, before it is asked how little slope there is: noise has slopes, too, and is no texture.
+_SMOOTHER_PX = 1.5
 # What a window holds in any case, z-scored: variance, and squared slope per NORMALISED length.
 _VARIANCE_FLOOR, _SLOPE_FLOOR, _PULL_FLOOR = 1e-2, 1e-2, 0.3
-_NOISE_FLOOR = 1e-4
+_NOISE_FLOOR, _WHITE_FLOOR = 1e-4, 1e-5
 _LEAST_DEVIATION = 1e-2
 _LEAST_OUTSIDE = 1e-2
 
@@ -106,7 +107,7 @@ def features_of(
     transforms
         One a pair, from the fixed into the moving image.
     config
-        Settings of the objective that Gaussians were fitted to.
+        Settings of the objective that Gaussians were fitted to: how far intensities are looked at.
     backward
         One a pair, found by registering the moving image to the fixed one the other way round; or none.
     by_intensities
@@ -117,11 +118,11 @@ def features_of(
     lattice = compared.grid.resized((_LATTICE_SIDE[ndim],) * ndim)
     values = _leftover(compared, lattice)
     values["unlike"] = _unlike(compared, lattice)
+    values["blank_smooth"] = _blank(compared, lattice)
+    values["whiteness"] = _whiteness(compared, lattice)
     values |= _of_motion(compared, lattice)
     if backward:
         values["disagreement"] = _disagreement(compared, backward, lattice)
-    if all(isinstance(t, GaussianSequence) for t in transforms):
-        values["sandwich"] = _sandwich(compared, transforms, config, lattice)
     counts = _visible(compared, lattice).expand_as(values["unlike"])
     if compared.shown is not None:
         counts = counts * resample(compared.shown.to(counts.dtype), compared.grid, lattice).image[:, 0]
@@ -211,19 +212,21 @@ def _leftover(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
     """Motion that the residual still asks for in a window (Lucas and Kanade 1981), and how well the window can tell.
 
     leftover: length of that motion; noise: the residual over the slope where it is least, the motion that could hide in it;
-    residual; blank: how little slope there is; outside: share of the wide window that the moving image does not show.
+    residual; blank: how little slope there is; outside: share of the wide window that the moving image does not show. sandwich:
+    how far that motion would scatter were the residual another draw of the same kind, the root of the largest eigenvalue of
+    T^-1 V T^-1 with T the windowed mean of g g', V that of r^2 g g', g the slope and r the residual (Huber 1967; White 1982).
     """
     ndim, residual = c.grid.ndim, c.residual
     products = torch.cat([c.slope[:, i : i + 1] * c.slope[:, j : j + 1] for i, j in upper(ndim)], 1)
-    sums = torch.cat((products, c.slope * residual, residual.square(), c.weight), 1)
+    sums = torch.cat((products, c.slope * residual, residual.square(), c.weight, products * residual.square()), 1)
     found: dict[str, Tensor] = {}
     for name, width in (("narrow", _NARROW), ("wide", _WIDE)):
         local = _windowed(sums, c.grid, lattice, width)
-        entries, pull, rest = local.split((products.shape[1], ndim, 2), 1)
-        tensor = symmetric(entries.movedim(1, -1), ndim)
-        floor = _PULL_FLOOR * torch.eye(ndim).to(tensor)
-        found[f"leftover_{name}"] = _length(torch.linalg.solve(tensor + floor, pull.movedim(1, -1)), -1)
-        square = rest[:, 0] / rest[:, 1].clamp_min(1e-3)
+        entries, pull, rest, scores = local.split((products.shape[1], ndim, 2, products.shape[1]), 1)
+        tensor, spread = (symmetric(part.movedim(1, -1), ndim) for part in (entries, scores))
+        inverse = torch.linalg.inv(tensor + _PULL_FLOOR * torch.eye(ndim).to(tensor))
+        found[f"leftover_{name}"] = _length((inverse @ pull.movedim(1, -1).unsqueeze(-1)).squeeze(-1), -1)
+        found["sandwich"] = largest_eigenvalue(inverse @ spread @ inverse).clamp_min(0).sqrt()  # of the wide window, the last
         least = smallest_eigenvalue(tensor).clamp_min(0) + _SLOPE_FLOOR
         square = rest[:, 0] / rest[:, 1].clamp_min(1e-3) + _NOISE_FLOOR
         found[f"noise_{name}"] = (square / least).sqrt()
@@ -232,6 +235,33 @@ def _leftover(c: _Compared, lattice: Grid) -> dict[str, Tensor]:
     measured = _windowed(c.fixed_weight, c.grid, lattice, _WIDE)[:, 0]
     found["outside"] = (1 - rest[:, 1] / measured.clamp_min(1e-3)).clamp_min(_LEAST_OUTSIDE)
     return found
+
+
+def _blank(c: _Compared, lattice: Grid) -> Tensor:
+    """How little slope the smoothed images have where it is least in a wide window, (B, *lattice.shape)."""
+    sigmas = (_SMOOTHER_PX,) * c.grid.ndim
+    reached = blur(c.weight, sigmas).clamp_min(1e-3)
+    both = [_gradient(blur(image * c.weight, sigmas) / reached, c.grid) for image in (c.fixed, c.warped)]
+    slope = 0.5 * (both[0] + both[1]) * c.weight
+    products = torch.cat([slope[:, i : i + 1] * slope[:, j : j + 1] for i, j in upper(c.grid.ndim)], 1)
+    tensor = symmetric(_windowed(products, c.grid, lattice, _WIDE).movedim(1, -1), c.grid.ndim)
+    return (smallest_eigenvalue(tensor).clamp_min(0) + _SLOPE_FLOOR).rsqrt()
+
+
+def _whiteness(c: _Compared, lattice: Grid) -> Tensor:
+    """Share of the residual that differs from pixel to pixel, as noise does and motion does not, (B, *lattice.shape).
+
+    Second differences along all axes leave white noise its deviation and take smooth parts away (Immerkaer, CVIU 1996).
+    """
+    white = c.residual
+    for axis, size in enumerate(c.grid.shape, start=2):
+        if size > 2:
+            apart = functional.pad(white.movedim(axis, -1), (1, 1))
+            white = (apart[..., 2:] - 2 * apart[..., 1:-1] + apart[..., :-2]).movedim(-1, axis) / math.sqrt(6)
+    sums = torch.cat((white.square() * c.weight, c.residual.square() * c.weight, c.weight), 1)
+    noise, residual, share = _windowed(sums, c.grid, lattice, _WIDE).unbind(1)
+    share = share.clamp_min(1e-3)
+    return ((noise / share + _WHITE_FLOOR) / (residual / share + _NOISE_FLOOR)).sqrt()
 
 
 def _unlike(c: _Compared, lattice: Grid) -> Tensor:
@@ -272,19 +302,7 @@ def _disagreement(c: _Compared, backward: Sequence[Transform], lattice: Grid) ->
     return _length(field.flatten(2) + torch.stack(back), 1).unflatten(1, lattice.shape)
 
 
-def _sandwich(c: _Compared, transforms: Sequence[Transform], config: FitConfig, lattice: Grid) -> Tensor:
-    sequences = tuple(t for t in transforms if isinstance(t, GaussianSequence))
-    model, residual = WhitenedGaussians.from_sequences(sequences, c.warped), c.residual
-    doubt = 1 + residual.square() / config.outlier**2
-    total = c.weight.flatten(1).sum(1).clamp_min(1).view(-1, *[1] * (c.grid.ndim + 1))
-    coarse = c.grid.resized((_SANDWICH_SIDE[c.grid.ndim],) * c.grid.ndim)
-    places = normalised_lattice(coarse, residual).flatten(1)
-    weight = c.weight / total / doubt.square()
-    sigma = sandwich_sigma(model, residual, c.slope, weight, c.grid, places=places, regularisation=config.regularisation)
-    return resample(sigma.unflatten(1, coarse.shape)[:, None], coarse, lattice).image[:, 0]
-
-
-_FRAME_FEATURES = ("unlike", "leftover_wide", "blank_wide")
+_FRAME_FEATURES = ("unlike", "leftover_wide", "noise_wide", "whiteness")
 """Those that are averaged over the frame, too: where most of a frame is wrong, what looks right is so by chance."""
 
 

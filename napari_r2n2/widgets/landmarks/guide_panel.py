@@ -55,10 +55,11 @@ class GuidePanel(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
         grid.addWidget(self.use, 0, 0, 1, 2)
-        grid.addWidget(QLabel("right to within"), 0, 2)
-        grid.addWidget(self.strength, 0, 3)
-        for column, one in enumerate((self.refit, self.undo, self.redo, self.go)):
+        grid.addWidget(self.go, 0, 2)
+        for column, one in enumerate((self.refit, self.undo, self.redo)):
             grid.addWidget(one, 1, column)
+        grid.addWidget(QLabel("right to within"), 2, 0)
+        grid.addWidget(self.strength, 2, 1, 1, 2)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addWidget(QLabel("<b>Guide the registration</b>"))

@@ -46,6 +46,7 @@ rounds = 2
 steps_a_round = 3
 final_steps = 3
 regulariser_size = 12
+trust = false  # whose first go takes all frames again: test_registration_trust.py goes on with it
 [bspline]
 control_points = 12
 iterations = 4

@@ -36,10 +36,12 @@ class Frames:
     masks: Masks
     from_neighbours: bool = False
     """Whether each starts from the results of frames nearer the reference."""
+    settled: Mapping[int, FrameResult] = field(default_factory=dict)
+    """Frames whose result is known: it is given as it is, with the others of its batch."""
 
     def load(self, number: int) -> LoadedFrame | FrameResult:
         """A frame ready to be registered, or the result that says why it is not."""
-        return load_frame(self.series, number, self.masks.moving)
+        return self.settled.get(number) or load_frame(self.series, number, self.masks.moving)
 
 
 @dataclass(eq=False)

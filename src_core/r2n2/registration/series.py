@@ -194,12 +194,12 @@ def _in_two_goes(
     work.method, work.estimator, work.judge, work.guides = trusting.second(trust), estimator, assess, guides
     # Whose reason is known by now is not tried again.
     failed = {k: result for k, result in found.items() if not result.status.sound}
-    known = {**failed, **done}
-    share = _share(total, reference, known, 1, 1)
-    yield SeriesProgress(reference, *share, tuple(failed[k] for k in sorted(failed) if k not in done), trust=trust)
-    for ready, finished in run_pass(work, frames, known, _transforms(found)):
-        results = tuple(replace(one, seconds=one.seconds + found[one.frame].seconds) for one in finished)
-        yield SeriesProgress(reference, *_share(total, reference, known, 1, 1, ready), results)
+    yield SeriesProgress(reference, *_share(total, reference, done, 1, 1), (), trust=trust)
+    for ready, finished in run_pass(work, replace(frames, settled=failed), done, _transforms(found)):
+        results = (
+            one if one.frame in failed else replace(one, seconds=one.seconds + found[one.frame].seconds) for one in finished
+        )
+        yield SeriesProgress(reference, *_share(total, reference, done, 1, 1, ready), tuple(results))
 
 
 def _to_targets(

@@ -83,6 +83,7 @@ docs: $(STAMPS)/docs
 # The script sets its own settings and weights aside, so that none of the person's are read or written.
 screenshots: $(STAMPS)/plugin
 	QT_API=pyqt6 $(XVFB) $(BIN)/python docs/make_screenshots.py
+	QT_API=pyqt6 $(XVFB) $(BIN)/python docs/make_volume_screenshots.py
 
 gui: $(STAMPS)/plugin
 	QT_API=pyqt6 $(BIN)/napari -w napari-r2n2

@@ -1,15 +1,17 @@
-"""Landmark error of fit with other settings than the usual ones, on development series of all kinds: what brightness is worth.
+"""Landmark error of fit with other settings than usual, on development series of all kinds: what brightness, or trust, is worth.
 
-usage: python benchmarks/brightness.py [--set KEY=NUMBER ...] [--method fit|r2n2] [--parts thorax slices ct ...] [--frames 3]
+usage: python benchmarks/brightness.py [--set KEY=VALUE ...] [--method fit|r2n2] [--parts thorax slices ct ...] [--frames 3]
 
-A table row a part and each of: the settings as they are, and with what --set changes, such as brightness=0. Thoraxes are those of
-seeds 100 to 115; `pulse` are those of 100 to 107 at 192 pixels with three times the usual brightness change of blood. CT and
-histology are single pictures that motions move, without the shading of coils: tissue keeps its brightness.
+A table row a part and each of: the settings as they are, and with what --set changes, such as brightness=0 or trust=false (which
+needs at least 5 frames). Thoraxes are those of seeds 100 to 115; `pulse` are those of 100 to 107 at 192 pixels with three times the
+usual brightness change of blood. CT and histology are single pictures that motions move, without the shading of coils: tissue keeps
+its brightness.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -144,14 +146,14 @@ class _Found:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--set", nargs="*", default=["brightness=0"], metavar="KEY=NUMBER", dest="settings")
+    parser.add_argument("--set", nargs="*", default=["brightness=0"], metavar="KEY=VALUE", dest="settings")
     parser.add_argument("--method", choices=["fit", "r2n2"], default="fit")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--frames", type=int, default=3, help="moving frames a series")
     parser.add_argument("--most", type=int, default=None, help="series a part")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    changed = {name: float(value) for name, value in (text.split("=") for text in arguments.settings)}
+    changed = {name: json.loads(value) for name, value in (text.split("=") for text in arguments.settings)}
     usual = RegistrationConfig(method=arguments.method, initial="none", similarity="ssd")
     other = usual.model_copy(update={"fit": FitConfig(**changed)})
     methods = {"as it is": build_method(usual), ", ".join(arguments.settings): build_method(other)}

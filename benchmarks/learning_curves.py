@@ -188,14 +188,9 @@ def _draw_panel(axes: Any, panel: Panel, runs: list[Run], column: int) -> None:
             axes.plot(place, running_mean(values), color=colour, label=run.name)
     for run, colour in zip(runs, _colours(len(runs)), strict=True):
         if run.spline is not None and "validation/error_percent" in panel.names:
-            axes.axhline(run.spline, color=colour, linestyle=":", linewidth=0.9)
-            axes.annotate("B-spline", (1, run.spline), (0, 2), ("axes fraction", "data"), "offset points", ha="right", color="0.4")
-    before = [run.curves[panel.before][-1, 2] for run in runs if panel.before in run.curves]
-    if before:
-        axes.axhline(before[0], color="0.5", linestyle="--", linewidth=0.8)
-        axes.annotate(
-            "no registration", (1, before[0]), (0, 2), ("axes fraction", "data"), "offset points", ha="right", color="0.4"
-        )
+            _draw_level(axes, run.spline, f"B-spline, pairs of {run.name}", colour, ":")
+        if panel.before in run.curves:
+            _draw_level(axes, run.curves[panel.before][-1, 2], f"no registration, {run.name}", colour, "--")
     if panel.logarithmic and all(run.curve(panel) is None or (run.curve(panel)[:, 2] > 0).all() for run in runs):
         from matplotlib.ticker import LogLocator, StrMethodFormatter
 
@@ -206,6 +201,12 @@ def _draw_panel(axes: Any, panel: Panel, runs: list[Run], column: int) -> None:
     axes.set_xlim(0, 1.03 * max(curve[-1, column] for run in runs for curve in run.curves.values()))
     axes.set_ylabel(panel.label)
     axes.grid(axis="y")
+
+
+def _draw_level(axes: Any, value: float, name: str, colour: str, style: str) -> None:
+    """A level across the panel: runs are validated on pairs of their own, so each has its own."""
+    axes.axhline(value, color=colour, linestyle=style, linewidth=0.9)
+    axes.annotate(name, (1, value), (0, 2), ("axes fraction", "data"), "offset points", ha="right", color=colour, fontsize=6)
 
 
 def _colours(count: int) -> list[str]:

@@ -1,10 +1,13 @@
-"""Volumes whose motion is known exactly: error against the number of Gaussians, time and memory; B-splines and elastix beside.
+"""Volumes whose motion is known exactly: error against the number of Gaussians, time and memory; other programs beside.
 
-A scene is a function of the place, and so is its motion, a sum of waves, which no contestant can represent exactly: the fixed
-volume is the scene at x + f(x), the moving one at x, neither interpolated. Each contestant runs in a process of its own, on one
-thread, and its memory is what that process needs beyond what it had when the volumes were there.
+``tubes`` is a function of the place, and so is its motion, a sum of waves, which no contestant can represent exactly: the fixed
+volume is the scene at x + f(x), the moving one at x, neither interpolated. ``person`` and ``organ`` are slabs of 30 slices in which
+organs slide by up to 25 mm (``slab_scenes``), with errors inside, outside and within 10 mm of the surface along which they slide.
+Each contestant runs in a process of its own, on one thread, and its memory is what that process needs beyond what it had when the
+volumes were there.
 
-usage: python benchmarks/volumes.py [--seeds 100-101] [--shape 64,88,96] [--gaussians 25,50,100,200,400] [--without elastix,bspline]
+usage: python benchmarks/volumes.py [--scene tubes] [--seeds 100-101] [--shape 64,88,96] [--gaussians 25,50,100,200,400]
+                                    [--others bspline,elastix,lung,demons,ants] [--similarity auto]
        [--scene FILE.py:FUNCTION]     FUNCTION(seed, shape) gives another ``Scene``
 
 Seeds 100-199 are for choosing settings; 0-99 are test data.
@@ -20,60 +23,104 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from slab_scenes import Slab, organ_slab, person_slab
 from torch import Tensor
 
-from r2n2.benchmark.programs import elastix, z_scored
-from r2n2.config import BSplineConfig, RegistrationConfig
+from r2n2.benchmark import programs
+from r2n2.config import RegistrationConfig
 from r2n2.geometry import Grid, Space
 from r2n2.registration import register_pair
 from r2n2.runtime.memory import peak_memory_mib
-from r2n2.transform import DisplacementField, RowField, Transform, lattice_rows, row_blocks
+from r2n2.transform import DisplacementField, Transform, lattice_rows, row_blocks
 from r2n2.transform.displacement import folding_percent, jacobian_determinant
 
 SPACING_MM = (4.0, 3.0, 3.0)
 _NOISE, _BODY = 8.0, 0.86
 _POINTS, _CANDIDATES = 300, 6000
+_SLABS: dict[str, Callable[[int], Slab]] = {"person": person_slab, "organ": organ_slab}
+_PROGRAMS: dict[str, Callable[[tuple[float, ...], int], programs.Program]] = {
+    "elastix": partial(programs.elastix, control_px=8),
+    "lung": programs.elastix_lung,
+    "demons": programs.demons,
+    "ants": programs.ants,
+}
+
+
+class Scene(Protocol):
+    """A pair of volumes and what is known of them; it can be sent to another process."""
+
+    @property
+    def fixed(self) -> NDArray[np.float32]:
+        """Of shape (*grid.shape)."""
+        ...
+
+    @property
+    def moving(self) -> NDArray[np.float32]:
+        """Of shape (*grid.shape)."""
+        ...
+
+    @property
+    def grid(self) -> Grid:
+        """Of both."""
+        ...
+
+    def errors_mm(self, transform: Transform) -> dict[str, NDArray[np.float64]]:
+        """Distances from the truth by region, that which matters most first."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
-class Scene:
-    """A pair of volumes and what is known of them.
+class Waved:
+    """Volumes moved by waves.
 
     Parameters
     ----------
     fixed, moving
         (*grid.shape) float32.
-    points
-        (P, 3) NORMALISED, places in the fixed volume that can be told by their looks.
+    points, moved
+        (P, 3) NORMALISED, places in the fixed volume that can be told by their looks, and their exact displacements.
     body
         (*grid.shape) bool, where there is something.
-    displacement
-        Exact, (N, 3) at places (N, 3), both NORMALISED.
+    vectors
+        (3, *grid.shape) float32 NORMALISED exact displacement.
     """
 
     fixed: NDArray[np.float32]
     moving: NDArray[np.float32]
     grid: Grid
     points: Tensor
+    moved: Tensor
     body: Tensor
-    displacement: Callable[[Tensor], Tensor]
+    vectors: Tensor
+
+    def errors_mm(self, transform: Transform) -> dict[str, NDArray[np.float64]]:
+        """At the points, and over the body."""
+        at_points = (transform.displacement_at(self.points) - self.moved).norm(dim=1)
+        field = transform.displacement_field().to_space(Space.NORMALISED).vectors
+        over = (field - self.vectors).norm(dim=0)[self.body]
+        unit = self.grid.unit_mm
+        return {"points": unit * at_points.double().numpy(), "body": unit * over.double().numpy()}
 
 
-def tubes(seed: int, shape: tuple[int, ...]) -> Scene:
+def tubes(seed: int, shape: tuple[int, ...]) -> Waved:
     """Ellipsoids and branching tubes with texture in an ellipsoid, moved by waves: about 8 mm, up to 18."""
     grid = Grid(shape, SPACING_MM)
     generator = torch.Generator().manual_seed(seed)
     extent = torch.tensor(grid.half_extent_mm) / grid.unit_mm
     looks, motion = _looks(generator, extent), _Waves.draw(generator, 6.0 / grid.unit_mm)
     fixed, moving, body = torch.empty(shape), torch.empty(shape), torch.empty(shape, dtype=torch.bool)
+    vectors = torch.empty(3, *shape)
     for rows in row_blocks(grid):
         places = lattice_rows(grid, rows, extent).flatten(1).mT
         moved = places + motion(places)
+        vectors[:, rows] = (moved - places).mT.reshape(3, -1, *shape[1:])
         fixed[rows], moving[rows] = (looks(at).view(-1, *shape[1:]) for at in (moved, places))
         body[rows] = ((moved / (_BODY * extent)).square().sum(1) < 0.95).view(-1, *shape[1:])
     candidates = (2 * torch.rand(_CANDIDATES, 3, generator=generator) - 1) * extent
@@ -84,7 +131,8 @@ def tubes(seed: int, shape: tuple[int, ...]) -> Scene:
     ]
     salient = torch.stack(slopes).norm(dim=0).argsort(descending=True)[:_POINTS]
     noisy = [(image + _NOISE * torch.randn(shape, generator=generator)).numpy() for image in (fixed, moving)]
-    return Scene(*noisy, grid, candidates[salient], body, motion)
+    points = candidates[salient]
+    return Waved(noisy[0], noisy[1], grid, points, motion(points), body, vectors)
 
 
 @dataclass(frozen=True, eq=False)
@@ -141,10 +189,8 @@ def _looks(generator: torch.Generator, extent: Tensor) -> Callable[[Tensor], Ten
 class Score:
     """Of one contestant on one scene."""
 
-    errors_mm: NDArray[np.float64]
-    """At the points."""
-    body_mm: float
-    """Mean over the body."""
+    errors_mm: dict[str, NDArray[np.float64]]
+    """By region."""
     folding_percent: float
     numbers: int
     seconds: float
@@ -152,25 +198,16 @@ class Score:
     gib: float
 
 
-def _scored(contestant: str, scene_name: str, seed: int, shape: tuple[int, ...]) -> Score:
+def _scored(contestant: str, scene: Scene, similarity: str) -> Score:
     """In a process of its own."""
     torch.set_num_threads(1)
-    scene = _maker(scene_name)(seed, shape)
     _reset_peak()
     before, began = _peak(), time.process_time()
-    transform, numbers = _register(contestant, scene)
+    transform, numbers = _register(contestant, scene, similarity)
     seconds, after = time.process_time() - began, _peak()
-    points = scene.points
-    errors = (transform.displacement_at(points) - scene.displacement(points)).norm(dim=1) * scene.grid.unit_mm
-    total, field = 0.0, RowField.of(transform)
-    for rows in row_blocks(scene.grid):
-        exact = scene.displacement(lattice_rows(scene.grid, rows, points).flatten(1).mT).mT
-        apart = (field.rows(rows).flatten(1) - exact).norm(dim=0)
-        total += float(apart[scene.body[rows].flatten()].sum())
     vectors = transform.displacement_field().to_space(Space.NORMALISED).vectors[None]
     folded = float(folding_percent(jacobian_determinant(vectors, scene.grid)))
-    body_mm = total / int(scene.body.sum()) * scene.grid.unit_mm
-    return Score(errors.double().numpy(), body_mm, folded, numbers, seconds, (after - before) / 2**10)
+    return Score(scene.errors_mm(transform), folded, numbers, seconds, (after - before) / 2**10)
 
 
 def _reset_peak() -> None:
@@ -185,22 +222,21 @@ def _peak() -> float:
     return peak_memory_mib() or math.nan
 
 
-def _register(contestant: str, scene: Scene) -> tuple[Transform, int]:
+def _register(contestant: str, scene: Scene, similarity: str) -> tuple[Transform, int]:
     kind, _, count = contestant.partition(" ")
     if kind == "nothing":
         return DisplacementField.identity(scene.grid), 0
-    if kind == "elastix":
-        spacing = scene.grid.spacing
+    if kind in _PROGRAMS:
         everywhere = np.ones(scene.grid.shape, bool)
-        images = [z_scored(image, everywhere) for image in (scene.fixed, scene.moving)]
-        found = elastix(spacing, 1, control_px=int(count))(*images)
+        images = [programs.z_scored(image, everywhere) for image in (scene.fixed, scene.moving)]
+        found = _PROGRAMS[kind](scene.grid.spacing, 1)(*images)
         return DisplacementField(torch.from_numpy(found.vectors_px), scene.grid, Space.INDEX), found.numbers
-    config = RegistrationConfig(method="fit", volume_steps=int(count), similarity="ssd", device="cpu")
+    settings: dict[str, Any] = {"method": kind, "similarity": similarity, "device": "cpu", "uncertainty": "off"}
     if kind == "bspline":
-        config = RegistrationConfig(
-            method="bspline", similarity="ssd", device="cpu", bspline=BSplineConfig(volume_control_points=int(count))
-        )
-    *_, last = register_pair(scene.fixed, scene.moving, scene.grid, config)
+        settings["bspline"] = {"volume_control_points": int(count)}
+    else:
+        settings["volume_steps"] = int(count)
+    *_, last = register_pair(scene.fixed, scene.moving, scene.grid, RegistrationConfig.parse(settings))
     transform = last.transforms()[0]
     return transform, 12 * int(count) if kind == "fit" else int(transform.control.numel())  # type: ignore[attr-defined]
 
@@ -208,6 +244,8 @@ def _register(contestant: str, scene: Scene) -> tuple[Transform, int]:
 def _maker(name: str) -> Callable[[int, tuple[int, ...]], Scene]:
     if name == "tubes":
         return tubes
+    if name in _SLABS:
+        return lambda seed, _shape: _SLABS[name](seed)
     path, _, function = name.rpartition(":")
     described = importlib.util.spec_from_file_location("scene", path)
     assert described is not None
@@ -221,33 +259,39 @@ def _maker(name: str) -> Callable[[int, tuple[int, ...]], Scene]:
 def main() -> None:
     """Print the table, a row a contestant."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", default="100-101")
-    parser.add_argument("--shape", default="64,88,96")
+    parser.add_argument("--scene", default="tubes", help="tubes, person, organ or FILE.py:FUNCTION")
+    parser.add_argument("--seeds", default="100-101", help="first-last, or some with commas between")
+    parser.add_argument("--shape", default="64,88,96", help="of tubes; slabs have theirs")
     parser.add_argument("--gaussians", default="25,50,100,200,400")
     parser.add_argument("--control-points", default="16", help="of the B-spline, along the longest axis")
-    parser.add_argument("--control-px", default="8", help="of elastix, on the finest level")
-    parser.add_argument("--without", default="", help="elastix, bspline or both")
-    parser.add_argument("--scene", default="tubes")
+    parser.add_argument("--others", default="bspline,elastix", help=f"any of bspline, {', '.join(_PROGRAMS)}")
+    parser.add_argument("--similarity", default="auto", help="what ours compare by")
     given = parser.parse_args()
     first, _, last = given.seeds.partition("-")
-    seeds, shape = range(int(first), int(last or first) + 1), tuple(int(n) for n in given.shape.split(","))
-    contestants = ["nothing 0", *(f"fit {count}" for count in given.gaussians.split(",") if count)]
-    others = {"bspline": given.control_points, "elastix": given.control_px}
-    contestants += [f"{kind} {setting}" for kind, setting in others.items() if kind not in given.without.split(",")]
-    print(f"scene {given.scene}, seeds {given.seeds}, {' x '.join(map(str, shape))} voxels, one thread")
-    print("| contestant | numbers | TRE mean | median | 95 % | largest | body | folding % | CPU s | GiB |")
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    seeds = [*range(int(first), int(last) + 1)] if last else [int(seed) for seed in first.split(",")]
+    shape = tuple(int(n) for n in given.shape.split(","))
+    others = [f"bspline {given.control_points}" if name == "bspline" else name for name in given.others.split(",") if name]
+    contestants = ["nothing", *(f"fit {count}" for count in given.gaussians.split(",") if count), *others]
+    scenes = [_maker(given.scene)(seed, shape) for seed in seeds]
+    print(f"scene {given.scene}, seeds {given.seeds}, {' x '.join(map(str, scenes[0].grid.shape))} voxels, one thread")
+    regions: list[str] = []
     for contestant in contestants:
         scores = []
-        for seed in seeds:
+        for scene in scenes:
             with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
-                scores.append(pool.submit(_scored, contestant, given.scene, seed, shape).result())
-        errors = np.concatenate([score.errors_mm for score in scores])
-        means = [float(np.mean([getattr(s, n) for s in scores])) for n in ("body_mm", "folding_percent", "seconds")]
-        shown = [errors.mean(), np.median(errors), np.quantile(errors, 0.95), errors.max(), means[0]]
-        numbers, gib = scores[0].numbers, max(score.gib for score in scores)
+                scores.append(pool.submit(_scored, contestant, scene, given.similarity).result())
+        if not regions:
+            regions = list(scores[0].errors_mm)
+            print(f"| contestant | numbers | {' | '.join(regions)} | median | 95 % | largest | folding % | CPU s | GiB |")
+            print("|---|---|" + "---|" * (len(regions) + 6))
+        # Every pair counts alike, however large its organ.
+        shown = [float(np.mean([s.errors_mm[region].mean() for s in scores])) for region in regions]
+        errors = np.concatenate([s.errors_mm[regions[0]] for s in scores])
+        shown += [float(np.median(errors)), float(np.quantile(errors, 0.95)), float(errors.max())]
+        folded, seconds = (float(np.mean([getattr(s, name) for s in scores])) for name in ("folding_percent", "seconds"))
         row = " | ".join(f"{value:.2f}" for value in shown)
-        print(f"| {contestant} | {numbers} | {row} | {means[1]:.3f} | {means[2]:.0f} | {gib:.2f} |", flush=True)
+        gib = max(s.gib for s in scores)
+        print(f"| {contestant} | {scores[0].numbers} | {row} | {folded:.3f} | {seconds:.0f} | {gib:.2f} |", flush=True)
 
 
 if __name__ == "__main__":

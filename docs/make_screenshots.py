@@ -35,16 +35,17 @@ TEXT = (30, 30, 30)
 
 
 class Window:
-    """A napari window with the sample series, worked as a person works it: by the words on its buttons."""
+    """A napari window with the sample series or empty, worked as a person works it: by the words on its buttons."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, empty: bool = False) -> None:
         import napari
         from qtpy.QtWidgets import QApplication
 
         self.viewer = napari.Viewer(show=True)
         self.viewer.window.resize(*WINDOW)
         self._app = QApplication.instance()
-        self.viewer.open_sample("napari-r2n2", "breathing_thorax")
+        if not empty:
+            self.viewer.open_sample("napari-r2n2", "breathing_thorax")
         self.settle()
 
     @property

@@ -43,12 +43,12 @@ class Preferences:
     arrow_spacing_px: int = 8
     """Distance of the arrows of a displacement in pixels of the image."""
     stacks: str = "automatic"
-    """How stacks of slices are opened: automatic, slices or volumes; automatic is slices, as those can be aligned in the window."""
+    """How stacks of slices are opened: automatic, slices or volumes; automatic is by their geometry, as ``r2n2 register`` does."""
 
     @property
-    def volumes(self) -> bool:
+    def volumes(self) -> bool | None:
         """``stacks`` as ``read_series`` takes it."""
-        return self.stacks == "volumes"
+        return None if self.stacks == "automatic" else self.stacks == "volumes"
 
 
 def read_preferences() -> Preferences:

@@ -12,7 +12,7 @@ from napari_r2n2.layers import overlays
 if TYPE_CHECKING:
     from r2n2.transform import GaussianSequence
 
-__all__ = ["gaussian_lines", "step_colours"]
+__all__ = ["gaussian_colours", "gaussian_lines", "step_colours"]
 
 # The image below has to be seen.
 _CURRENT, _PAST, _FAINT = 0.95, 0.4, 0.1
@@ -46,7 +46,7 @@ def gaussian_lines(
     outlines = overlays.ellipses(sequence, plane)
     # What reaches beyond the image would make it small whenever napari shows all there is; the selected one stays whole.
     pieces, kept = overlays.cropped(outlines.reshape(-1, 2, 2), sequence.grid.shape, plane)
-    colours = np.repeat(_colours(enabled, step, selected, colormap), outlines.shape[1], axis=0)[kept]
+    colours = np.repeat(gaussian_colours(enabled, step, selected, colormap), outlines.shape[1], axis=0)[kept]
     if selected is not None and selected <= len(sequence):
         own = overlays.bold(np.concatenate((outlines[selected - 1], overlays.arrow(sequence, selected, plane))), width)
         colour = step_colours(colormap, len(sequence))[selected - 1]
@@ -55,7 +55,7 @@ def gaussian_lines(
     return pieces, colours
 
 
-def _colours(enabled: NDArray[np.bool_], step: int, selected: int | None, colormap: str) -> NDArray[np.float64]:
+def gaussian_colours(enabled: NDArray[np.bool_], step: int, selected: int | None, colormap: str) -> NDArray[np.float64]:
     """(T, 4): colour by step, faint where the step is still to come, grey where it is switched off."""
     count = len(enabled)
     colours = step_colours(colormap, count)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,8 @@ from numpy.typing import NDArray
 
 from napari_r2n2.layers.place import METADATA_KEY, Place
 from napari_r2n2.layers.stacks import LazyStack
+from napari_r2n2.layers.views import IMAGES, INTENSITIES, LENGTHS, MEASURES, View
+from napari_r2n2.layers.volume_views import volume_stack
 from napari_r2n2.models.lengths import Lengths
 from napari_r2n2.models.registration import FrameKey
 
@@ -19,41 +20,6 @@ if TYPE_CHECKING:
     from napari_r2n2.models.registration import Registration
 
 __all__ = ["IMAGES", "INTENSITIES", "MEASURES", "View", "image_view"]
-
-
-class View(StrEnum):
-    """What can be shown of a registration; the value is the end of the layer's name."""
-
-    ALIGNED = "aligned"
-    GAUSSIANS = "Gaussians"
-    ARROWS = "displacement"
-    GRID = "deformed grid"
-    MAGNITUDE = "magnitude"
-    JACOBIAN = "Jacobian"
-    RESIDUAL = "residual"
-    UNCERTAINTY = "uncertainty"
-    CHECKERBOARD = "checkerboard"
-    REFERENCE = "reference"
-
-
-IMAGES = (
-    View.ALIGNED,
-    View.MAGNITUDE,
-    View.JACOBIAN,
-    View.RESIDUAL,
-    View.UNCERTAINTY,
-    View.CHECKERBOARD,
-    View.REFERENCE,
-)
-"""Views that are image layers; the others are drawn on them."""
-
-MEASURES = (View.MAGNITUDE, View.JACOBIAN, View.RESIDUAL, View.UNCERTAINTY)
-"""Images of something measured, with colours of their own."""
-
-_LENGTHS = (View.MAGNITUDE, View.UNCERTAINTY)
-
-INTENSITIES = (View.ALIGNED, View.CHECKERBOARD, View.REFERENCE)
-"""Images of the series' own intensities."""
 
 
 def image_view(view: View, fields: FrameFields, place: Place, squares: Callable[[], int]) -> tuple[LazyStack, dict[str, Any]]:
@@ -73,9 +39,17 @@ def image_view(view: View, fields: FrameFields, place: Place, squares: Callable[
         return FrameKey(*indices) if several else FrameKey(0, *indices)
 
     lengths = Lengths.of(registration.series)
-    name = f"{view.value} ({lengths.name})" if view in _LENGTHS else view.value
+    name = f"{view.value} ({lengths.name})" if view in LENGTHS else view.value
     options = place.stack_options(name, steps=view is not View.REFERENCE)
     options["metadata"] = {METADATA_KEY: {"registration": _provenance(registration)}}
+    if view is View.JACOBIAN:
+        # It lies between the pixels.
+        half = np.array(place.scale[-place.ndim :]) / 2
+        shifted = np.array(options["translate"][-place.ndim :]) + half
+        options["translate"] = (*options["translate"][: -place.ndim], *shifted.tolist())
+    options |= _display(view, registration, place) if view in MEASURES else {"rgb": place.rgb, **place.display}
+    if place.ndim == 3:
+        return volume_stack(view, fields.volumes, place, squares), options
     if view in MEASURES:
         compute = {
             View.MAGNITUDE: fields.magnitude,
@@ -83,23 +57,16 @@ def image_view(view: View, fields: FrameFields, place: Place, squares: Callable[
             View.RESIDUAL: fields.residual,
             View.UNCERTAINTY: fields.uncertainty,
         }[view]
-        per_mm = np.float32(lengths.value(1.0) if view in _LENGTHS else 1.0)
+        per_mm = np.float32(lengths.value(1.0) if view in LENGTHS else 1.0)
         plane = series.grid.shape if view is not View.JACOBIAN else tuple(n - 1 for n in series.grid.shape)
         item = (series.channels, *plane) if "channel" in place.axis_labels else plane
 
         def measured(step: int, *rest: int) -> NDArray[Any]:
             return np.broadcast_to(compute(key(rest), step) * per_mm, item)
 
-        if view is View.JACOBIAN:
-            # It lies between the pixels.
-            half = np.array(place.scale[-2:]) / 2
-            options["translate"] = (*options["translate"][:-2], *(np.array(options["translate"][-2:]) + half).tolist())
-        return LazyStack((registration.step_count + 1, *lead), item, np.float32, measured), options | _display(
-            view, registration, place
-        )
+        return LazyStack((registration.step_count + 1, *lead), item, np.float32, measured), options
 
     item = _item(series.channels, series.grid.shape, rgb=place.rgb)
-    options |= {"rgb": place.rgb, **place.display}
     if view is View.REFERENCE:
         return LazyStack(lead, item, series.dtype, lambda *rest: fields.fixed(key(rest))), options
 

@@ -68,15 +68,25 @@ def _of_slice(drawn: list[tuple[dict[int, int], NDArray[np.bool_]]], axes: tuple
 def _of_labels(layer: Any, place: Place, shape: tuple[int, ...]) -> list[tuple[dict[int, int], NDArray[np.bool_]]]:
     """(index of the series along its axes, counted from the last; plane) of every plane on which something is drawn."""
     data = layer.data[0] if getattr(layer, "multiscale", False) else layer.data
-    leading = data.shape[:-2]
-    rows, columns = (_nearest(layer, place, axis, n) for axis, n in ((-2, shape[-2]), (-1, shape[-1])))
+    _check_axes(layer, data.ndim, place)
+    leading = data.shape[: -place.ndim]
+    nearest = [_nearest(layer, place, axis, n) for axis, n in zip(range(-place.ndim, 0), shape, strict=True)]
     planes: list[tuple[dict[int, int], NDArray[np.bool_]]] = []
     for index in np.ndindex(*leading):
         plane = np.asarray(data[index]) != 0
         if plane.any():
-            at = {k - len(leading) - 2: _index_in(layer, place, k - len(leading) - 2, index[k]) for k in range(len(leading))}
-            planes.append((at, _picked(plane, rows, columns)))
-    return planes or [({}, np.zeros(shape[-2:], np.bool_))]
+            axes = [k - len(leading) - place.ndim for k in range(len(leading))]
+            at = {axis: _index_in(layer, place, axis, index[k]) for k, axis in enumerate(axes)}
+            planes.append((at, _picked(plane, nearest)))
+    return planes or [({}, np.zeros(shape, np.bool_))]
+
+
+def _check_axes(layer: Any, ndim: int, place: Place) -> None:
+    """A mask of volumes says of every slice what counts."""
+    if ndim < place.ndim:
+        raise ArgumentError(
+            f"layer {layer.name!r}: has {ndim} axes, a mask of volumes needs z, y and x; draw on a layer of the volume"
+        )
 
 
 def _nearest(layer: Any, place: Place, axis: int, count: int) -> NDArray[np.int64]:
@@ -85,10 +95,11 @@ def _nearest(layer: Any, place: Place, axis: int, count: int) -> NDArray[np.int6
     return np.rint((world - layer.translate[axis]) / layer.scale[axis]).astype(np.int64)
 
 
-def _picked(plane: NDArray[np.bool_], rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.bool_]:
-    inside = [(at >= 0) & (at < n) for at, n in zip((rows, columns), plane.shape, strict=True)]
-    picked = plane[np.ix_(rows.clip(0, plane.shape[0] - 1), columns.clip(0, plane.shape[1] - 1))]
-    return np.asarray(picked & inside[0][:, None] & inside[1])
+def _picked(plane: NDArray[np.bool_], nearest: Sequence[NDArray[np.int64]]) -> NDArray[np.bool_]:
+    picked = plane[np.ix_(*(at.clip(0, n - 1) for at, n in zip(nearest, plane.shape, strict=True)))]
+    for axis, (at, n) in enumerate(zip(nearest, plane.shape, strict=True)):
+        picked = picked & ((at >= 0) & (at < n)).reshape([-1 if k == axis else 1 for k in range(plane.ndim)])
+    return np.asarray(picked)
 
 
 def _index_in(layer: Any, place: Place, axis: int, index: float) -> int:
@@ -100,20 +111,31 @@ def _index_in(layer: Any, place: Place, axis: int, index: float) -> int:
 
 
 def _of_shapes(layer: Any, place: Place, shape: tuple[int, ...]) -> list[tuple[dict[int, int], NDArray[np.bool_]]]:
-    """As ``_of_labels``, of shapes filled; lines have no inside."""
+    """As ``_of_labels``, of shapes filled, those of volumes on the slice they are drawn on; lines have no inside."""
     from napari.layers import Shapes
 
-    scale, translate = np.array(place.scale[-2:]), np.array(place.translate[-2:])
+    _check_axes(layer, layer.ndim, place)
+    n = place.ndim
+    scale, translate = np.array(place.scale[-n:]), np.array(place.translate[-n:])
     planes: list[tuple[dict[int, int], NDArray[np.bool_]]] = []
     for vertices, kind in zip(layer.data, layer.shape_type, strict=True):
         if kind in ("line", "path"):
             continue
-        world = vertices[:, -2:] * np.asarray(layer.scale)[-2:] + np.asarray(layer.translate)[-2:]
+        world = vertices[:, -n:] * np.asarray(layer.scale)[-n:] + np.asarray(layer.translate)[-n:]
+        points = (world - translate) / scale
+        # The slice of a volume may lie across any of its axes: the one along which the shape does not reach.
+        across = int(np.ptp(points, axis=0).argmin())
+        seen = [axis for axis in range(n) if n == 2 or axis != across]
         # In pixels of the series: drawn by napari itself, so that an ellipse is what is seen.
-        plane = Shapes([(world - translate) / scale], shape_type=kind).to_masks(mask_shape=shape[-2:])[0]
-        at = {axis: _index_in(layer, place, axis, vertices[0, axis]) for axis in range(-vertices.shape[1], -2)}
-        planes.append((at, np.asarray(plane, np.bool_)))
-    return planes or [({}, np.zeros(shape[-2:], np.bool_))]
+        drawn = Shapes([points[:, seen]], shape_type=kind).to_masks(mask_shape=[shape[axis] for axis in seen])[0]
+        plane = np.zeros(shape, np.bool_)
+        if n == 2:
+            plane[:] = drawn
+        elif 0 <= (slice_index := round(float(points[0, across]))) < shape[across]:
+            plane[tuple(slice_index if axis == across else slice(None) for axis in range(n))] = drawn
+        at = {axis: _index_in(layer, place, axis, vertices[0, axis]) for axis in range(-vertices.shape[1], -n)}
+        planes.append((at, plane))
+    return planes or [({}, np.zeros(shape, np.bool_))]
 
 
 def masks_to_layer(masks: Sequence[Masks], place: Place) -> tuple[NDArray[np.uint8], dict[str, Any]] | None:

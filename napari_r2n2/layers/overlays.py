@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from r2n2.transform import DisplacementField, GaussianSequence
 
-__all__ = ["Plane", "arrow", "bold", "cropped", "displacement_arrows", "ellipses", "grid_lines", "hit"]
+__all__ = ["Plane", "arrow", "arrow_pieces", "bold", "cropped", "displacement_arrows", "ellipses", "grid_lines", "hit"]
 
 _OUTLINE_PIECES = 40
 _LINE_PIECES = 64
@@ -60,7 +60,11 @@ def arrow(sequence: GaussianSequence, step: int, scale: Plane) -> NDArray[np.flo
 
     centres, _axes = _ellipses(sequence, scale)
     vectors = sequence.grid.convert_vectors(sequence.amplitudes, Space.NORMALISED, Space.INDEX).numpy() * np.array(scale)
-    start, vector = centres[step - 1], vectors[step - 1]
+    return arrow_pieces(centres[step - 1], vectors[step - 1])
+
+
+def arrow_pieces(start: NDArray[np.float64], vector: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Pieces of an arrow with a head, (3, 2, 2)."""
     pieces = [(start, vector)]
     for angle in (math.pi - _HEAD_ANGLE, math.pi + _HEAD_ANGLE):
         cos, sin = math.cos(angle), math.sin(angle)

@@ -25,7 +25,7 @@ class Place:
     name
         Of the layer.
     axis_labels, units, scale, translate
-        One item an axis: (slice,) frame, (channel,) y, x.
+        One item an axis: (slice,) frame, (channel,) y, x; of volumes frame, (channel,) z, y, x.
     rgb
         Whether a last axis holds the colour.
     display
@@ -52,9 +52,18 @@ class Place:
         return cls(layer.name, axes, units, tuple(layer.scale.tolist()), tuple(layer.translate.tolist()), bool(layer.rgb), display)
 
     @property
+    def ndim(self) -> int:
+        """Number of spatial axes: 3 of volumes."""
+        return 3 if self.axis_labels[-3] == "z" else 2
+
+    @property
     def plane(self) -> tuple[float, float]:
         """Length of a pixel along y and x."""
         return self.scale[-2], self.scale[-1]
+
+    def longest_side(self, shape: tuple[int, ...]) -> float:
+        """Of an image or volume of so many pixels, in the plane's unit."""
+        return max(n * step for n, step in zip(shape, self.scale[-self.ndim :], strict=True))
 
     def stack_options(self, what: str, *, steps: bool = True) -> dict[str, Any]:
         """Options of an image layer with the axes of the series, led by the step axis or not."""
@@ -68,10 +77,19 @@ class Place:
         }
 
     def plane_options(self, what: str) -> dict[str, Any]:
-        """Options of a layer (y, x) that is drawn in the plane's unit instead of in pixels, so that lines are equally thick."""
+        """Options of a layer (z,) y, x that is drawn in steps of ``drawn_unit``, not in pixels, so that lines are equally thick."""
         return {
             "name": f"{self.name} {what}",
-            "axis_labels": self.axis_labels[-2:],
-            "units": self.units[-2:],
-            "translate": self.translate[-2:],
+            "axis_labels": self.axis_labels[-self.ndim :],
+            "units": self.units[-self.ndim :],
+            "scale": (self.drawn_unit,) * self.ndim,
+            "translate": self.translate[-self.ndim :],
         }
+
+    @property
+    def drawn_unit(self) -> float:
+        """Length of a step of layers that are drawn: 1, or of volumes that of the longest side of a voxel.
+
+        napari's sliders take the smallest step of all layers: what is drawn must not be what decides.
+        """
+        return 1.0 if self.ndim == 2 else max(self.scale[-3:])

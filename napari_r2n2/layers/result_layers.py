@@ -6,7 +6,7 @@ Image layers (step, ..., frame, y, x) are computed when looked at; vectors (y, x
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary, ref
 
 import numpy as np
@@ -15,23 +15,24 @@ from psygnal import Signal
 
 from napari_r2n2.layers import overlays
 from napari_r2n2.layers.gaussian_lines import gaussian_lines
-from napari_r2n2.layers.image_views import IMAGES, INTENSITIES, MEASURES, View, image_view
+from napari_r2n2.layers.image_views import image_view
 from napari_r2n2.layers.place import Place
 from napari_r2n2.layers.shown_frame import CanvasNote, LandmarkLayers
+from napari_r2n2.layers.shown_plane import ShownPlane
+from napari_r2n2.layers.views import IMAGES, INTENSITIES, LINE, LINES_ALONG, MEASURES, View
+from napari_r2n2.layers.volume_drawing import VolumeDrawing
 from napari_r2n2.models.registration import FrameKey, Registration
 from napari_r2n2.models.session import session_of
 from napari_r2n2.preferences import read_preferences
 
+if TYPE_CHECKING:
+    from r2n2.transform import GaussianSequence
+
 __all__ = ["ResultLayers", "View", "results_of"]
 
-
 _COLOURS = {View.GAUSSIANS: "white", View.ARROWS: "#ffd166", View.GRID: "#7bdff2"}
-# Lines of the deformed grid along the longer side.
-_LINES_ALONG = 26
 # Of a checkerboard, along the longer side.
 _SQUARES = 8
-# Width of a line as a share of the longer side.
-_LINE = 0.004
 
 
 class ResultLayers:
@@ -60,13 +61,15 @@ class ResultLayers:
         self.arrow_spacing_px = preferred.arrow_spacing_px
         self.squares = _SQUARES
         self._layers: dict[View, Any] = {}
-        self._seen: tuple[FrameKey, int] | None = None
+        self._seen: tuple[FrameKey, int, ShownPlane | None] | None = None
         self._following = False
+        self._in_volume = VolumeDrawing(viewer, self.session)
         self.session.added.connect(self._frame_changed)
         self.session.edited.connect(self._frame_changed)
         self.session.ended.connect(self._note_what_is_seen)
         self.session.selected.connect(self._selected)
-        viewer.dims.events.current_step.connect(self._sliders_moved)
+        for moved in (viewer.dims.events.current_step, viewer.dims.events.order, viewer.dims.events.ndisplay):
+            moved.connect(self._sliders_moved)
         viewer.layers.events.removed.connect(self._layer_removed)
         viewer.mouse_drag_callbacks.append(self._click)
 
@@ -124,7 +127,16 @@ class ResultLayers:
             layer = self._layers.pop(view)
             if layer in self.viewer.layers:
                 self.viewer.layers.remove(layer)
+            self._in_volume.tidy(self._layers)
         self.views_changed.emit()
+
+    @property
+    def plane(self) -> ShownPlane | None:
+        """The plane of the volume on display; None of 2D frames, and where the screen shows another axis than z, y and x."""
+        place, series = self.place, self.session.series
+        if place is None or place.ndim == 2 or not series or self.viewer.dims.ndim < len(place.axis_labels):
+            return None
+        return ShownPlane.of(self.viewer.dims, place, series[0].grid.shape)
 
     @property
     def key(self) -> FrameKey | None:
@@ -171,10 +183,10 @@ class ResultLayers:
 
     def _lines(self, view: View, place: Place) -> Any:
         layer = self.viewer.add_vectors(
-            np.zeros((1, 2, 2)),
+            np.zeros((1, 2, place.ndim)),
             **place.plane_options(view.value),
             edge_color=_COLOURS[view],
-            edge_width=_LINE * self._side(place),
+            edge_width=LINE * place.longest_side(self.session.series[0].grid.shape) / place.drawn_unit,
             vector_style="arrow" if view is View.ARROWS else "line",
             opacity=1.0,
         )
@@ -227,17 +239,12 @@ class ResultLayers:
     def _axis(self, from_end: int) -> int:
         return int(self.viewer.dims.ndim - from_end)
 
-    def _side(self, place: Place) -> float:
-        shape = self.session.series[0].grid.shape
-        return max(n * step for n, step in zip(shape, place.plane, strict=True))
-
     def _sliders_moved(self, _event: object = None) -> None:
-        key = self.key
-        if key is None or (key, self.step) == self._seen:
+        key, step, plane = self.key, self.step, self.plane
+        if key is None or (key, step, plane) == self._seen:
             return
-        step = self.step
         moved = self._seen is not None and self._seen[1] != step
-        self._seen = (key, step)
+        self._seen = (key, step, plane)
         if moved:
             # The Gaussian that this step added is the one to look at.
             self._following = True
@@ -248,16 +255,29 @@ class ResultLayers:
 
     def _selected(self, _step: int | None) -> None:
         if not self._following:
-            self._draw_gaussians()
+            self.draw_gaussians()
 
     def _frame_changed(self, key: FrameKey) -> None:
         if key != self.key:
             return
+        self._lengthen()
         for view in IMAGES:
             if view in self._layers:
                 self._layers[view].refresh(thumbnail=False)
         self._draw()
         self.changed.emit()
+
+    def _lengthen(self) -> None:
+        """A frame that was given more Gaussians than any had needs a longer slider."""
+        place, count = self.place, self.session.registration.step_count
+        if place is None or not self.shown(View.ALIGNED) or self.layer(View.ALIGNED).data.shape[0] >= count + 1:
+            return
+        at_end = self.step >= self.layer(View.ALIGNED).data.shape[0] - 1
+        for view in IMAGES:
+            if view in self._layers and view is not View.REFERENCE:
+                self._layers[view].data = image_view(view, self.session.fields, place, lambda: self.squares)[0]
+        if at_end:
+            self.go_to(step=count)
 
     def set_squares(self, squares: int) -> None:
         """Number of fields of the checkerboard along the longer side."""
@@ -281,36 +301,45 @@ class ResultLayers:
 
     def _draw(self, _event: object = None) -> None:
         self._note_what_is_seen()
-        self._draw_gaussians()
+        self.draw_gaussians()
         key, place = self.key, self.place
         if key is None or place is None:
             return
-        if self.shown(View.ARROWS) or self.shown(View.GRID):
+        if place.ndim == 3:
+            self._in_volume.draw_displacement(self, key, place)
+        elif self.shown(View.ARROWS) or self.shown(View.GRID):
             field = self.session.fields.displacement(key, self.step)
             if self.shown(View.ARROWS):
-                self._set_lines(View.ARROWS, overlays.displacement_arrows(field, place.plane, self.arrow_spacing_px))
+                self.set_lines(View.ARROWS, overlays.displacement_arrows(field, place.plane, self.arrow_spacing_px))
             if self.shown(View.GRID):
-                spacing = max(max(field.grid.shape) // _LINES_ALONG, 2)
-                self._set_lines(View.GRID, overlays.grid_lines(field, place.plane, spacing))
+                spacing = max(max(field.grid.shape) // LINES_ALONG, 2)
+                self.set_lines(View.GRID, overlays.grid_lines(field, place.plane, spacing))
 
-    def _set_lines(self, view: View, pieces: NDArray[np.float64]) -> None:
+    def set_lines(self, view: View, pieces: NDArray[np.float64], colours: NDArray[np.float64] | None = None) -> None:
+        """Exchange what a layer of lines shows; without colours all pieces have that of the view."""
         layer = self.layer(view)
         if not layer.visible:
             # napari looks up colours by what a hidden layer showed last: fewer pieces would raise. It is drawn once it is shown.
             return
         layer.data = pieces
         # napari gives the pieces beyond the former number no colour.
-        layer.edge_color = _COLOURS[view]
+        if len(pieces):
+            layer.edge_color = _COLOURS[view] if colours is None else colours
 
-    def _draw_gaussians(self) -> None:
+    def draw_gaussians(self, other: GaussianSequence | None = None) -> None:
+        """Draw the ellipses of the frame on display, or of another sequence until they are drawn anew."""
         key, place = self.key, self.place
-        if key is None or place is None or not self.shown(View.GAUSSIANS):
+        layer = self.layer(View.GAUSSIANS)
+        if key is None or place is None or layer is None or not layer.visible:
+            self._in_volume.tidy({})
             return
-        layer, sequence = self.layer(View.GAUSSIANS), self.session.sequence(key)
-        if not layer.visible:
-            return
+        sequence = self.session.sequence(key) if other is None else other
         if sequence is None or len(sequence) == 0:
-            layer.data = np.zeros((0, 2, 2))
+            layer.data = np.zeros((0, 2, place.ndim))
+            self._in_volume.tidy({})
+            return
+        if place.ndim == 3:
+            self._in_volume.draw_gaussians(self, key, place)
             return
         pieces, colours = gaussian_lines(
             sequence,
@@ -318,12 +347,10 @@ class ResultLayers:
             self.step,
             self.session.selection,
             place.plane,
-            0.5 * _LINE * self._side(place),
+            0.5 * LINE * place.longest_side(sequence.grid.shape),
             self.colormap,
         )
-        layer.data = pieces
-        if len(pieces):
-            layer.edge_color = colours
+        self.set_lines(View.GAUSSIANS, pieces, colours)
 
     def _forget_what_is_gone(self) -> None:
         """Where both the series and its aligned layer were deleted, nothing of the registration is left to be looked at."""
@@ -368,8 +395,11 @@ class ResultLayers:
         sequence = self.session.sequence(key)
         if sequence is None or not self.layer(View.GAUSSIANS).visible:
             return
-        y, x = np.subtract(event.position[-2:], place.translate[-2:])
         visible = np.arange(len(sequence)) < self.step
+        if place.ndim == 3:
+            self.session.select(self._in_volume.hit(self, event.position, key, place, visible))
+            return
+        y, x = np.subtract(event.position[-2:], place.translate[-2:])
         self.session.select(overlays.hit(sequence, place.plane, (float(y), float(x)), visible))
 
 

@@ -12,16 +12,18 @@ from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid
 from r2n2.series import ImageSeries
 
-__all__ = ["AXES_CHOICES", "TIME_FIRST", "VOLUME_AXES", "axes_of", "layer_to_series", "slices_first"]
+__all__ = ["AXES_CHOICES", "TIME_FIRST", "VOLUME_AXES", "axes_of", "layer_to_series", "slices_first", "volumes_named"]
 
 AXES_CHOICES = (("slice", "frame", "y", "x"), ("frame", "channel", "y", "x"))
-"""What four axes without names may mean; a person has to say it."""
+"""What four axes without names may mean as they are; a person has to say it."""
 
 TIME_FIRST = ("frame", "slice", "y", "x")
-"""Another meaning of four axes: such a layer is shown anew with the slices first before it is used."""
+"""A third meaning: such a layer is shown anew with the slices first before it is used."""
 
 VOLUME_AXES = ("frame", "z", "y", "x")
-"""Axes of a series of volumes, which whoever wants one has to name."""
+"""Axes of a series of volumes, and a fourth meaning: a layer without names is shown anew with them."""
+
+_CHANNELS_OF_VOLUMES = ("frame", "channel", "z", "y", "x")
 
 _TIME = ("frame", "time", "t")
 _SLICE = ("slice", "z")
@@ -43,17 +45,22 @@ def axes_of(layer: Any) -> tuple[str, ...]:
         return ("frame", "y", "x")
     if axes == 4 and labels[0] in _SLICE:
         return AXES_CHOICES[0]
+    if axes == 4 and labels[0] in _TIME and labels[1] == "z":
+        return VOLUME_AXES
+    if axes == 5 and labels[0] in _TIME and labels[2] == "z" and not layer.rgb:
+        return _CHANNELS_OF_VOLUMES
     if axes == 4 and labels[1] not in _SLICE and labels[0] in _TIME and not layer.rgb:
         return AXES_CHOICES[1]
     if axes == 4 and not (layer.rgb and labels[0] in _TIME and labels[1] not in _SLICE):
         return ()
     raise ArgumentError(
-        f"layer {layer.name!r}: expected axes (frame, y, x) or (slice, frame, y, x), got {axes} axes {labels}; split the layer"
+        f"layer {layer.name!r}: expected axes (frame, y, x), (slice, frame, y, x) or (frame, z, y, x), got {axes} axes {labels}; "
+        "name them, or split the layer"
     )
 
 
 def layer_to_series(layer: Any, axes: tuple[str, ...] = ()) -> tuple[ImageSeries, ...]:
-    """The image series that an Image layer shows: one for each slice position. Nothing is read from a lazy layer yet.
+    """The image series that an Image layer shows: one of volumes, or one a slice position. Nothing of a lazy layer is read yet.
 
     Parameters
     ----------
@@ -71,11 +78,12 @@ def layer_to_series(layer: Any, axes: tuple[str, ...] = ()) -> tuple[ImageSeries
         _check_volumes(layer)
     else:
         axes = axes_of(layer) or axes
+    volumes = axes[-3:-2] == ("z",)
     if not axes or axes == TIME_FIRST:
         raise ArgumentError(f"layer {layer.name!r}: has 4 axes whose names do not say what they are; say it under 'Axes'")
     if not _is_upright(layer):
         raise ArgumentError(f"layer {layer.name!r}: is turned, sheared or has an affine; reset that, or resample the images first")
-    if axes == VOLUME_AXES:
+    if volumes:
         return (_series(layer, (), 0, ndim=3),)
     if axes[0] != "slice":
         return (_series(layer, (), 0),)
@@ -94,15 +102,28 @@ def _check_volumes(layer: Any) -> None:
 
 def slices_first(layer: Any) -> tuple[Any, dict[str, Any]]:
     """Data and options of the image layer that shows a layer (frame, slice, y, x) with its slices first; no pixel is copied."""
+    return _shown_anew(layer, f"{layer.name} by slice", ("slice", "time", "y", "x"), swapped=True)
+
+
+def volumes_named(layer: Any) -> tuple[Any, dict[str, Any]]:
+    """Data and options of the image layer that shows a layer of four axes as volumes (time, z, y, x); no pixel is copied."""
+    swapped = layer.axis_labels[0] in _SLICE
+    return _shown_anew(layer, f"{layer.name} as volumes", ("time", "z", "y", "x"), swapped=swapped)
+
+
+def _shown_anew(layer: Any, name: str, labels: tuple[str, ...], *, swapped: bool) -> tuple[Any, dict[str, Any]]:
+    """The first two axes of a layer in another order, or under other names."""
     data = _level(layer)
-    order = (1, 0, *range(2, data.ndim))
-    options: dict[str, Any] = {"name": f"{layer.name} by slice", "rgb": layer.rgb, "axis_labels": ("slice", "time", "y", "x")}
+    first = (1, 0) if swapped else (0, 1)
+    if swapped and not hasattr(data, "transpose"):
+        raise ArgumentError(f"layer {layer.name!r}: is read frame by frame, in this order; open its file anew, read the other way")
+    options: dict[str, Any] = {"name": name, "rgb": layer.rgb, "axis_labels": labels}
     for what in ("scale", "translate", "units"):
         values = list(getattr(layer, what))
-        options[what] = (values[1], values[0], *values[2:])
+        options[what] = (*(values[k] for k in first), *values[2:])
     if not layer.rgb:
         options |= {"colormap": layer.colormap.name, "contrast_limits": tuple(layer.contrast_limits), "gamma": layer.gamma}
-    return data.transpose(order), options
+    return data.transpose((*first, *range(2, data.ndim))) if swapped else data, options
 
 
 def _level(layer: Any) -> Any:

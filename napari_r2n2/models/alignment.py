@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,13 +12,14 @@ from napari_r2n2.models.registration import FrameKey
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.geometry import Grid
     from r2n2.mask import Masks
     from r2n2.registration import FrameResult, Survey
     from r2n2.registration.results import SeriesProgress
     from r2n2.results.manifest import RunFacts
     from r2n2.series import ImageSeries
 
-__all__ = ["AlignmentProgress", "Choice", "align", "surveys_of"]
+__all__ = ["AlignmentProgress", "Choice", "align", "bytes_at_once", "surveys_of"]
 
 _FIRST_FRAMES = 4
 """Aligned before all others, so that something is seen within seconds."""
@@ -137,21 +139,41 @@ def _align_one(
     from r2n2.registration import chosen_reference, register_series, survey_for
 
     whole = config.batch_size != "auto" or config.warm_start or config.target != "reference"
-    if seen is None or whole or len(series) <= 2 * _FIRST_FRAMES:
+    count = _FIRST_FRAMES if series.grid.ndim == 2 else _first_volumes(series.grid, config)
+    if seen is None or whole or len(series) <= 2 * count:
         yield from register_series(series, config, masks=masks, survey=survey)
         return
     survey = survey or survey_for(series, config, masks)
     reference = chosen_reference(config.reference, survey, len(series))
     config = config.model_copy(update={"reference": reference})
-    nearest = sorted(range(len(series)), key=lambda k: (k == reference, abs(k - seen), k))[:_FIRST_FRAMES]
+    nearest = sorted(range(len(series)), key=lambda k: (k == reference, abs(k - seen), k))[:count]
     left = [k for k in range(len(series)) if k not in (*nearest, reference)]
     done: dict[int, FrameResult | None] = {reference: None}
-    few = config.model_copy(update={"batch_size": _FIRST_FRAMES})
+    few = config.model_copy(update={"batch_size": count})
     for progress in register_series(series, few, done=dict.fromkeys(left), masks=masks, survey=survey):
         done |= {result.frame: result for result in progress.finished}
         yield replace(progress, fraction=max(progress.fraction - len(left) / len(series), 0))
     for progress in register_series(series, config, done=done, masks=masks, survey=survey):
         yield replace(progress, notes=())  # the same as before
+
+
+def _first_volumes(grid: Grid, config: RegistrationConfig) -> int:
+    """Large volumes are aligned one at a time, the one on the screen first; of small ones as many as usual are, none before."""
+    return 1 if _at_once(config, grid) == 1 else sys.maxsize
+
+
+def bytes_at_once(config: RegistrationConfig, grid: Grid, frames: int) -> int:
+    """About what aligning so many frames needs beside the frames themselves."""
+    from r2n2.registration.batch_size import bytes_a_frame
+
+    return min(_at_once(config, grid), frames - 1) * bytes_a_frame(config, grid)
+
+
+def _at_once(config: RegistrationConfig, grid: Grid) -> int:
+    from r2n2.registration.batch_size import resolve_batch_size
+    from r2n2.registration.methods import resolve_device
+
+    return resolve_batch_size(config, grid, resolve_device(config.device))
 
 
 def surveys_of(

@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from napari_r2n2.models.kept_source import has_file
 from r2n2.errors import ArgumentError
 from r2n2.io.atomic import resource_errors
+from r2n2.results.kept_source import has_file
 
 if TYPE_CHECKING:
     from napari_r2n2.models.alignment import Choice

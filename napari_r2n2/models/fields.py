@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_r2n2.models.volume_fields import VolumeFields
+
 if TYPE_CHECKING:
     from napari_r2n2.models.registration import FrameKey, Registration
     from r2n2.transform import DisplacementField
@@ -32,6 +34,7 @@ class FrameFields:
 
     def __init__(self, registration: Registration) -> None:
         self._registration = registration
+        self._volumes = VolumeFields(registration)
         self._kept: OrderedDict[tuple[str, FrameKey, int, int], NDArray[Any]] = OrderedDict()
         # All partial sums of the frame that was looked at last: stepping through it then costs no exponential.
         self._sums: tuple[tuple[FrameKey, int], Any] | None = None
@@ -40,6 +43,11 @@ class FrameFields:
     def registration(self) -> Registration:
         """The run whose images these are."""
         return self._registration
+
+    @property
+    def volumes(self) -> VolumeFields:
+        """The same of a run of volumes, of which only what is looked at is computed."""
+        return self._volumes
 
     def displacement(self, key: FrameKey, upto: int) -> DisplacementField:
         """The displacement of the first ``upto`` steps, NORMALISED."""

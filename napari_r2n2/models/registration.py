@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.guides import Guides
     from r2n2.mask import Masks
     from r2n2.registration import FrameResult
     from r2n2.results.manifest import RunFacts
@@ -24,6 +25,14 @@ class FrameKey(NamedTuple):
 
     slice_index: int
     frame: int
+
+
+class _Version(NamedTuple):
+    """What a frame was before it was exchanged."""
+
+    result: FrameResult
+    off: frozenset[int]
+    guided: bool
 
 
 class Registration:
@@ -54,12 +63,23 @@ class Registration:
         """Frame -> steps (from 1) that take no part; frames without any are not listed."""
         self.facts: dict[int, RunFacts] = {}
         """Slice position -> what the run used, with the time it took there; taken down at the run, not when it is exported."""
+        self.guides: dict[int, Guides] = {}
+        """Slice position -> the pairs that were used last, of all its frames."""
+        self.guided: set[FrameKey] = set()
+        """Frames whose result they guided."""
+        self._earlier: dict[FrameKey, list[_Version]] = {}
+        self._later: dict[FrameKey, list[_Version]] = {}
         self._revisions: dict[FrameKey, int] = {}
 
     @property
     def name(self) -> str:
         """Of the series."""
         return self.series[0].name if self.series else ""
+
+    @property
+    def of_volumes(self) -> bool:
+        """Whether the series is one of volumes."""
+        return bool(self.series) and self.series[0].grid.ndim == 3
 
     def note_run(self, slice_index: int, facts: RunFacts, settings: RegistrationConfig) -> None:
         """What the run uses, as far as it has come; the settings name the reference frame once it is found."""
@@ -95,7 +115,8 @@ class Registration:
         if self.config is not None and (self.config.method == "bspline" or self.config.target == "previous"):
             return 1
         found = max((len(s) for s in map(self.sequence, self.results) if s is not None), default=0)
-        asked = 0 if self.config is None or self.config.steps == "auto" else self.config.steps
+        steps = "auto" if self.config is None else self.config.of_grid(3 if self.of_volumes else 2).steps
+        asked = 0 if steps == "auto" else steps
         return max(found, asked, 1)
 
     def add(self, slice_index: int, reference: int, result: FrameResult) -> FrameKey:
@@ -146,6 +167,66 @@ class Registration:
             del self.switched_off[key]
         self._changed(key)
         return True
+
+    def exchange(self, key: FrameKey, result: FrameResult, guides: Guides | None = None) -> None:
+        """Give a frame another result, which ``guides`` guided if they are given; ``take_back`` brings the former one back."""
+        self._earlier.setdefault(key, []).append(self._version(key))
+        self._later.pop(key, None)
+        if guides is not None:
+            self.guides[key.slice_index] = guides
+        self._put(key, _Version(result, frozenset(), guides is not None or key in self.guided))
+
+    def guides_of(self, slice_index: int) -> Guides | None:
+        """The pairs of the frames that are guided now; None where none is."""
+        from r2n2.guides import Guides
+
+        used = self.guides.get(slice_index)
+        frames = {key.frame for key in self.guided if key.slice_index == slice_index}
+        if used is None or not frames:
+            return None
+        kept = used.landmarks.select_frames({self.references[slice_index], *frames})
+        return Guides(kept, used.strength_mm, used.path)
+
+    def exchanged(self, key: FrameKey) -> tuple[int, int]:
+        """How many exchanges of a frame can be taken back, and how many done again."""
+        return len(self._earlier.get(key, ())), len(self._later.get(key, ()))
+
+    def take_back(self, key: FrameKey) -> bool:
+        """Undo the last exchange of a frame; whether there was one."""
+        return self._step(key, self._earlier, self._later)
+
+    def do_again(self, key: FrameKey) -> bool:
+        """Redo what was taken back last; whether there was anything."""
+        return self._step(key, self._later, self._earlier)
+
+    def original(self, key: FrameKey) -> FrameResult:
+        """The result of the run, before any exchange.
+
+        Raises
+        ------
+        KeyError
+            If the frame is not ready.
+        """
+        earlier = self._earlier.get(key)
+        return earlier[0].result if earlier else self.results[key]
+
+    def _step(self, key: FrameKey, source: dict[FrameKey, list[_Version]], target: dict[FrameKey, list[_Version]]) -> bool:
+        if not source.get(key):
+            return False
+        target.setdefault(key, []).append(self._version(key))
+        self._put(key, source[key].pop())
+        return True
+
+    def _version(self, key: FrameKey) -> _Version:
+        return _Version(self.results[key], self.switched_off.get(key, frozenset()), key in self.guided)
+
+    def _put(self, key: FrameKey, version: _Version) -> None:
+        self.results[key] = version.result
+        self.switched_off.pop(key, None)
+        if version.off:
+            self.switched_off[key] = version.off
+        (self.guided.add if version.guided else self.guided.discard)(key)
+        self._changed(key)
 
     def _changed(self, key: FrameKey) -> None:
         self._revisions[key] = self.revision(key) + 1

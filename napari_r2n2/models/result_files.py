@@ -7,12 +7,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_r2n2.models.kept_source import SOURCE_NAME, has_file, keep_source, kept_source
-from napari_r2n2.models.registration import Registration
+from napari_r2n2.models.registration import FrameKey, Registration
+from r2n2.results.kept_source import SOURCE_NAME, has_file, keep_source, kept_source
 
 if TYPE_CHECKING:
     from r2n2.results.reader import RegisteredSeries
@@ -130,6 +130,7 @@ def _export_one(registration: Registration, index: int, folder: Path, landmarks:
         facts=registration.facts.get(index) or RunFacts.of(config),
         landmarks=_as_read(landmarks, series),
         masks=registration.masks_of(index),
+        guides=registration.guides_of(index),
         selection=_selection(series),
         overwrite=True,  # the images kept beside the result are there already
     )
@@ -185,6 +186,7 @@ def open_results(folder: Path, source: Path | None = None, opened: Sequence[Imag
     ReadError
         If the folder is no finished result, or the images cannot be found or are others.
     """
+    from r2n2.results.guide_files import kept_guides
     from r2n2.results.mask_files import kept_masks
     from r2n2.results.reader import read_result, slice_folders
 
@@ -195,6 +197,10 @@ def open_results(folder: Path, source: Path | None = None, opened: Sequence[Imag
         registration.facts[index] = _facts(one)
         for metrics in one.metrics:
             registration.add(index, one.reference, one.result(metrics.frame))
+        guides = kept_guides(one)
+        if guides is not None:
+            registration.guides[index] = guides
+            registration.guided |= {FrameKey(index, frame) for frame in guides.counts(one.reference, one.grid)}
     return registration
 
 
@@ -234,23 +240,16 @@ def _known(missing: Sequence[RegisteredSeries], opened: Sequence[ImageSeries]) -
 
 def _read_source(registered: RegisteredSeries, source: Path | None) -> dict[str, ImageSeries]:
     from r2n2.errors import ReadError
-    from r2n2.io import read_series
-    from r2n2.results.manifest import input_sha256
+    from r2n2.results.source_series import read_sources
 
-    record = registered.manifest.input
-    path = source or Path(record.path)
-    if (source is None and not record.path) or not path.exists():
-        where = record.path or "they came from no file"
+    path = source or Path(registered.manifest.input.path)
+    if (not str(registered.manifest.input.path) and source is None) or not path.exists():
+        where = registered.manifest.input.path or "they came from no file"
         raise ReadError(
             f"{registered.folder}: the images that were registered are not there ({where}); open them in this window first, "
             "then open the result again"
         )
-    selection: dict[str, Any] = {key: value for key, value in record.selection.items() if key != "keep_headers"}
-    # As it was registered, whatever the default is by now.
-    found = read_series(path, **{"volumes": registered.grid.ndim == 3, **selection})
-    if selection:
-        found = tuple(replace(series, source={**series.source, "asked": selection}) for series in found)
-    return {input_sha256(series): series for series in found}
+    return read_sources(registered, source)
 
 
 def _its_series(registered: RegisteredSeries, everything: Mapping[str, ImageSeries]) -> ImageSeries:

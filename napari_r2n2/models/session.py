@@ -19,6 +19,7 @@ from napari_r2n2.models.registration import FrameKey, Registration
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
     from r2n2.evaluation import TRETable
+    from r2n2.guides import Guides
     from r2n2.mask import Masks
     from r2n2.registration import FrameResult
     from r2n2.results.manifest import RunFacts
@@ -38,7 +39,7 @@ class Session:
     ended = Signal()
     """The run is over; ``complete`` says whether every frame is there."""
     edited = Signal(object)
-    """Gaussians of a frame were switched (FrameKey)."""
+    """Gaussians of a frame were switched, or its result was exchanged (FrameKey)."""
     selected = Signal(object)
     """Another Gaussian is the selected one: its step from 1, or None."""
     landmarks_changed = Signal()
@@ -50,6 +51,7 @@ class Session:
         """Images that follow from the transforms."""
         self._selected: int | None = None
         self._landmarks: dict[int, LandmarkSet] = {}
+        self._guides: dict[int, LandmarkSet] = {}
 
     # The run
 
@@ -134,6 +136,21 @@ class Session:
         if self.registration.switch_all_on(key):
             self.edited.emit(key)
 
+    def exchange(self, key: FrameKey, result: FrameResult, guides: Guides | None = None) -> None:
+        """Give a frame another result, which pairs guided if they are given, and which ``take_back`` takes back."""
+        self.registration.exchange(key, result, guides)
+        self.edited.emit(key)
+
+    def take_back(self, key: FrameKey) -> None:
+        """Give a frame the result that it had before the last exchange."""
+        if self.registration.take_back(key):
+            self.edited.emit(key)
+
+    def do_again(self, key: FrameKey) -> None:
+        """Exchange again what was taken back last."""
+        if self.registration.do_again(key):
+            self.edited.emit(key)
+
     @property
     def selection(self) -> int | None:
         """Step of the selected Gaussian, from 1."""
@@ -155,6 +172,14 @@ class Session:
         """Replace the landmarks of all slice positions."""
         self._landmarks = {index: marks for index, marks in landmarks.items() if len(marks)}
         self.landmarks_changed.emit()
+
+    def guides(self, slice_index: int = 0) -> LandmarkSet | None:
+        """Pairs of points of a slice position that are to guide its registration, in INDEX space; none is a landmark."""
+        return self._guides.get(slice_index)
+
+    def set_guides(self, guides: Mapping[int, LandmarkSet]) -> None:
+        """Replace what guides, of all slice positions."""
+        self._guides = {index: marks for index, marks in guides.items() if len(marks)}
 
     def errors(self, slice_index: int = 0, frame: int | None = None) -> TRETable | None:
         """Target registration errors of a slice position, or of one of its frames, with what is switched on now.

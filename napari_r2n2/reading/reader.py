@@ -33,6 +33,7 @@ _ZARR_MARKS = (".zgroup", ".zarray", "zarr.json", ".zattrs")
 _NO_LAYER: list[Any] = [(None,)]
 _SAME_DROP_S = 2.0
 _TOLD_AT_MOST = 3
+_OTHER_WAY = "'Taken as' in the Align widget takes them the other way."
 
 
 def get_reader(path: str | Sequence[str]) -> Reader | None:
@@ -70,6 +71,8 @@ def _read(path: str | Sequence[str]) -> list[Any]:
 
         show_error(reason_first(str(error) or f"{place}: not enough memory; close other layers or crop the series", place))
         return _NO_LAYER
+    for text in opened.said[:_TOLD_AT_MOST]:
+        _say(text)
     for text in opened.warnings[:_TOLD_AT_MOST]:
         _warn(text)
     if len(opened.warnings) > _TOLD_AT_MOST:
@@ -83,11 +86,13 @@ class _Opened:
 
     layers: list[Any] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    said: list[str] = field(default_factory=list)
 
     def add(self, found: Sequence[ImageSeries], name: str, **asked: Any) -> None:
         """Layers of what was read with the options ``asked``, which are needed to read it again."""
         from napari_r2n2.layers.from_series import name_layer, series_to_layers
         from napari_r2n2.reading.dicom_window import window_of
+        from r2n2.io.volume_choice import told_reading
 
         found = [replace(item, source={**item.source, "asked": asked}) for item in found] if asked else found
         layers = series_to_layers(found)
@@ -99,6 +104,9 @@ class _Opened:
             if window is not None:
                 options["contrast_limits"] = window
         self.layers += layers
+        reading = told_reading(found[0].notes)
+        if reading and any(len(item) > 1 for item in found):
+            self.said.append(f"{name}: {reading}. {_OTHER_WAY}")
         self.warnings += dict.fromkeys(note for item in found for note in item.notes if "left out as damaged" in note)
         if all(len(item) == 1 for item in found):
             held = "a single volume" if found[0].grid.ndim == 3 else "single images"
@@ -277,6 +285,15 @@ def _in_window() -> bool:
     """Whether a click or drop asks, not a script: then no error may pass, as napari would only say that reading failed."""
     qt = sys.modules.get("qtpy.QtCore")
     return qt is not None and qt.QCoreApplication.instance() is not None and qt.QThread.currentThread().loopLevel() > 0
+
+
+def _say(text: str) -> None:
+    if _in_window():
+        from napari.utils.notifications import show_info
+
+        show_info(text)
+    else:
+        _LOG.info(text)
 
 
 def _warn(text: str) -> None:

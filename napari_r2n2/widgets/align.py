@@ -106,7 +106,8 @@ class AlignWidget(Dock):
         told = self.form.chooser.layer is None and self._message.text() == _LAYERS_GONE
         if self.job is None and not told:
             self._progress.setValue(0)
-            self._message.setText(self.form.problem or self.files.summary() or self.form.remark)
+            about = "\n".join(filter(None, (self.form.remark, self.form.about)))
+            self._message.setText(self.form.problem or self.files.summary() or about)
         self._update()
 
     def _update(self, _event: object = None) -> None:

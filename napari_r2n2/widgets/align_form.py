@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+from typing import TYPE_CHECKING, cast
 
 from qtpy.QtCore import Qt, Signal
-from qtpy.QtGui import QIcon
+from qtpy.QtGui import QIcon, QStandardItemModel
 from qtpy.QtWidgets import QCheckBox, QFormLayout, QSpinBox, QVBoxLayout, QWidget
 from superqt import QCollapsible, QLabeledSlider
 
 from napari_r2n2.layers.masks import layer_to_masks
 from napari_r2n2.layers.place import Place
-from napari_r2n2.models.alignment import Choice
+from napari_r2n2.layers.retake import can_be_either, is_volumes
+from napari_r2n2.models.alignment import Choice, bytes_at_once
 from napari_r2n2.preferences import read_preferences
 from napari_r2n2.widgets.choosers import SeriesChooser, SliceChooser, WeightsChooser, combo, device_combo, row
 from napari_r2n2.widgets.comparison import choose, measure_combo, target_combo
@@ -30,6 +32,10 @@ _METHODS = {"Network (R2N2)": "r2n2", "Gaussians, fitted": "fit", "B-spline": "b
 _INITIALS = {"automatic": "auto", "not moved": "none", "translation": "translation", "rigid": "rigid", "affine": "affine"}
 _SMALLEST_SERIES = 2
 _OPEN, _CLOSED = "▼ Advanced", "▶ Advanced"
+_STEPS_TIPS = {
+    volumes: f"So many Gaussians of {numbers} numbers describe a deformation; automatic: as many as each frame needs."
+    for volumes, numbers in ((False, "seven"), (True, "twelve"))
+}
 
 
 class AlignForm(QWidget):
@@ -45,6 +51,7 @@ class AlignForm(QWidget):
         self._viewer = viewer
         self.problem = ""
         self.not_numbers = 0.0
+        self._volumes = False
         self._build()
         self.chooser.update()
 
@@ -58,7 +65,7 @@ class AlignForm(QWidget):
         ArgumentError
             If they do not fit together.
         """
-        steps = self._steps.value() or "auto"
+        steps, usual = self._steps.value() or "auto", _usual_steps(self._volumes)
         return RegistrationConfig.parse(
             {
                 "method": self._method.currentData(),
@@ -68,8 +75,8 @@ class AlignForm(QWidget):
                 "target": self._target.currentData(),
                 "initial": self._initial.currentData(),
                 "weights": self.weights.weights,
-                # The usual number is left unsaid, as in the command, which then takes the usual one of volumes too.
-                **({} if steps == RegistrationConfig().steps else {"steps": steps}),
+                # The usual number is left unsaid, as in the command, which then takes that of slices or of volumes.
+                **({} if steps == usual else {"steps": steps}),
                 "device": self._device.currentText(),
                 "batch_size": self._batch.value() or "auto",
                 "warm_start": self._warm.isChecked() and not self._composed,
@@ -79,6 +86,7 @@ class AlignForm(QWidget):
 
     def show_settings(self, config: RegistrationConfig) -> None:
         """Choose what a result was made with; device and frames at once are this machine's own and stay."""
+        config = config.of_grid(3 if self._volumes else 2)
         choose(self._method, config.method)
         self._refine.setChecked(config.refine)
         # The slider first: as long as the choice is automatic, nobody is taken to another frame.
@@ -101,6 +109,24 @@ class AlignForm(QWidget):
             return ""
         share = f"{100 * self.not_numbers:.2g} %"
         return f"{share} of the pixels are not numbers (NaN or infinite): they take no part and are left so."
+
+    @property
+    def about(self) -> str:
+        """How the slices of the series were read, and the memory that volumes need; or ""."""
+        if self.problem or not can_be_either(self.chooser.layer):
+            return ""
+        from r2n2.io.volume_choice import told_reading
+
+        series = self.chooser.series()
+        told = told_reading(series[0].notes)
+        said = [f"{told[:1].upper()}{told[1:]}."] if told else []
+        if self._volumes:
+            # A device that is not there is told of when it is asked for.
+            with contextlib.suppress(R2N2Error):
+                needed = bytes_at_once(self.config(), series[0].grid, len(series[0])) / 2**30
+                size = " x ".join(map(str, series[0].grid.shape))
+                said.append(f"Volumes of {size} voxels take about {needed:.1f} GiB of memory beside the images.")
+        return " ".join(said)
 
     def choice(self) -> Choice:
         """Which slice positions are aligned, the one on the screen first.
@@ -152,15 +178,14 @@ class AlignForm(QWidget):
         )
         for label, name in _METHODS.items():
             self._method.addItem(label, name)
+        self._chosen_of_slices = preferred.method
         self._method.setCurrentIndex(max(self._method.findData(preferred.method), 0))
         self._refine = QCheckBox("refine")
         self._refine.setToolTip("Let some steps of fitting improve the network's Gaussians: more accurate, about twice the time.")
         self._refine.setChecked(preferred.refine)
         tip = "Weights of the network: shipped, made by the Train widget, or a .safetensors file."
         self.weights = WeightsChooser(self, tip, preferred.weights)
-        self._steps = _spin(
-            0, 500, 25, "So many Gaussians of seven numbers describe a deformation; automatic: as many as each frame needs."
-        )
+        self._steps = _spin(0, 500, _usual_steps(False), _STEPS_TIPS[False])
         self._steps.setSpecialValueText("automatic")
         self._batch = _spin(0, 1024, 0, "Frames aligned at once; fewer need less memory and appear sooner.")
         self._batch.setSpecialValueText("automatic")
@@ -234,11 +259,29 @@ class AlignForm(QWidget):
 
     def _series_changed(self) -> None:
         self.problem = self._find_problem()
+        self._set_volumes(self.chooser.layer is not None and is_volumes(self.chooser.layer))
         several = self.chooser.slice_count > 1
         self._rows.setRowVisible(self.slices, several)
         self.slices.set_count(max(self.chooser.slice_count, 1))
         self._one_reference.setVisible(several)
         self._update_enabled()
+
+    def _set_volumes(self, on: bool) -> None:
+        """The network knows slices alone: of volumes it cannot be chosen, and Gaussians are fitted instead."""
+        if on == self._volumes:
+            return
+        self._volumes, steps = on, self._steps.value()
+        item = cast(QStandardItemModel, self._method.model()).item(self._method.findData("r2n2"))
+        assert item is not None
+        item.setEnabled(not on)
+        item.setToolTip("The network is made for slices; volumes are aligned by Gaussians, fitted, or by B-splines." if on else "")
+        if on:
+            self._chosen_of_slices = self._method.currentData()
+        wanted = "fit" if on and self._chosen_of_slices == "r2n2" else self._chosen_of_slices
+        self._method.setCurrentIndex(self._method.findData(wanted))
+        if steps == _usual_steps(not on):
+            self._steps.setValue(_usual_steps(on))
+        self._steps.setToolTip(_STEPS_TIPS[on])
 
     def _find_problem(self) -> str:
         try:
@@ -249,9 +292,12 @@ class AlignForm(QWidget):
         self._reference.setRange(0, frames - 1)
         if frames < _SMALLEST_SERIES:
             return f"layer {name!r}: has one frame, so there is nothing to align; choose a series of at least two"
-        if min(shape) < SMALLEST_SIDE_PX:
-            size = f"{shape[0]} x {shape[1]}"
+        size = " x ".join(map(str, shape))
+        # A volume may be a slab of a few slices.
+        if sorted(shape)[-2] < SMALLEST_SIDE_PX:
             return f"layer {name!r}: frames of {size} pixels are too small, {SMALLEST_SIDE_PX} are needed"
+        if min(shape) < 2:
+            return f"layer {name!r}: volumes of {size} voxels have one slice; take it as slices"
         self.not_numbers = self.chooser.not_numbers()
         if self.not_numbers == 1:
             return f"layer {name!r}: no pixel is a number, so there is nothing to align; check how it was computed"
@@ -275,6 +321,13 @@ class AlignForm(QWidget):
         if not self._auto.isChecked():
             self.reference_shown.emit(frame)
         self.changed.emit()
+
+
+def _usual_steps(volumes: bool) -> int:
+    """Length of a sequence where nobody says another."""
+    usual = RegistrationConfig(method="fit").of_grid(3 if volumes else 2).steps
+    assert isinstance(usual, int)
+    return usual
 
 
 def _spin(least: int, most: int, value: int, tip: str) -> QSpinBox:

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Image
+from napari.utils.notifications import show_error
 from qtpy.QtCore import QObject, Qt, Signal
 from qtpy.QtGui import QPaintEvent
 from qtpy.QtWidgets import (
+    QApplication,
     QComboBox,
     QFileDialog,
     QFormLayout,
@@ -25,7 +27,16 @@ from qtpy.QtWidgets import (
 )
 
 from napari_r2n2.layers.place import METADATA_KEY, shown_labels
-from napari_r2n2.layers.to_series import AXES_CHOICES, TIME_FIRST, axes_of, layer_to_series, slices_first
+from napari_r2n2.layers.retake import can_be_either, is_volumes, retaken
+from napari_r2n2.layers.to_series import (
+    AXES_CHOICES,
+    TIME_FIRST,
+    VOLUME_AXES,
+    axes_of,
+    layer_to_series,
+    slices_first,
+    volumes_named,
+)
 from napari_r2n2.models.registration import FrameKey
 from napari_r2n2.models.training_run import SUFFIX, adapted_weights
 from napari_r2n2.widgets.layer_choice import LayerChoice
@@ -60,18 +71,26 @@ class SeriesChooser(QObject):
     def __init__(self, viewer: Viewer, owner: QWidget, form: QFormLayout) -> None:
         super().__init__(owner)
         self._viewer, self._form = viewer, form
-        self.layers = combo("The image series: axes (time, y, x) or (slice, time, y, x).")
+        self.layers = combo("The image series: axes (time, y, x), (slice, time, y, x) or, of volumes, (time, z, y, x).")
         self.axes_box = combo("What the four axes of this layer mean; it does not say so itself.")
         self.axes_box.addItem("choose ...", ())
-        for axes in (*AXES_CHOICES, TIME_FIRST):
+        for axes in (*AXES_CHOICES, TIME_FIRST, VOLUME_AXES):
             self.axes_box.addItem(", ".join(shown_labels(axes)), axes)
+        self.stack_box = combo(
+            "How the slices of this series are taken: as volumes, aligned in 3D, or slice by slice, each aligned on its own.\n"
+            "Another choice shows the series anew; the layer stays as it is."
+        )
+        for text, volumes in (("volumes", True), ("slices, one by one", False)):
+            self.stack_box.addItem(text, volumes)
         form.addRow("Series", self.layers)
         form.addRow("Axes", self.axes_box)
+        form.addRow("Taken as", self.stack_box)
         self._choice = LayerChoice(viewer, owner, self.layers, _may_be_a_series)
         # Not its own signal for another choice, which would tell of one that comes with new layers twice.
         self.layers.currentIndexChanged.connect(lambda _index: self._changed())
         self._choice.updated.connect(self._changed)
         self.axes_box.currentIndexChanged.connect(self._axes_said)
+        self.stack_box.activated.connect(self._taken)
 
     @property
     def layer(self) -> Any:
@@ -138,16 +157,34 @@ class SeriesChooser(QObject):
         self._choice.update()
 
     def _axes_said(self, _index: int = 0) -> None:
-        """Slices that lie behind the time are shown anew with the slices first, as every layer of ours has them."""
-        layer = self.layer
-        if layer is not None and not axes_of(layer) and self.axes_box.currentData() == TIME_FIRST:
-            data, options = slices_first(layer)
+        """Slices that lie behind the time are shown anew with the slices first, or as volumes, as every layer of ours has them."""
+        layer, said = self.layer, self.axes_box.currentData()
+        if layer is not None and not axes_of(layer) and said in (TIME_FIRST, VOLUME_AXES):
             self.axes_box.setCurrentIndex(0)
-            layer.visible = False
-            # Of the viewer behind the plugin's proxy: what a proxy gives is a proxy, too, and not the layer in the list.
-            self.choose(getattr(self._viewer, "__wrapped__", self._viewer).add_image(data, **options))
+            self._show_anew(layer, *(slices_first if said == TIME_FIRST else volumes_named)(layer))
             return
         self._changed()
+
+    def _taken(self, _index: int) -> None:
+        """A person took volumes for slices, or slices for volumes."""
+        layer, volumes = self.layer, bool(self.stack_box.currentData())
+        if layer is None or volumes == is_volumes(layer):
+            return
+        QApplication.setOverrideCursor(Qt.CursorShape.WaitCursor)
+        try:
+            made = retaken(layer, volumes=volumes)
+        except (R2N2Error, OSError) as error:
+            self._changed()
+            show_error(str(error))
+            return
+        finally:
+            QApplication.restoreOverrideCursor()
+        self._show_anew(layer, *made)
+
+    def _show_anew(self, layer: Any, data: Any, options: dict[str, Any]) -> None:
+        layer.visible = False
+        # Of the viewer behind the plugin's proxy: what a proxy gives is a proxy, too, and not the layer in the list.
+        self.choose(getattr(self._viewer, "__wrapped__", self._viewer).add_image(data, **options))
 
     def _changed(self) -> None:
         try:
@@ -155,6 +192,10 @@ class SeriesChooser(QObject):
         except R2N2Error:
             ambiguous = False
         self._form.setRowVisible(self.axes_box, ambiguous)
+        either = self.layer is not None and can_be_either(self.layer)
+        self._form.setRowVisible(self.stack_box, either)
+        if either:
+            self.stack_box.setCurrentIndex(self.stack_box.findData(is_volumes(self.layer)))
         self.changed.emit()
 
 

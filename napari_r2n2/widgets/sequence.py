@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import Qt, QTimer
@@ -22,11 +21,15 @@ from qtpy.QtWidgets import (
 )
 
 from napari_r2n2.layers.gaussian_lines import step_colours
+from napari_r2n2.layers.planes import show_centre
 from napari_r2n2.layers.result_layers import View, results_of
+from napari_r2n2.models.gaussian_numbers import Column, columns, described, rows
 from napari_r2n2.models.lengths import Lengths
 from napari_r2n2.models.quality import described_quality, described_uncertainty
 from napari_r2n2.widgets.connections import connect_while_alive
 from napari_r2n2.widgets.docks import Dock
+from napari_r2n2.widgets.gaussian_editor import GaussianEditor
+from napari_r2n2.widgets.plane_buttons import PlaneButtons
 from r2n2.errors import ReadError
 
 if TYPE_CHECKING:
@@ -41,24 +44,15 @@ _VIEWS = {
     View.ARROWS: ("Arrows", "The displacement, true to scale: from a point of the reference to where it lies in the frame."),
     View.GRID: ("Grid", "A regular grid of the reference as the displacement deforms it."),
     View.MAGNITUDE: ("Magnitude", "Length of the displacement."),
-    View.JACOBIAN: ("Jacobian", "Local change of area: green grows, pink shrinks, 0 or less folds."),
+    View.JACOBIAN: ("Jacobian", "Local change of area, of volumes in 3D: green grows, pink shrinks, 0 or less folds."),
     View.RESIDUAL: ("Residual", "Aligned frame minus reference: white where they agree."),
     View.UNCERTAINTY: ("Uncertainty", "How far a position may be off: with 90 % probability no farther than this radius."),
     View.CHECKERBOARD: ("Checkerboard", "Reference and aligned frame in turn."),
 }
-_COLUMNS = ("", "step", "y", "x", "σ1", "σ2", "α", "vy", "vx")
-_TIPS = (
-    "Switch this Gaussian on or off",
-    "Place in the sequence",
-    "Centre",
-    "Centre",
-    "Standard deviation along the first axis",
-    "Standard deviation along the second axis",
-    "Angle of the first axis from x towards y, degrees",
-    "Displacement at the centre along y",
-    "Displacement at the centre along x",
-)
-_STEP, _ANGLE = 1, 6
+_STEP = 1
+_UNMEASURED = "Gaussians are switched off: how alike the volumes then are, and what folds, is measured by Export."
+# Headings before those of the numbers.
+_FIRST = (("", "Switch this Gaussian on or off"), ("step", "Place in the sequence"))
 # Room for all columns where numbers are as wide as they get: three digits, a sign and a point.
 _TABLE_PX = 324
 _MOVIE_MS, _FLICKER_MS = 250, 400
@@ -83,11 +77,12 @@ class SequenceWidget(Dock):
         # The layer that flickers and whether it was visible; a list, for what is left to do when this widget is gone.
         self._flipped: list[tuple[Any, bool]] = []
         signals = (self.session.began, self.session.ended, self.session.landmarks_changed, self.results.changed)
-        viewer, flipped = self.results.viewer, self._flipped
+        viewer, flipped, editor = self.results.viewer, self._flipped, self.editor
         self._bind_keys(viewer)
 
         def leave() -> None:
             _still(flipped)
+            editor.release()
             for key in _KEYS:
                 viewer.bind_key(key, None, overwrite=True)
 
@@ -116,6 +111,7 @@ class SequenceWidget(Dock):
         self._last = QPushButton("After")
         self._last.setToolTip("The last step: the aligned frame.")
         self._toggles = {view: _toggle(*words) for view, words in _VIEWS.items()}
+        self._planes = PlaneButtons(self.results)
         self._squares = QSpinBox()
         self._squares.setRange(2, 64)
         self._squares.setValue(self.results.squares)
@@ -132,6 +128,7 @@ class SequenceWidget(Dock):
         for label in (self._numbers, self._quality):
             label.setWordWrap(True)
             label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.editor = GaussianEditor(self.results)
         self._lay_out()
         self._play.toggled.connect(self._set_playing)
         self._first.clicked.connect(lambda: self.results.go_to(step=0))
@@ -158,11 +155,13 @@ class SequenceWidget(Dock):
         whole = QVBoxLayout()
         whole.addWidget(self._title)
         whole.addLayout(steps)
+        whole.addWidget(self._planes)
         whole.addLayout(views)
         whole.addLayout(flicker)
         whole.addWidget(self._table, 1)
         whole.addWidget(self._numbers)
         whole.addWidget(self._all_on)
+        whole.addWidget(self.editor)
         whole.addWidget(self._quality)
         self.fill(whole)
 
@@ -186,6 +185,7 @@ class SequenceWidget(Dock):
         key = self._key
         registration = self.session.registration
         ready = key is not None and bool(registration.series)
+        self._planes.update_names()
         for control in (self._play, self._first, self._last, self._flicker, *self._toggles.values()):
             control.setEnabled(ready)
         if key is None:
@@ -210,16 +210,13 @@ class SequenceWidget(Dock):
             return
         self._filled = filled
         self._filling = True
+        shown = columns(3 if self.session.registration.of_volumes else 2)
+        _set_headings(self._table, shown)
         self._table.setRowCount(0 if sequence is None else len(sequence))
         if sequence is not None and key is not None:
-            import torch
-
-            per_mm = self._lengths.value(1.0)
-            lengths = (sequence.centres_mm() * per_mm, sequence.sigmas_mm() * per_mm)
-            values = torch.cat((*lengths, sequence.angles_deg()[:, None], sequence.amplitudes_mm() * per_mm), dim=1)
             on = self.session.enabled(key)
             colours = step_colours(self.results.colormap, len(sequence))
-            for row, numbers in enumerate(values.tolist()):
+            for row, numbers in enumerate(rows(sequence, self._lengths)):
                 box = QTableWidgetItem()
                 box.setFlags(Qt.ItemFlag.ItemIsUserCheckable | Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
                 box.setCheckState(Qt.CheckState.Checked if on[row] else Qt.CheckState.Unchecked)
@@ -228,39 +225,34 @@ class SequenceWidget(Dock):
                 # A swatch: text in the ends of a colormap is hard to read on a dark or a light table.
                 name.setData(Qt.ItemDataRole.DecorationRole, QColor.fromRgbF(*colours[row, :3].tolist()))
                 self._table.setItem(row, _STEP, name)
-                for column, number in enumerate(numbers, start=_STEP + 1):
-                    self._table.setItem(row, column, _cell(f"{number:.0f}" if column == _ANGLE else _short(number)))
+                for place, (column, number) in enumerate(zip(shown, numbers, strict=True), start=len(_FIRST)):
+                    self._table.setItem(row, place, _cell(column.text(number)))
         self._filling = False
         self._all_on.setEnabled(key is not None and key in self.session.registration.switched_off)
 
     def _show_selected(self, step: int | None) -> None:
         key = self._key
+        self.editor.show_state()
         sequence = None if key is None else self.session.sequence(key)
         self._filling = True
         self._table.clearSelection()
         if sequence is None or key is None or step is None or step > len(sequence):
-            self._numbers.setText("Click an ellipse or a row to read its seven numbers.")
+            self._numbers.setText("Click an ellipse or a row to read all its numbers.")
         else:
             self._table.selectRow(step - 1)
-            y, x = sequence.centres_mm()[step - 1].tolist()
-            first, second = sequence.sigmas_mm()[step - 1].tolist()
-            vy, vx = sequence.amplitudes_mm()[step - 1].tolist()
-            angle = float(sequence.angles_deg()[step - 1])
-            off = "" if self.session.enabled(key)[step - 1] else " (off)"
-            number, unit = self._lengths.number, self._lengths.name
-            self._numbers.setText(
-                f"<b>Gaussian {step}{off}</b>: centre y {number(y)}, x {number(x)} {unit}; "
-                f"σ {number(first)}, {number(second)} {unit}; angle {angle:.1f}°; "
-                f"v y {number(vy)}, x {number(vx)} {unit} ({number(math.hypot(vy, vx))} {unit})"
-            )
+            on = bool(self.session.enabled(key)[step - 1])
+            self._numbers.setText(described(sequence, step, self._lengths, on=on))
         self._filling = False
 
     def _show_quality(self, key: FrameKey | None) -> None:
         if key is None or key not in self.session.results:
             self._quality.setText("" if key is None else "This frame is not aligned yet.")
             return
-        result = self.session.registration.result(key)
-        lines = [described_quality(result, self._lengths)]
+        registration = self.session.registration
+        # Of volumes that takes seconds, and each click would wait for it.
+        unmeasured = registration.of_volumes and key in registration.switched_off
+        result = registration.results[key] if unmeasured else registration.result(key)
+        lines = [_UNMEASURED if unmeasured else described_quality(result, self._lengths)]
         try:
             table = self.session.errors(key.slice_index, key.frame)
         except ReadError:
@@ -272,7 +264,7 @@ class SequenceWidget(Dock):
                 f"TRE of {after.count} landmarks {number(before.mean_mm)} → "
                 f"<b>{self._lengths.text(after.mean_mm)}</b> (max {number(after.max_mm)})"
             )
-        if result.uncertainty is not None:
+        if result.uncertainty is not None and not unmeasured:
             lines.append(described_uncertainty(result.uncertainty, self._lengths))
         if result.message:
             lines.append(result.message)
@@ -287,9 +279,14 @@ class SequenceWidget(Dock):
     # Doing
 
     def _row_selected(self) -> None:
-        rows = self._table.selectionModel().selectedRows()
-        if not self._filling and rows:
-            self.session.select(rows[0].row() + 1)
+        chosen = self._table.selectionModel().selectedRows()
+        if self._filling or not chosen:
+            return
+        step, key, place = chosen[0].row() + 1, self._key, self.results.place
+        self.session.select(step)
+        sequence = None if key is None else self.session.sequence(key)
+        if place is not None and place.ndim == 3 and sequence is not None:
+            show_centre(self.results.viewer, place, sequence, step)
 
     def _item_changed(self, item: QTableWidgetItem) -> None:
         key = self._key
@@ -352,13 +349,6 @@ def _toggle(text: str, tip: str) -> QPushButton:
     return button
 
 
-def _short(number: float) -> str:
-    """A length in so few letters that nine columns fit into a dock: with one decimal, from 100 on with none."""
-    # Adding 0 takes the sign off what is rounded to nothing.
-    rounded = round(number, 1) + 0.0
-    return f"{rounded:.1f}" if abs(rounded) < 100 else f"{number:.0f}"
-
-
 def _cell(text: str) -> QTableWidgetItem:
     item = QTableWidgetItem(text)
     item.setFlags(Qt.ItemFlag.ItemIsEnabled | Qt.ItemFlag.ItemIsSelectable)
@@ -366,13 +356,23 @@ def _cell(text: str) -> QTableWidgetItem:
     return item
 
 
-def _table() -> QTableWidget:
-    table = QTableWidget(0, len(_COLUMNS))
-    table.setHorizontalHeaderLabels(_COLUMNS)
-    for column, tip in enumerate(_TIPS):
-        header = table.horizontalHeaderItem(column)
+def _set_headings(table: QTableWidget, shown: tuple[Column, ...]) -> None:
+    """Headings of the columns, made anew only if they are others."""
+    words = [*_FIRST, *((column.heading, column.tip) for column in shown)]
+    there = [table.horizontalHeaderItem(place) for place in range(table.columnCount())]
+    if [item.text() for item in there if item is not None] == [heading for heading, _tip in words]:
+        return
+    table.setColumnCount(len(words))
+    table.setHorizontalHeaderLabels([heading for heading, _tip in words])
+    for place, (_heading, tip) in enumerate(words):
+        header = table.horizontalHeaderItem(place)
         assert header is not None
         header.setToolTip(tip)
+
+
+def _table() -> QTableWidget:
+    table = QTableWidget(0, 0)
+    _set_headings(table, columns(2))
     table.setSelectionBehavior(QAbstractItemView.SelectionBehavior.SelectRows)
     table.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
     table.verticalHeader().setVisible(False)

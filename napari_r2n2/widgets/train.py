@@ -160,6 +160,10 @@ class TrainWidget(Dock):
                     f"layer {layer.name!r}: has {len(series[0])} frames, adapting needs the reference and at least 3 others; "
                     "choose a longer series"
                 )
+            if series[0].grid.ndim == 3:
+                problem = (
+                    f"layer {layer.name!r}: the network is made for slices, so it learns nothing from volumes; take it as slices"
+                )
         self._start.setEnabled(self._worker is None and not problem)
         if self._worker is None:
             self._phase.setText(problem)

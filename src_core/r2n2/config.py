@@ -225,6 +225,15 @@ class FitConfig(Config):
     compared (ssd), on all squares but the coarsest; 0 where tissue keeps its brightness."""
     brightness_window: float = Field(default=0.24, gt=0, le=2)
     """Standard deviation of the Gaussian window of those means, normalised."""
+    trust: bool = True
+    """Whether, in the last steps, pixels of the reference count less that stay unexplained in all aligned frames of a series, where
+    intensities are compared (ssd) with the reference itself."""
+    trust_steps: int = Field(default=8, ge=1, le=200)
+    """How many of the steps on the finest square these are."""
+    trust_frames: int = Field(default=5, ge=2)
+    """Frames beside the reference from which on a series can tell."""
+    trust_window_px: float = Field(default=1.0, ge=0, le=20)
+    """Standard deviation of the Gaussian window over which what is left is averaged, in pixels of the finest square."""
     most_gaussians: int = Field(default=60, ge=1, le=500)
     """Of a pair where ``steps`` is auto."""
     most_coarse: int = Field(default=10, ge=1, le=500)
@@ -239,6 +248,14 @@ class FitConfig(Config):
     """How many times dearer folding is made for frames that fold where ``no_folding`` is asked for."""
     unfolding_steps: int = Field(default=10, ge=0, le=200)
     """Steps that such frames then take on the finest square."""
+    guided_gaussians: int = Field(default=7, ge=1, le=100)
+    """Gaussians that guiding pairs may add to a frame."""
+    guided_left_out: int = Field(default=6, ge=0, le=100)
+    """Gaussians that each guiding pair may take out, where the frame is better off without them."""
+    guided_regularisation: float = Field(default=10.0, gt=0)
+    """How many times ``regularisation`` counts for such a frame: where the images are wrong, what is smooth is likely."""
+    guided_steps: tuple[int, int, int] = (6, 6, 10)
+    """Steps on the coarsest, the second and the finest square that such a frame then takes."""
     outlier: float = Field(default=1.0, gt=0)
     """Difference of z-scored intensities from which on a pixel counts less and less."""
     clamp: float = Field(default=3.0, gt=0)
@@ -263,6 +280,8 @@ class FitConfig(Config):
             raise ValueError("sizes must not fall and be at least 16")
         if not all(0 <= steps <= 200 for steps in self.refine_steps) or not any(self.refine_steps):
             raise ValueError("refine_steps must be two numbers from 0 to 200, not both 0")
+        if not all(1 <= steps <= 200 for steps in self.guided_steps):
+            raise ValueError("guided_steps must be three numbers from 1 to 200")
         return self
 
 
@@ -275,10 +294,16 @@ class VolumeFitConfig(FitConfig):
 
     sizes: tuple[int, int, int] = (24, 48, 96)
     sigma_range: tuple[float, float] = (0.05, 0.6)
+    proposed_flatness: float = Field(default=3.0, ge=1, le=10)
+    """How many times thinner along one axis Gaussians may start, too, as along surfaces where tissue slides; 1: none do,
+    nor where ``volume_steps`` is auto."""
+    far: float = Field(default=0.0, ge=0)
+    steps_a_round: int = Field(default=6, ge=1, le=200)
     folding_size: int = Field(default=32, ge=16, le=512)
     field_size: int = Field(default=56, ge=16, le=2048)
     pixels_a_step: int = Field(default=8192, ge=256)
     brightness: float = Field(default=0.0, ge=0, le=1)
+    trust: bool = False
     most_gaussians: int = Field(default=200, ge=1, le=500)
     most_coarse: int = Field(default=40, ge=1, le=500)
     added_at_once: int = Field(default=20, ge=1, le=100)
@@ -324,8 +349,8 @@ class RegistrationConfig(Config):
     """Refine the network's Gaussians by some steps of fit; only for r2n2."""
     similarity: SimilarityName | Literal["auto"] = "auto"
     """What frames are compared by. ssd: intensities; lncc: intensities, locally normalised; mind: self-similarity; ngf: directions
-    of edges; curve: intensities through the curve that fits best. auto: ssd, or ngf where the contrast of the series changes. The
-    network compares intensities, so under another measure than ssd the Gaussians are fitted without it."""
+    of edges; curve: intensities through the curve that fits best. auto: ssd, for volumes lncc, or ngf where the contrast of the
+    series changes. The network compares intensities, so under another measure than ssd the Gaussians are fitted without it."""
     reference: int | Literal["auto"] = "auto"
     """Frame that all others are aligned to (0-based); auto: mean intensity nearest the mean of the series, or, where the contrast
     of the series changes, the frame whose edges agree best with those of the others. Where settings are given as text, mean stands
@@ -362,6 +387,8 @@ class RegistrationConfig(Config):
     """Whether a frame takes no more steps of the network once several in a row changed nothing; otherwise all frames take all."""
     no_folding: bool = False
     """Whether every displacement is changed, where it folds, until it provably does not."""
+    guide_strength_mm: Annotated[float, Field(gt=0)] | Literal["auto"] = "auto"
+    """To within which distance guiding pairs are right, as a standard deviation in mm; auto: the longer side of a pixel."""
     uncertainty: Uncertainty = "on"
     """Whether each frame gets a map of how far its result may be off; full: each is also registered back, for twice the time."""
     fields: Annotated[float, Field(gt=0)] | Literal["auto", "full", "none"] = "auto"

@@ -65,6 +65,8 @@ class LandmarkError:
         left out of every summary unless asked for.
     radius_mm
         Within which the registration claims to be right with 90 % probability; NaN where it says nothing.
+    guides
+        Number of guiding pairs of its frame, none of which is a landmark here.
     """
 
     id: str
@@ -73,6 +75,7 @@ class LandmarkError:
     after_mm: float
     inside: bool
     radius_mm: float = math.nan
+    guides: int = 0
 
 
 @dataclass(frozen=True)

@@ -186,6 +186,10 @@ class LandmarkSet:
         """The landmarks of several frames."""
         return self._take(np.flatnonzero(np.isin(self.frames, list(frames))))
 
+    def where(self, kept: NDArray[np.bool_]) -> LandmarkSet:
+        """Those for which ``kept`` (N,) is true."""
+        return self._take(np.flatnonzero(kept))
+
     def select(self, ids: Sequence[str]) -> LandmarkSet:
         """The landmarks with these ids, in the order of ``ids``; for the landmarks of a single frame."""
         position = {name: k for k, name in enumerate(self.ids)}

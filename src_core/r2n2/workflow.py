@@ -7,19 +7,22 @@ is kept, and the same call goes on from there.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, R2N2Error, ReadError
+from r2n2.guides import Guides
 from r2n2.mask import NO_MASKS, Masks
 from r2n2.network.shipped_weights import domain_of
 from r2n2.registration import (
     FrameResult,
     FrameStatus,
+    SeriesProgress,
     Survey,
     register_series,
     resolve_batch_size,
@@ -114,6 +117,7 @@ def register_to_folder(
     landmarks: LandmarkSet | None = None,
     masks: Masks = NO_MASKS,
     survey: Survey | None = None,
+    guides: Guides | None = None,
     selection: Mapping[str, Any] | None = None,
     facts: RunFacts | None = None,
     overwrite: bool = False,
@@ -137,6 +141,8 @@ def register_to_folder(
         What counts, in the reference and in the other frames; they are kept in the folder.
     survey
         What ``survey_series`` found with these masks, if it was asked before.
+    guides
+        Pairs of points that guide the registration of some frames; they are kept in the folder and never count as landmarks.
     selection
         Options that chose the series when it was read, for the record.
     facts
@@ -175,7 +181,7 @@ def register_to_folder(
         "weights_sha256": facts.weights_sha256,
         "landmarks_sha256": None if landmarks is None else landmarks_sha256(landmarks),
     }
-    run_hash = run_sha256(config, input_hash, selection or {}, precision=facts.precision, masks=masks, **hashes)
+    run_hash = run_sha256(config, input_hash, selection or {}, precision=facts.precision, masks=masks, guides=guides, **hashes)
     if not overwrite and is_same_run(folder, run_hash):
         yield FolderProgress(Stage.DONE, 1.0, result=read_result(folder), was_there=True)
         return
@@ -188,11 +194,13 @@ def register_to_folder(
         facts=facts,
         landmarks=landmarks,
         masks=masks,
+        guides=guides,
         overwrite=overwrite,
         keep_headers=keep_headers,
         batch_size=resolve_batch_size(config, series.grid, resolve_device(facts.device)),
     )
-    yield from _run(writer, series, facts.held_to(config), folder, masks, survey)
+    running = partial(register_series, series, masks=masks, survey=survey, guides=guides)
+    yield from _run(writer, running, facts.held_to(config), folder)
 
 
 def _made_for(config: RegistrationConfig) -> tuple[str, ...]:
@@ -204,15 +212,16 @@ def _made_for(config: RegistrationConfig) -> tuple[str, ...]:
 
 
 def _run(
-    writer: ResultWriter, series: ImageSeries, config: RegistrationConfig, folder: Path, masks: Masks, survey: Survey | None
+    writer: ResultWriter, running: Callable[..., Iterator[SeriesProgress]], config: RegistrationConfig, folder: Path
 ) -> Generator[FolderProgress, None, None]:
     """Register what the writer does not have yet, and write it."""
     with writer:
         if writer.note:
             yield FolderProgress(Stage.REGISTERING, 0.0, notes=(f"{folder}: {writer.note}",))
         settings = config.model_copy(update={"batch_size": writer.batch_size})
-        for progress in register_series(series, settings, done=writer.done, masks=masks, survey=survey):
+        for progress in running(config=settings, done=writer.done):
             writer.run_notes += progress.notes
+            writer.trust = progress.trust or writer.trust
             writer.add(*progress.finished)
             yield FolderProgress(Stage.REGISTERING, min(progress.fraction, 1.0), progress.finished, notes=progress.notes)
         yield FolderProgress(Stage.WRITING, 0.0)
@@ -233,6 +242,7 @@ def save_to_folder(
     facts: RunFacts,
     landmarks: LandmarkSet | None = None,
     masks: Masks = NO_MASKS,
+    guides: Guides | None = None,
     selection: Mapping[str, Any] | None = None,
     overwrite: bool = False,
 ) -> Generator[FolderProgress, None, None]:
@@ -246,6 +256,8 @@ def save_to_folder(
         What the run used, taken down when it ran.
     masks
         What counted.
+    guides
+        What guided frames.
 
     Yields
     ------
@@ -257,7 +269,8 @@ def save_to_folder(
     ArgumentError, ResourceError
         As ``register_to_folder``.
     """
-    options: dict[str, Any] = {"landmarks": landmarks, "masks": masks, "selection": selection, "overwrite": overwrite}
+    options: dict[str, Any] = {"landmarks": landmarks, "masks": masks, "guides": guides}
+    options |= {"selection": selection, "overwrite": overwrite}
     with ResultWriter(folder, series, config, facts=facts, **options) as writer:
         for frame in range(len(series)):
             writer.add(results[frame] if frame in results else _not_reached(series, frame))
@@ -274,6 +287,7 @@ def register_slices_to_folder(
     landmarks: Sequence[LandmarkSet | None] = (),
     masks: Sequence[Masks] = (),
     surveys: Sequence[Survey | None] = (),
+    guides: Sequence[Guides | None] = (),
     selection: Mapping[str, Any] | None = None,
     facts: RunFacts | None = None,
     overwrite: bool = False,
@@ -285,7 +299,7 @@ def register_slices_to_folder(
     ----------
     slices
         At least one.
-    landmarks, masks, surveys
+    landmarks, masks, surveys, guides
         One item a slice position, or none at all.
 
     Yields
@@ -296,16 +310,17 @@ def register_slices_to_folder(
     Raises
     ------
     ArgumentError
-        If ``landmarks``, ``masks`` or ``surveys`` has another length than ``slices``.
+        If ``landmarks``, ``masks``, ``surveys`` or ``guides`` has another length than ``slices``.
     """
     config = config or RegistrationConfig()
     facts = facts or RunFacts.of(config)
     marks, counted = _one_each("landmarks", landmarks, slices), _one_each("masks", masks, slices)
-    seen = _one_each("surveys", surveys, slices)
+    seen, guiding = _one_each("surveys", surveys, slices), _one_each("guides", guides, slices)
 
     def run(index: int, place: Path) -> Generator[FolderProgress, None, None]:
         options: dict[str, Any] = {"selection": selection, "facts": facts, "overwrite": overwrite, "keep_headers": keep_headers}
         options |= {"landmarks": marks[index], "masks": counted[index] or NO_MASKS, "survey": seen[index]}
+        options["guides"] = guiding[index]
         return register_to_folder(slices[index], place, config, **options)
 
     yield from _every_slice(folder, len(slices), run)

@@ -33,7 +33,7 @@ def shift(rows: float, grid: Grid = GRID) -> DisplacementField:
     return DisplacementField(vectors, grid, Space.INDEX)
 
 
-def fake_register(series, config, done=None, masks=None, survey=None):
+def fake_register(series, config, done=None, masks=None, survey=None, guides=None):
     """Knows the answer, so that the command line alone is tested; frame 3 is yielded before frame 2."""
     reference = 0 if config.reference == "auto" else config.reference
     if len(series) <= reference:

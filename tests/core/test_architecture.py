@@ -18,13 +18,13 @@ FILES = sorted(CORE.rglob("*.py"))
 # A part may import parts of its own level (without a cycle) and of the levels before it.
 LEVELS = [
     {"errors", "config", "geometry", "quantities", "resources", "runtime"},
-    {"series", "mask", "transform"},
+    {"series", "mask", "guides", "transform"},
     {"io", "preprocessing", "similarity", "simulation", "working", "network"},
     {"registration"},
     {"training"},
-    {"evaluation", "lung"},
+    {"curves", "evaluation", "lung"},
     {"results"},
-    {"report"},
+    {"movies", "report"},
     {"doctor", "benchmark", "workflow"},
     {"cohort"},
     {"cli"},

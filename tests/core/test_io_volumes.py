@@ -363,6 +363,12 @@ def test_the_geometry_decides(slices: int, spacing: tuple[float, ...] | None, vo
     assert (choice.volume, why in choice.note) == (volume, True)
     assert ("--slices" if volume else "--volumes") in choice.note
     assert volume_choice.choose_reading(not volume, slices, spacing).volume is not volume
+    told = volume_choice.told_reading(("times are unknown", choice.note, "one more; --axes"))
+    assert told
+    assert choice.note.startswith(f"{told}; --"), "the whole reason, without the option of the command"
+    asked = volume_choice.choose_reading(True, slices, spacing)
+    assert volume_choice.told_reading((asked.note,)) == f"read as a volume of {slices} slices"
+    assert volume_choice.told_reading(("times are unknown",)) == ""
 
 
 def test_one_slice_of_a_volume_may_be_picked(tmp_path: Path) -> None:

@@ -5,29 +5,39 @@ from __future__ import annotations
 import csv
 import json
 import math
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import nibabel
 import numpy as np
+import pydicom
 import pytest
+import torch
 from cli_factory import one_line, run
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from r2n2.errors import ArgumentError, ReadError
-from r2n2.geometry import Grid
+from r2n2.geometry import Grid, Space
 from r2n2.io import write_series
 from r2n2.lung.amplitudes import Regression
 from r2n2.lung.analysis import LungFunction, analyse
+from r2n2.lung.breathing_region import propose_breathing_lung
 from r2n2.lung.defects import defect_figures, defects, reference_value
 from r2n2.lung.maps import fractional_ventilation, magnitude, normalised_perfusion, unbiased
 from r2n2.lung.pencil import matrix_pencil
 from r2n2.lung.region import propose_lung, sides
 from r2n2.lung.rhythm import Rhythm, find_rhythm, uniform_step
 from r2n2.lung.settings import LungConfig
+from r2n2.lung.spectrum import signal_spectrum
+from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
+from r2n2.results.aligned_series import AlignedSeries
+from r2n2.results.lung_files import maps_of
+from r2n2.results.lung_run import read_function, write_function
 from r2n2.simulation import Label, ThoraxConfig, thorax_series
 from r2n2.simulation.tissue_phantom import TissuePhantom, simulate_tissue
+from r2n2.transform import DisplacementField, warp_image
 
 STEP = 0.25
 
@@ -264,6 +274,26 @@ def test_lung_is_proposed_in_a_thorax_with_arms_airways_and_bright_blood(seed: i
     assert (proposed & lung).sum() > 0.35 * lung.sum(), "a good part of it"
 
 
+@pytest.mark.parametrize("seed", [102, 105])
+def test_what_breathes_is_most_of_the_lung(seed: int) -> None:
+    made = thorax_series(ThoraxConfig(seed=seed, frames=16, shape=(112, 112)))
+    grid = made.series.grid
+    exact = [
+        warp_image(torch.from_numpy(made.series.frame(k).astype(np.float32)), made.displacement(0, k))[0].numpy() for k in range(16)
+    ]
+    proposed = propose_breathing_lung(exact.__getitem__, 16, grid.spacing)
+    lung = made.label_map(0) == Label.LUNG
+    assert (proposed & lung).sum() > 0.75 * lung.sum(), "most of it"
+    assert (proposed & lung).sum() > 0.85 * proposed.sum(), "hardly anything else"
+
+
+def test_what_does_not_breathe_leaves_the_proposal_of_the_mean() -> None:
+    phantom = simulate_tissue(1, frames=4)
+    still = np.asarray(phantom.series.frames[:, 0].mean(0), np.float64)
+    proposed = propose_breathing_lung(lambda _k: still, 4, phantom.series.grid.spacing)
+    np.testing.assert_array_equal(proposed, propose_lung(still, phantom.series.grid.spacing))
+
+
 @pytest.fixture(scope="module")
 def phantom_file(tmp_path_factory: pytest.TempPathFactory) -> tuple[TissuePhantom, Path]:
     phantom = simulate_tissue(1, frames=120, snr=40)
@@ -319,3 +349,69 @@ def test_a_mask_from_a_file_counts(phantom_file: tuple[TissuePhantom, Path], tmp
     np.save(tmp_path / "movie.npy", np.random.default_rng(0).random((20, 40, 40)))
     assert run("lung", tmp_path / "movie.npy", "-o", tmp_path / "x", "--aligned", "--axes", "TYX") == 3
     assert "--frame-time" in one_line(capsys)
+
+
+WIDENS = 0.04
+
+
+def test_a_result_gives_ventilation_by_its_displacements_too(
+    phantom_file: tuple[TissuePhantom, Path], tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Displacements that widen all tissue as the lung fills, and the phantom as aligned frames; frame 9 failed."""
+    phantom, path = phantom_file
+    phase = np.unwrap(np.angle(analysed(phantom).breathing.curve))
+
+    def register(series, config, done=None, masks=None, survey=None):
+        y, x = np.mgrid[:96, :120].astype(float)
+        centred = torch.from_numpy(np.stack([y - 47.5, x - 59.5]))
+        for frame in range(len(series)):
+            # The lung is brightest at expiration, when its tissue takes the least area.
+            field = DisplacementField(-WIDENS * math.cos(phase[frame]) * centred, series.grid, Space.INDEX)
+            status = {0: FrameStatus.REFERENCE, 9: FrameStatus.FAILED}.get(frame, FrameStatus.OK)
+            result = FrameResult(frame, field, status, "broken" if frame == 9 else "", 0.9, 0.99, 0, 1, 2, 0.1)
+            yield SeriesProgress(0, frame + 1, len(series), (frame + 1) / len(series), (result,))
+
+    monkeypatch.setattr("r2n2.workflow.register_series", register)
+    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
+    run("register", path, "-o", tmp_path / "result", "--quiet")
+    shutil.copy(path, tmp_path / "result" / "registered.nii.gz")
+    np.save(tmp_path / "lung.npy", phantom.lung.astype(np.uint8))
+    out = tmp_path / "out"
+    assert run("lung", tmp_path / "result", "-o", out, "--mask", tmp_path / "lung.npy") == 0
+    assert "1 of 120 frames are left out: 9" in capsys.readouterr().err
+    (_, _, both) = csv.DictReader((out / "lung.csv").read_text().splitlines())
+    # (1 - w cos)^2 has the mean 1 + w^2 / 2 and the amplitude 2 w; its second harmonic is fitted and left aside.
+    offset = 1 + WIDENS**2 / 2
+    assert float(both["jacobian_ventilation"]) == pytest.approx((offset + 2 * WIDENS) / (offset - 2 * WIDENS) - 1, abs=0.01)
+    assert (float(both["frames"]), float(both["frames_left_out"])) == (120, 1)
+    assert float(both["ventilation"]) == pytest.approx(float(np.median(phantom.ventilation[phantom.lung])), abs=0.01)
+    assert "r2n2 register, " in json.loads((out / "lung.json").read_text())["aligned_by"]
+
+
+def test_maps_of_a_dicom_series_are_dicom_too(tmp_path: Path) -> None:
+    phantom = simulate_tissue(2, frames=90, snr=60, shape=(48, 60))
+    grid = Grid((48, 60), (3.0, 2.5))
+    source = {"format": "dicom", "stored_dtype": "uint16", "bits_stored": 12, "rescale": [(1.0, 0.0)] * 90, "study_uid": "1.2.3.4"}
+    series = replace(phantom.series, grid=grid, source=source, patient_grid=Grid((1, 48, 60), (10.0, 3.0, 2.5)))
+    part = AlignedSeries("slice", series)
+    function = whole(read_function(part, phantom.lung, LungConfig()))
+    write_function(tmp_path, part, function, "page", "drawn")
+    for name, values in maps_of(function).items():
+        (file,) = (tmp_path / "dicom" / name).iterdir()
+        dataset = pydicom.dcmread(file)
+        slope = float(getattr(dataset, "RescaleSlope", 1))
+        np.testing.assert_allclose(dataset.pixel_array * slope, np.nan_to_num(values), atol=slope)
+        assert dataset.SeriesDescription == f"R2N2 {name.replace('_', ' ')}"
+        assert [float(v) for v in dataset.PixelSpacing] == [3.0, 2.5]
+        assert dataset.StudyInstanceUID == "1.2.3.4"
+        assert list(dataset.ImageType) == ["DERIVED", "SECONDARY"]
+        found = np.asarray(nibabel.load(tmp_path / f"{name}.nii.gz").dataobj).squeeze().T
+        np.testing.assert_array_equal(found, values)
+    assert "S_exp" in pydicom.dcmread(tmp_path / "dicom" / "fractional_ventilation" / "frame_0000.dcm").DerivationDescription
+
+
+def test_the_spectrum_is_highest_at_the_rate() -> None:
+    t = np.arange(200) * STEP
+    rates, amplitude = signal_spectrum(40 - 0.3 * t + 2 * np.cos(2 * math.pi * 0.31 * t), t)
+    assert rates[amplitude.argmax()] == pytest.approx(0.31, abs=0.01)
+    assert amplitude.max() == 1.0

@@ -109,7 +109,9 @@ def test_force_and_matrix_are_the_sums_over_channels(ndim: int, channels: int) -
     )
     assert isinstance(expected, Tensor)
     matrix = level._data_matrix(model, current, 0)
-    torch.testing.assert_close(matrix, expected.flatten(3).flatten(1, 2), rtol=1e-6, atol=1e-9)
+    # Of volumes what a Gaussian adds beyond 3.4 standard deviations is left out.
+    tolerance = 1e-9 if ndim == 2 else 2e-3 * float(expected.abs().max())
+    torch.testing.assert_close(matrix, expected.flatten(3).flatten(1, 2), rtol=1e-6, atol=tolerance)
 
 
 @pytest.mark.parametrize("ndim", [2, 3])

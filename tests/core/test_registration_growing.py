@@ -19,6 +19,7 @@ from r2n2.registration.fit import GrowingFit
 from r2n2.registration.fit.growing import correlation_area, worthwhile
 from r2n2.registration.fit.proposal import propose_with_gains
 from r2n2.registration.methods import _Refined
+from r2n2.registration.trusting import Trusting
 from r2n2.transform import GaussianSequence, normalised_lattice, warp_image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -169,4 +170,6 @@ def test_a_series_tells_how_many_each_frame_took() -> None:
 def test_the_network_alone_cannot_tell_how_many() -> None:
     with pytest.raises(ArgumentError, match="steps auto needs fit"):
         RegistrationConfig.parse({"steps": "auto", "refine": False})
-    assert isinstance(build_method(RegistrationConfig(method="fit", steps="auto", initial="none")), GrowingFit)
+    method = build_method(RegistrationConfig(method="fit", steps="auto", initial="none"))
+    assert isinstance(method, Trusting)
+    assert isinstance(method.whole, GrowingFit)

@@ -9,13 +9,14 @@ import pytest
 import registration_factory as make
 import torch
 
-from r2n2.config import NetworkConfig, RegistrationConfig
+from r2n2.config import FitConfig, NetworkConfig, RegistrationConfig
 from r2n2.errors import ArgumentError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.network import MatchingPursuit
 from r2n2.network.checkpoint import save_network
 from r2n2.registration import FitMethod, Pairs, RegistrationStep, build_method, register_series
 from r2n2.registration.initial import Initialised
+from r2n2.registration.trusting import Trusting
 from r2n2.transform import DisplacementField, GaussianSequence
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -60,11 +61,14 @@ def _same(first: GaussianSequence, second: GaussianSequence) -> bool:
 
 
 def test_the_default_is_a_network_that_ships_and_is_refined() -> None:
-    assert isinstance(build_method(RegistrationConfig(device="cpu")), Initialised)
+    whole = build_method(RegistrationConfig(device="cpu"))
+    assert isinstance(whole, Trusting)
+    assert isinstance(whole.whole, Initialised)
     method = build_method(RegistrationConfig(device="cpu", initial="none"))
     assert method.name == "r2n2"
     assert type(method) is not type(build_method(RegistrationConfig(device="cpu", initial="none", refine=False)))
-    assert isinstance(build_method(RegistrationConfig(method="fit", initial="none")), FitMethod)
+    plain = RegistrationConfig(method="fit", initial="none", fit=FitConfig(trust=False))
+    assert isinstance(build_method(plain), FitMethod)
 
 
 def test_refinement_goes_on_from_the_networks_gaussians(weights: Path) -> None:

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from r2n2.geometry import Grid, Space
-from r2n2.registration import FrameResult, FrameStatus, warp_frame, warp_pixels
+from r2n2.registration import FrameResult, FrameStatus, sample_pixels, warp_frame, warp_pixels
 from r2n2.series import ImageSeries
-from r2n2.transform import DisplacementField
+from r2n2.transform import DisplacementField, normalised_lattice
 
 GRID = Grid((31, 47), (1.7, 0.9), (3.0, -8.0), ((0.0, -1.0), (1.0, 0.0)))
 
@@ -145,3 +145,14 @@ def test_one_pixel_that_is_not_finite_stays_one_and_its_neighbours_keep_their_va
     assert np.allclose(warped[np.isfinite(warped)], 5.0), "a value beside it is made of measured pixels alone"
     if shift != (-0.5, 1.5):
         assert len(where) == 1, "and it is not lost either"
+
+
+@pytest.mark.parametrize("dtype", ["u1", "i2", "f4", "f8"])
+def test_a_part_of_an_image_is_sampled_as_the_whole_is(dtype: str) -> None:
+    image, field = _noise(dtype, channels=2), _shift((0.3, -1.6)).to_space(Space.NORMALISED)
+    places = normalised_lattice(GRID, field.vectors) + field.vectors
+    part = (slice(None), slice(4, 9), slice(20, 21))
+    found, expected = sample_pixels(image, places[part], GRID), warp_pixels(image, field)[part]
+    assert found.dtype == expected.dtype
+    # Of float64 the places here are of float32.
+    np.testing.assert_allclose(found, expected, atol=1e-5 if dtype[0] == "f" else 0)

@@ -190,7 +190,7 @@ class _Stub:
 
 def _with_stub(monkeypatch: pytest.MonkeyPatch, transforms: list[Transform], losses: list[float] | None = None) -> _Stub:
     stub = _Stub(transforms, losses or [0.1] * len(transforms))
-    monkeypatch.setattr(series_module, "build_method", lambda config: stub)
+    monkeypatch.setattr(series_module, "build_method", lambda config, **_: stub)
     return stub
 
 

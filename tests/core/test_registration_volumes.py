@@ -50,7 +50,9 @@ SLAB = Grid((5, 52, 61), (6.0, 1.7, 1.3))
 FAST = RegistrationConfig(
     method="fit",
     volume_steps=12,
-    volume_fit=VolumeFitConfig(sizes=(16, 32, 64), pixels_a_step=4096, field_size=24, regulariser_size=12, final_steps=6),
+    volume_fit=VolumeFitConfig(
+        sizes=(16, 32, 64), pixels_a_step=4096, field_size=24, regulariser_size=12, far=0.04, steps_a_round=3, final_steps=6
+    ),
     device="cpu",
     reference=0,
     uncertainty="off",

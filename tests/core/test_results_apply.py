@@ -254,3 +254,78 @@ def test_points_of_any_format_are_mapped(result: Path, tmp_path: Path) -> None:
     assert run("apply", result, "--to", tmp_path / "frame.csv", "-o", tmp_path / "back.mrk.json", "--inverse") == 0
     (back,) = read_landmarks(tmp_path / "back.mrk.json", PLACE).to_space(Space.WORLD, GRID).points.tolist()
     assert back == pytest.approx([24.0, 9.0], abs=1e-2)
+
+
+def _stack(path: Path) -> np.ndarray:
+    """(T, y, x) of a file that was written."""
+    series = read_series(path)[0]
+    return np.stack([series.frame(k)[0] for k in range(len(series))])
+
+
+def test_a_segmentation_of_one_frame_becomes_one_of_all(result: Path, tmp_path: Path) -> None:
+    source = save(tmp_path / "labels.nii.gz", drawn()[None])
+    assert run("apply", result, source, "-o", tmp_path / "out.mha", "--from", 2) == 0
+    found = _stack(tmp_path / "out.mha")
+    np.testing.assert_array_equal(found[2], drawn(), "its own frame is not touched")
+    for frame, rows in enumerate(ROWS):
+        # What lies in frame 2 lies that many rows lower, or higher, in another frame.
+        np.testing.assert_array_equal(np.argwhere(found[frame] == 2), np.argwhere(drawn() == 2) + np.array([rows - ROWS[2], 0]))
+
+
+def test_points_of_one_frame_are_followed_into_the_others(result: Path, tmp_path: Path) -> None:
+    marks = LandmarkSet(("a", "b"), np.array([2, 2]), np.array([[24.0, 9.0], [30.0, 12.0]]), Space.WORLD)
+    write_landmarks(tmp_path / "two.csv", marks)
+    assert run("apply", result, tmp_path / "two.csv", "-o", tmp_path / "all.csv", "--from", 2, "--frames", "0-1,3") == 0
+    found = read_landmarks(tmp_path / "all.csv").to_space(Space.WORLD, GRID)
+    assert found.frames.tolist() == [0, 0, 1, 1, 3, 3]
+    for frame in (0, 1, 3):
+        expected = marks.points + np.array([(ROWS[frame] - ROWS[2]) * SPACING[0], 0])
+        np.testing.assert_allclose(found.in_frame(frame).points, expected, atol=1e-2)
+
+
+def test_a_track_that_follows_the_motion_stands_still_on_the_reference(result: Path, tmp_path: Path) -> None:
+    points = np.array([[20.0 + rows * SPACING[0], 9.0] for rows in ROWS])
+    write_landmarks(tmp_path / "track.csv", LandmarkSet(("a",) * 4, np.arange(4), points, Space.WORLD))
+    assert run("apply", result, tmp_path / "track.csv", "-o", tmp_path / "still.csv", "--tracks") == 0
+    found = read_landmarks(tmp_path / "still.csv").to_space(Space.WORLD, GRID)
+    assert found.ids == ("a",) * 4
+    assert found.frames.tolist() == [0, 1, 2, 3]
+    np.testing.assert_allclose(found.points, np.tile([20.0, 9.0], (4, 1)), atol=1e-2)
+
+
+def test_frames_and_channels_of_a_movie_are_picked(result: Path, tmp_path: Path, capsys) -> None:
+    movie = np.stack([[scene(rows), 3 * scene(rows), 7 * scene(rows)] for rows in ROWS]).astype(np.float32)
+    times = (0.0, 0.4, 0.8, 1.2)
+    series = ImageSeries(movie, GRID, times, patient_grid=PLACE, source={"format": "npz", "path": "movie.npz"})
+    source = write_series(tmp_path, "movie", series, iter(movie))
+    assert run("apply", result, source, "-o", tmp_path / "out.npz", "--frames", "2-3", "--channels", "2,0") == 0
+    (found,) = read_series(tmp_path / "out.npz")
+    assert (len(found), found.channels) == (2, 2)
+    for k in range(2):
+        np.testing.assert_allclose(found.frame(k)[0, :28], scene(0)[:28], rtol=1e-3, atol=0.05)
+        np.testing.assert_allclose(found.frame(k)[1, :28], 7 * scene(0)[:28], rtol=1e-3, atol=0.3)
+    capsys.readouterr()
+    assert run("apply", result, source, "-o", tmp_path / "no.npz", "--channels", "3") == 2
+    assert "has channels 0 to 2, got 3" in one_line(capsys)
+    for text, told in (("1-9", "names 4"), ("3-1", "such as 0-9,15"), ("two", "such as 0-9,15")):
+        assert run("apply", result, source, "-o", tmp_path / "no.npz", "--frames", text) == 2
+        assert told in one_line(capsys)
+
+
+def test_several_files_go_into_a_folder_each_under_its_name(result: Path, tmp_path: Path, capsys) -> None:
+    labels = save(tmp_path / "labels.seg.nrrd", drawn()[None])
+    image = save(tmp_path / "image.mha", scene(3)[None].astype(np.float32))
+    write_landmarks(tmp_path / "points.csv", LandmarkSet(("a",), np.array([0]), np.array([[24.0, 9.0]]), Space.WORLD))
+    out = tmp_path / "out"
+    assert run("apply", result, labels, image, tmp_path / "points.csv", "-o", out, "--frames", 2) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["image.mha", "labels.nii.gz", "points.csv"]
+    np.testing.assert_allclose(_stack(out / "image.mha")[0, :28], scene(0)[:28], atol=0.05)
+    np.testing.assert_array_equal(_stack(out / "labels.nii.gz")[0], warp_labels(drawn(), shift(ROWS[2], GRID)))
+    capsys.readouterr()
+    again = save(tmp_path / "image.nii.gz", scene(3)[None].astype(np.float32))
+    assert run("apply", result, image, tmp_path / "x" / ".." / "image.mha", "-o", tmp_path / "two", "--frame", 2) != 0
+    assert run("apply", result, image, image, "-o", tmp_path / "two", "--frame", 2) == 2
+    assert "two of the files" in capsys.readouterr().err
+    assert run("apply", result, again, "-o", tmp_path / "out.mha", "--from", 2, "--inverse") == 2
+    assert run("apply", result, "-o", tmp_path / "out.mha") == 2
+    assert "name at least one" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_four_axes_without_names_are_asked_about() -> None:
     np.testing.assert_array_equal(channels.frame(1), data[1])
 
 
-@pytest.mark.parametrize("labels", [("frame", "z", "y", "x"), ("time", "slice", "y", "x")])
+@pytest.mark.parametrize("labels", [("frame", "slice", "y", "x"), ("time", "slice", "y", "x")])
 def test_slices_behind_the_time_are_not_taken_for_channels(labels: tuple[str, ...]) -> None:
     data = np.random.default_rng(0).random((2, 3, 20, 30))
     units = ("s", "mm", "mm", "mm")
@@ -271,8 +271,8 @@ def test_volumes_there_and_back() -> None:
     np.testing.assert_array_equal(_frames(layer_to_series(several, VOLUME_AXES)[0]), _volumes(2).frames)
     with pytest.raises(ArgumentError, match=r"needs axes \(frame, z, y, x\)"):
         layer_to_series(Image(np.zeros((3, 4, 5))), VOLUME_AXES)
-    assert axes_of(layer) == (), "what it means for aligning is asked: it can be shown anew, slices first"
-    assert not is_series(layer), "landmarks would take its slices for frames"
+    assert axes_of(layer) == VOLUME_AXES
+    assert is_series(layer), "landmarks are placed in volumes"
 
 
 def test_landmarks_lie_in_the_volume() -> None:

@@ -13,18 +13,19 @@ from napari_r2n2.layers.image_views import View
 from napari_r2n2.widgets.docks import Dock
 from napari_r2n2.widgets.plots import Plot
 
-NAMES = ("Align", "Train", "Sequence", "Landmarks")
+NAMES = ("Align", "Train", "Carry along", "Curves", "Movie", "Function", "Sequence", "Landmarks")
 SIZES = [(1024, 700), (1200, 800), (1920, 1080)]
 CONTROLS = (QAbstractButton, QAbstractSpinBox, QComboBox, QLabel, QProgressBar, Plot)
 
 
 @pytest.fixture
 def widgets(viewer: Any, aligned: Any, qtbot: Any) -> dict[str, Dock]:
-    """All four, opened as the Plugins menu opens them, with an aligned series and as many words as they ever show."""
+    """All of them, opened as the Plugins menu opens them, with an aligned series and as many words as they ever show."""
     aligned.show(View.GAUSSIANS)
     opened = {name: viewer.window.add_plugin_dock_widget("napari-r2n2", name)[1] for name in NAMES}
     qtbot.waitUntil(lambda: all(len(_tabs(viewer, widget)) == len(NAMES) - 1 for widget in opened.values()), timeout=20_000)
     opened["Align"].form.advanced.expand(animate=False)
+    opened["Function"].form.advanced.expand(animate=False)
     opened["Landmarks"]._model.new_layer()
     opened["Landmarks"]._say("Place is off: step 3 is asked for, and landmarks are placed in the frames as they came, at step 0.")
     return opened

@@ -212,6 +212,22 @@ def test_stacks_open_as_volumes_where_that_is_preferred(
     assert layer.metadata[METADATA_KEY]["series"][0]["source"]["asked"]["volumes"] is True
 
 
+def test_how_a_stack_is_read_is_said(drop: Callable[..., list[Any]], told: list[str], tmp_path: Path) -> None:
+    """By the rule of the command, without a question, and with the way to change it."""
+    pixels = np.stack([np.stack([dicom_factory.pixels_of(10 * t + z) for z in range(5)]) for t in range(3)])
+    for name, apart in (("near", 3.0), ("far", 9.0)):
+        grid = Grid((5, 5, 7), (apart, 1.2, 2.5))
+        source = ImageSeries(pixels[:, None], grid, times_s=(0, 0.04, 0.08), source={"format": "nifti", "path": "lung.nii"})
+        write_series(tmp_path, name, source, (volume[None] for volume in pixels))
+    (near,) = drop(tmp_path / "near.nii")
+    assert near.axis_labels == ("time", "z", "y", "x")
+    (far,) = drop(tmp_path / "far.nii")
+    assert far.axis_labels == ("slice", "time", "y", "x")
+    assert told[0].startswith("near: read as a volume: 5 slices 3 mm apart")
+    assert told[1].startswith("far: read slice by slice: 5 slices 9 mm apart")
+    assert all("'Taken as' in the Align widget" in text and "--" not in text for text in told)
+
+
 def _unique(folder: Path) -> None:
     """Give every file its own SOPInstanceUID."""
     import pydicom
@@ -356,7 +372,7 @@ def test_what_axes_mean_is_asked_in_the_window(
     np.savez(file, frames=data) if name.endswith("npz") else SimpleITK.WriteImage(SimpleITK.GetImageFromArray(data), str(file))
     (layer,) = drop(file, meaning=axes)
     np.testing.assert_array_equal(np.asarray(layer.data), data.swapaxes(0, 1) if axes == "TZYX" else data)
-    assert layer_to_series(layer)[0].source["asked"] == {"axes": axes, "volumes": False}, "so that the result can be opened again"
+    assert layer_to_series(layer)[0].source["asked"] == {"axes": axes}, "so that the result can be opened again"
     assert not [text for text in told if "--axes" in text]
 
 
@@ -377,7 +393,7 @@ def test_single_images_are_shown_with_a_word_that_nothing_moves(
         place = {"ImageOrientationPatient": dicom_factory.AXIAL, "ImagePositionPatient": [0.0, 0.0, 5.0 * k]}
         dicom_factory.save(dicom_factory.dataset_of(k, **place), folder / f"{k}.dcm")
     (layer,) = drop(folder)
-    assert layer.data.shape == (3, 1, 5, 7)
+    assert layer.data.shape == (1, 3, 5, 7)
     assert len(told) == 1
     assert "'volume'" in told[0] or "volume:" in told[0]
     assert "nothing to align" in told[0]

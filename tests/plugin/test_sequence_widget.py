@@ -11,8 +11,8 @@ from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 
 from napari_r2n2.layers.image_views import View
+from napari_r2n2.models.gaussian_numbers import Column
 from napari_r2n2.models.session import FrameKey
-from napari_r2n2.widgets import sequence
 from r2n2.geometry import Space
 from r2n2.series import LandmarkSet
 
@@ -62,7 +62,8 @@ def test_the_table_holds_the_seven_numbers_as_they_are_exported(widget: Any, ali
     ("number", "text"), [(353.62, "354"), (99.96, "100"), (-11.61, "-11.6"), (0.04, "0.0"), (-0.04, "0.0"), (-120.4, "-120")]
 )
 def test_numbers_of_the_table_are_short(number: float, text: str) -> None:
-    assert sequence._short(number) == text
+    assert Column("y", "").text(number) == text
+    assert "." not in Column("z", "", 0).text(number)
 
 
 def test_a_row_selects_its_ellipse_and_the_other_way_round(widget: Any, aligned: Any) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_r2n2.layers.landmarks.editor import LandmarkEditor
@@ -123,7 +124,7 @@ class LandmarkBinding:
         """
         if layer is self.layer:
             return
-        marks, said = adopt(layer, self.image)
+        marks, said = adopt(layer, self.image, self.spatial)
         self._edit(layer, marks)
         if said:
             self.said.emit(said)
@@ -133,7 +134,8 @@ class LandmarkBinding:
         if self.image is None:
             raise ArgumentError("there is no image series to place landmarks in; open one first")
         known = {k: s for k in range(len(self.series)) if (s := self.session.landmarks(k)) is not None}
-        marks = Marks.from_sets(known, self.image.ndim) if self.editor is None and self.registered else Marks.empty(self.image.ndim)
+        taken = known if self.editor is None and self.registered else {}
+        marks = Marks.from_sets(taken, self.image.ndim, self.spatial)
         layer = new_layer(self.image, marks)
         self._edit(layer, marks)
         self.viewer.add_layer(layer)
@@ -144,7 +146,12 @@ class LandmarkBinding:
     @property
     def marks(self) -> Marks:
         """Landmarks after the last edit."""
-        return Marks.empty(3) if self.editor is None else self.editor.marks
+        return Marks.empty(1 + self.spatial, self.spatial) if self.editor is None else self.editor.marks
+
+    @property
+    def spatial(self) -> int:
+        """Number of coordinates of a landmark: 3 in volumes."""
+        return self.series[0].grid.ndim if self.series else 2
 
     @property
     def frame(self) -> FrameKey:
@@ -152,19 +159,36 @@ class LandmarkBinding:
         if self.image is None or self.viewer.dims.ndim < self.image.ndim:
             return FrameKey(0, 0)
         ndim = self.image.ndim
-        index = self.image.world_to_data(self.viewer.dims.point[-ndim:])[:-2]
-        slice_index = int(np.clip(round(index[0]), 0, len(self.series) - 1)) if ndim == 4 else 0
+        index = self.image.world_to_data(self.viewer.dims.point[-ndim:])[: -self.spatial]
+        slice_index = int(np.clip(round(index[0]), 0, len(self.series) - 1)) if len(index) == 2 else 0
         return FrameKey(slice_index, int(np.clip(round(index[-1]), 0, len(self.series[slice_index]) - 1)))
 
     def go_to(self, key: FrameKey) -> None:
         """Show a frame."""
         if self.image is None:
             return
-        axes = self.image.ndim
-        position = (key.slice_index, key.frame, 0, 0)[4 - axes :]
+        axes, count = self.image.ndim, self.image.ndim - self.spatial
+        position = (key.slice_index, key.frame)[2 - count :] + (0,) * self.spatial
         world = self.image.data_to_world(position)
         first = self.viewer.dims.ndim - axes
-        self.viewer.dims.set_point(range(first, first + axes - 2), world[: axes - 2])
+        self.viewer.dims.set_point(range(first, first + count), world[:count])
+
+    def go_to_slice(self, position: Sequence[float]) -> None:
+        """Show the slice of a volume in which a position (z, y, x) in voxels lies, whichever way it is cut."""
+        if self.image is None or self.spatial == 2:
+            return
+        first = self.viewer.dims.ndim - 3
+        hidden = [axis for axis in range(3) if first + axis not in self.viewer.dims.displayed]
+        world = self.image.data_to_world((0, *(round(at) for at in position)))[-3:]
+        self.viewer.dims.set_point([first + axis for axis in hidden], [world[axis] for axis in hidden])
+
+    def _snapped(self, row: NDArray[np.float64]) -> NDArray[np.float64]:
+        """A click in a volume lies on the slice that is seen, at the centre of its voxels."""
+        first = self.viewer.dims.ndim - len(row)
+        hidden = [k for k in range(len(row)) if first + k not in self.viewer.dims.displayed]
+        snapped = row.copy()
+        snapped[hidden] = np.rint(row[hidden])
+        return snapped
 
     @property
     def several(self) -> bool:
@@ -197,7 +221,7 @@ class LandmarkBinding:
 
     # What a click means
 
-    def _name_of(self, marks: Marks, key: FrameKey, yx: Sequence[float]) -> str | None:
+    def _name_of(self, marks: Marks, key: FrameKey, position: Sequence[float]) -> str | None:
         """The id that a click places."""
         raise NotImplementedError
 
@@ -208,7 +232,7 @@ class LandmarkBinding:
 
     def _edit(self, layer: Any, marks: Marks) -> None:
         self._drop_editor()
-        self.editor = LandmarkEditor(layer, marks, self._name_of)
+        self.editor = LandmarkEditor(layer, marks, self._name_of, self._snapped)
         self.editor.changed.connect(self._edited)
         self.editor.placed.connect(self._placed)
         self.editor.dragged.connect(self._dragged)
@@ -238,6 +262,7 @@ class LandmarkBinding:
             return
         if self._told is None or not marks.same(self._told):
             self._told = marks
+            self.session.set_guides(marks.guides({k: self.reference(k) for k in range(len(self.series))}))
             self.session.set_landmarks(marks.sets())
 
     def _tell_all(self) -> None:
@@ -278,7 +303,7 @@ class LandmarkBinding:
         for layer in self.points():
             if "id" in layer.features.columns and not unfit(layer, self.image):
                 with contextlib.suppress(ArgumentError):  # damaged ids: choosing the layer by hand says what is wrong
-                    marks, _said = adopt(layer, self.image)
+                    marks, _said = adopt(layer, self.image, self.spatial)
                     self.editor = None
                     self._edit(layer, marks)
                     return

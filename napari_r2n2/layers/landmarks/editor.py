@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from psygnal import Signal
 
 from napari_r2n2.layers.landmarks.points import read, write
-from napari_r2n2.models.landmarks.marks import PLACED, Marks
+from napari_r2n2.models.landmarks.marks import GUIDING, PLACED, Marks
 from napari_r2n2.models.session import FrameKey
 
 __all__ = ["LandmarkEditor"]
@@ -19,7 +19,10 @@ __all__ = ["LandmarkEditor"]
 _MOST_KEPT = 500
 
 NameOf = Callable[[Marks, FrameKey, Sequence[float]], str | None]
-"""Marks, frame and position (y, x) of a click -> the id it places, or None if it places nothing."""
+"""Marks, frame and position ((z,) y, x) of a click -> the id it places, or None if it places nothing."""
+
+Snap = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+"""Row of a click -> where it places a point."""
 
 
 class _Edit(NamedTuple):
@@ -51,9 +54,9 @@ class LandmarkEditor:
     said = Signal(str)
     """A sentence for the person who edits."""
 
-    def __init__(self, layer: Any, marks: Marks, name_of: NameOf) -> None:
+    def __init__(self, layer: Any, marks: Marks, name_of: NameOf, snap: Snap) -> None:
         self.layer = layer
-        self._marks, self._name_of = marks, name_of
+        self._marks, self._name_of, self._snap = marks, name_of, snap
         self._done: list[_Edit] = []
         self._undone: list[_Edit] = []
         self._writing = False
@@ -149,18 +152,19 @@ class LandmarkEditor:
 
     def _add(self, rows: NDArray[np.float64]) -> None:
         marks, names = self._marks, []
-        for row in rows:
-            key = Marks(row[None], ("",)).key(0)
-            name = self._name_of(marks, key, row[-2:].tolist())
+        for row in map(self._snap, rows):
+            new = replace(marks, rows=row[None], ids=("",), drafts=())
+            key, position = new.key(0), new.positions()[0].tolist()
+            name = self._name_of(marks, key, position)
             if name is not None:
-                marks = marks.place(key, name, row[-2:].tolist())
+                marks = marks.place(key, name, position)
                 names.append(f"{name} in frame {key.frame}")
         if self.commit(marks, f"place {', '.join(names)}"):
             self.placed.emit()
 
     def _accept(self, rows: NDArray[np.float64], ids: tuple[str, ...], drafts: tuple[str, ...], what: str) -> None:
         """Commit what the layer holds, or put it back as it was where an id would be missing or occur twice."""
-        marks = Marks(rows, ids, drafts)
+        marks = replace(self._marks, rows=rows, ids=ids, drafts=drafts)
         keys = [(marks.key(k), name) for k, name in enumerate(ids)]
         if not all(ids) or len(set(keys)) < len(keys):
             self._show()
@@ -172,8 +176,8 @@ class LandmarkEditor:
 
     def _moved(self, rows: NDArray[np.float64]) -> Marks:
         """The marks at other places; what moved is no draft any more."""
-        moved = (rows[:, -2:] != self._marks.positions()).any(1)
-        drafts = tuple(PLACED if moved[k] else draft for k, draft in enumerate(self._marks.drafts))
+        moved = (rows[:, -self._marks.spatial :] != self._marks.positions()).any(1)
+        drafts = tuple(PLACED if moved[k] and draft != GUIDING else draft for k, draft in enumerate(self._marks.drafts))
         return replace(self._marks, rows=rows, drafts=drafts)
 
     def _show(self) -> None:

@@ -55,10 +55,12 @@ class HintLayer:
         self.layer = None
 
 
-def prediction_marks(key: FrameKey, found: Mapping[str, tuple[float, float]], ndim: int) -> Marks:
-    """Predicted positions of a frame as marks of a layer with ``ndim`` axes."""
-    rows = [(key.slice_index, key.frame, *yx)[4 - ndim :] for yx in found.values()]
-    return Marks(np.array(rows, dtype=np.float64).reshape(-1, ndim), tuple(found))
+def prediction_marks(key: FrameKey, found: Mapping[str, tuple[float, ...]], like: Marks) -> Marks:
+    """Predicted positions of a frame as marks of a layer with the axes of others."""
+    marks = Marks.empty(like.ndim, like.spatial)
+    for name, position in found.items():
+        marks = marks.place(key, name, position)
+    return marks
 
 
 def _same(layer: Any, rows: NDArray[np.float64], ids: tuple[str, ...]) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from napari_r2n2.layers.landmarks.binding import LandmarkBinding
 from napari_r2n2.layers.landmarks.editor import LandmarkEditor
 from napari_r2n2.models.landmarks.errors import ErrorReport, report
-from napari_r2n2.models.landmarks.marks import COPIED, PLACED, PREDICTED, Marks
+from napari_r2n2.models.landmarks.marks import COPIED, GUIDING, PLACED, PREDICTED, Marks
 from napari_r2n2.models.landmarks.series import contains
 from napari_r2n2.models.session import FrameKey
 from r2n2.errors import ArgumentError
@@ -33,7 +33,7 @@ class LandmarkModel(LandmarkBinding):
         if key == reference:
             return ()
         marks = self.marks
-        drafts = {marks.ids[k] for k in marks.rows_in(key) if marks.drafts[k] != PLACED}
+        drafts = {marks.ids[k] for k in marks.rows_in(key) if marks.drafts[k] not in (PLACED, GUIDING)}
         return marks.missing(reference, key) + tuple(name for name in marks.ids_in(reference) if name in drafts)
 
     @property
@@ -54,12 +54,12 @@ class LandmarkModel(LandmarkBinding):
         at = keys.index(self.frame)
         return next((key for key in keys[at + 1 :] + keys[:at] if self.open_names(key)), None)
 
-    def _name_of(self, marks: Marks, key: FrameKey, yx: Sequence[float]) -> str | None:
+    def _name_of(self, marks: Marks, key: FrameKey, position: Sequence[float]) -> str | None:
         """The id of a click, which lies in the frame on the screen."""
         if self.viewer.dims.ndisplay == 3:
             self.said.emit("Nothing placed: landmarks are placed in the 2D view; leave 3D first.")
             return None
-        if not contains(self.series, key, yx):
+        if not contains(self.series, key, position):
             self.said.emit("Nothing placed: the click lies outside the image.")
             return None
         if self.chosen is not None:
@@ -120,6 +120,30 @@ class LandmarkModel(LandmarkBinding):
             )
         self._editor().commit(marks.confirmed(rows), f"confirm {', '.join(marks.ids[k] for k in rows)}")
 
+    def guide(self) -> None:
+        """Let the selected points, or those of the frame, guide its registration; landmarks again where they all do already.
+
+        Raises
+        ------
+        ArgumentError
+            If there is no such point, or one lies in the reference or has no partner there.
+        """
+        marks, key = self.marks, self.frame
+        chosen = sorted(int(k) for k in self._editor().layer.selected_data)
+        rows = [k for k in chosen or marks.rows_in(key) if marks.key(k).frame != self.reference(marks.key(k).slice_index)]
+        if not rows:
+            raise ArgumentError(f"no point to use: mark a place in the reference and in frame {key.frame}, with one id")
+        names = set(marks.ids_in(FrameKey(key.slice_index, self.reference())))
+        lone = [marks.ids[k] for k in rows if marks.ids[k] not in names]
+        if lone:
+            raise ArgumentError(
+                f"landmark {', '.join(lone)} has no partner in reference frame {self.reference()}; mark it there first"
+            )
+        on = any(marks.drafts[k] != GUIDING for k in rows)
+        what = ", ".join(marks.ids[k] for k in rows)
+        self._editor().commit(marks.guiding(rows, on), f"{what} {'guides' if on else 'measures'} in frame {key.frame}")
+        self.said.emit(f"Landmark {what} {'guides the registration, and measures nothing' if on else 'is a landmark again'}.")
+
     def copy_reference(self) -> None:
         """Copies of the reference's landmarks, to be moved, in all frames of the slice position that lack them.
 
@@ -151,12 +175,12 @@ class LandmarkModel(LandmarkBinding):
             raise ArgumentError("nothing to paste: select landmarks and copy them first")
         for k, name in enumerate(clipboard.ids):
             if marks.find(key, name) is None:
-                marks = marks.place(key, name, clipboard.rows[k, -2:].tolist(), COPIED)
+                marks = marks.place(key, name, clipboard.positions()[k].tolist(), COPIED)
         if not self._editor().commit(marks, f"paste {', '.join(clipboard.ids)} in frame {key.frame}"):
             self.said.emit(f"Nothing pasted: frame {key.frame} has landmark {', '.join(clipboard.ids)}.")
 
-    def prediction(self, key: FrameKey | None = None) -> dict[str, tuple[float, float]]:
-        """Where the registration expects the reference's landmarks in a frame: id -> (y, x) in pixels; empty while unknown."""
+    def prediction(self, key: FrameKey | None = None) -> dict[str, tuple[float, ...]]:
+        """Where the registration expects the reference's landmarks in a frame: id -> ((z,) y, x) in pixels; empty while unknown."""
         key = self.frame if key is None else key
         reference = self.reference(key.slice_index)
         if self.editor is None or not self.registered or key.frame == reference:
@@ -164,7 +188,7 @@ class LandmarkModel(LandmarkBinding):
         marks = self.editor.live()
         rows = marks.rows_in(FrameKey(key.slice_index, reference))
         mapped = self.predictions.at(key, marks.positions()[rows]) if rows else None
-        return {} if mapped is None else {marks.ids[k]: (float(y), float(x)) for k, (y, x) in zip(rows, mapped, strict=True)}
+        return {} if mapped is None else {marks.ids[k]: tuple(at) for k, at in zip(rows, mapped.tolist(), strict=True)}
 
     def accept_prediction(self) -> None:
         """Place the expected landmark where the registration expects it, as a draft.
@@ -195,6 +219,7 @@ class LandmarkModel(LandmarkBinding):
         if self.editor is None or row >= len(self.marks):
             return
         self.go_to(self.marks.key(row))
+        self.go_to_slice(self.marks.positions()[row])
         self.viewer.layers.selection.active = self.editor.layer
         self.editor.layer.selected_data = {row}
 

@@ -8,13 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_r2n2.models.landmarks.marks import COPIED, PLACED, PREDICTED, Marks
+from napari_r2n2.models.landmarks.marks import COPIED, GUIDING, PLACED, PREDICTED, Marks
 from r2n2.errors import ArgumentError
 
 __all__ = ["LANDMARKS", "adopt", "hint_layer", "names", "new_layer", "read", "unfit", "write"]
 
 LANDMARKS = "yellow"
 DRAFTS = "orange"
+GUIDES = "deepskyblue"
+_COLOURS = {PLACED: LANDMARKS, PREDICTED: DRAFTS, COPIED: DRAFTS, GUIDING: GUIDES}
+_GUIDE_SYMBOL = "diamond"
 # Corner of a text that lies at a point -> to which side of it, (y, x), the text lies.
 _SIDES = {"upper_left": (-1, 1), "lower_left": (1, 1), "upper_right": (-1, -1)}
 # Distance of a rim from its centre, along y and along x, where both are the same; as a share of the size.
@@ -53,8 +56,10 @@ def unfit(layer: Any, image: Any) -> str:
     return ""
 
 
-def adopt(layer: Any, image: Any) -> tuple[Marks, str]:
+def adopt(layer: Any, image: Any, spatial: int = 2) -> tuple[Marks, str]:
     """Take a points layer as landmarks of an image layer; the second value says what was decided, or "".
+
+    ``spatial`` is the number of coordinates of a landmark, 3 in volumes.
 
     A layer without the feature ``id`` is numbered: the k-th point of every frame gets the id k, from 1.
 
@@ -68,7 +73,7 @@ def adopt(layer: Any, image: Any) -> tuple[Marks, str]:
         raise ArgumentError(problem)
     said = ""
     rows = np.asarray(layer.data, dtype=np.float64)
-    keys = [tuple(row) for row in np.rint(rows[:, :-2]).astype(int).tolist()]
+    keys = [tuple(row) for row in np.rint(rows[:, :-spatial]).astype(int).tolist()]
     ids = _ids(layer)
     if ids is None:
         seen: Counter[tuple[int, ...]] = Counter()
@@ -84,7 +89,7 @@ def adopt(layer: Any, image: Any) -> tuple[Marks, str]:
     if repeated or not all(ids):
         what = f"id {repeated[0]!r} occurs twice in a frame" if repeated else "a point has an empty id"
         raise ArgumentError(f"layer {layer.name!r}: {what}; correct its feature 'id', or make new landmarks")
-    marks = Marks(rows, tuple(ids), _drafts(layer))
+    marks = Marks(rows, tuple(ids), _drafts(layer), spatial)
     layer.axis_labels, layer.units = image.axis_labels, tuple(str(unit) for unit in image.units)
     write(layer, marks)
     return marks, said
@@ -104,16 +109,21 @@ def write(layer: Any, marks: Marks) -> None:
         layer.data = marks.rows.copy()
     features = layer.features.copy()
     features["id"] = np.array(marks.ids, dtype=object)
-    for draft in (PREDICTED, COPIED):
+    for draft in (PREDICTED, COPIED, GUIDING):
         features[draft] = np.array([d == draft for d in marks.drafts], dtype=bool)
     layer.features = features
     # Without it a new point would show the id of the last one for a moment.
-    layer.feature_defaults = {"id": "", PREDICTED: False, COPIED: False}
-    if len(marks) and (marks.drafted or len(np.unique(layer.border_color, axis=0)) > 1):
-        layer.border_color = [LANDMARKS if draft == PLACED else DRAFTS for draft in marks.drafts]
+    layer.feature_defaults = {"id": "", PREDICTED: False, COPIED: False, GUIDING: False}
+    # Before the colours of the points, as it would change those of the selected ones.
+    layer.current_border_color = LANDMARKS
+    if len(marks) and (any(marks.drafts) or len(np.unique(layer.border_color, axis=0)) > 1):
+        layer.border_color = [_COLOURS[draft] for draft in marks.drafts]
+    symbols = [_GUIDE_SYMBOL if draft == GUIDING else "disc" for draft in marks.drafts]
+    if _GUIDE_SYMBOL in symbols or _GUIDE_SYMBOL in [str(symbol) for symbol in layer.symbol]:
+        layer.current_symbol = "disc"
+        layer.symbol = symbols
     if type(layer.text.string).__name__ == "ConstantStringEncoding":  # a layer from elsewhere, without text
         layer.text = names(LANDMARKS, layer.current_size, layer.ndim)
-    layer.current_border_color = LANDMARKS
     if chosen != set(layer.selected_data):
         layer.selected_data = chosen
 
@@ -167,7 +177,7 @@ def _name(value: Any) -> str:
 def _drafts(layer: Any) -> tuple[str, ...]:
     features = layer.features
     drafts = [PLACED] * len(layer.data)
-    for draft in (COPIED, PREDICTED):
+    for draft in (COPIED, PREDICTED, GUIDING):
         flags = features[draft].tolist() if draft in features.columns else []
         # A gap of a features table is None or NaN.
         drafts = [draft if k < len(flags) and flags[k] is True else kept for k, kept in enumerate(drafts)]

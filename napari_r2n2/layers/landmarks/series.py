@@ -19,13 +19,14 @@ def geometry_of(layer: Any) -> tuple[ImageSeries, ...]:
     Raises
     ------
     ArgumentError
-        If the layer has other axes than (frame, y, x) or (slice, frame, y, x).
+        If the layer has other axes than (frame, y, x), (slice, frame, y, x) or (frame, z, y, x).
     """
     labels = tuple(layer.axis_labels)
     axes = axes_of(layer) or AXES_CHOICES[0]
-    if "channel" in axes or "step" in labels or labels[1:2] == ("z",):
+    if "channel" in axes or "step" in labels:
         raise ArgumentError(
-            f"layer {layer.name!r}: landmarks need axes (frame, y, x) or (slice, frame, y, x), got {labels}; choose another layer"
+            f"layer {layer.name!r}: landmarks need axes (frame, y, x), (slice, frame, y, x) or (frame, z, y, x), got {labels}; "
+            "choose another layer"
         )
     return layer_to_series(layer, axes)
 

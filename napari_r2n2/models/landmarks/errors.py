@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from napari_r2n2.models.landmarks.marks import PLACED, Marks
+from napari_r2n2.models.landmarks.marks import GUIDING, PLACED, Marks
 from napari_r2n2.models.session import FrameKey
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ class ErrorReport:
         for remark, what in (
             ("predicted", "still on the prediction (TRE 0 by construction)"),
             ("copied", "unmoved copies (0 mm before by construction)"),
+            (GUIDING, "they guide the registration"),
             ("outside", "point or partner outside the image"),
             ("no partner", f"no partner in reference frame {self.reference}"),
         ):
@@ -116,7 +117,7 @@ def report(
     spacing, positions = np.array(place.grid.spacing), marks.positions()
     scaled = (positions * spacing).tolist()  # mm from the first pixel, along the axes
     inside = np.all((positions >= -0.5) & (positions <= np.array(place.grid.shape) - 0.5), axis=1)
-    fixed = {marks.ids[k]: k for k in marks.rows_in(FrameKey(slice_index, reference)) if marks.drafts[k] == PLACED}
+    fixed = {marks.ids[k]: k for k in marks.rows_in(FrameKey(slice_index, reference)) if marks.drafts[k] in (PLACED, GUIDING)}
     rows = []
     for frame in range(len(place)):
         key = FrameKey(slice_index, frame)

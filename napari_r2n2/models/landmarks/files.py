@@ -65,6 +65,11 @@ def read(path: Path, series: Sequence[ImageSeries], references: Sequence[int]) -
     for index, file in _files(path, series).items():
         place = series[index]
         marks = read_landmarks(file, _grid(place)).to_space(Space.INDEX, place.grid)
+        if marks.points.shape[1] != place.grid.ndim:
+            raise ReadError(
+                f"{file.name}: holds positions of {marks.points.shape[1]} coordinates, this series needs {place.grid.ndim}; "
+                "choose landmarks of this series"
+            )
         beyond = sorted({int(frame) for frame in marks.frames if frame >= len(place)})
         if beyond:
             listed = ", ".join(map(str, beyond[:5])) + (" ..." if len(beyond) > 5 else "")

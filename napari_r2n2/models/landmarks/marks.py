@@ -15,7 +15,7 @@ from napari_r2n2.models.session import FrameKey
 if TYPE_CHECKING:
     from r2n2.series import LandmarkSet
 
-__all__ = ["COPIED", "PLACED", "PREDICTED", "Marks"]
+__all__ = ["COPIED", "GUIDING", "PLACED", "PREDICTED", "Marks"]
 
 PLACED = ""
 """A person decided where this point lies."""
@@ -23,6 +23,8 @@ PREDICTED = "predicted"
 """Where the registration expects it: its TRE is 0 by construction."""
 COPIED = "copied"
 """Where another frame has it: its distance before registration is 0 by construction."""
+GUIDING = "guides"
+"""Guides the registration of its frame, so that it measures nothing."""
 _NUMBERED = re.compile(r"^(.*?)(\d+)$")
 
 
@@ -31,40 +33,46 @@ class Marks:
     """All landmarks of a layer.
 
     An id occurs at most once in a frame of a slice position. A *draft* is a starting position that nobody has looked at yet
-    (``PREDICTED`` or ``COPIED``); it becomes a landmark when it is moved, and takes no part in any error before.
+    (``PREDICTED`` or ``COPIED``); it becomes a landmark when it is moved, and takes no part in any error before. A point that
+    guides (``GUIDING``) takes no part in any error either, wherever it is moved.
 
     Parameters
     ----------
     rows
-        (N, 3) frame, y, x or (N, 4) slice, frame, y, x; pixels, the first pixel's centre is 0.
+        (N, 3) frame, y, x or (N, 4) slice, frame, y, x or, of volumes, frame, z, y, x; pixels, the first pixel's centre is 0.
     ids
         Name of every point.
     drafts
-        ``PLACED``, ``PREDICTED`` or ``COPIED`` for every point.
+        ``PLACED``, ``PREDICTED``, ``COPIED`` or ``GUIDING`` for every point.
+    spatial
+        Number of coordinates of a position: 3 of volumes.
     """
 
     rows: NDArray[np.float64]
     ids: tuple[str, ...] = ()
     drafts: tuple[str, ...] = ()
+    spatial: int = 2
 
     def __post_init__(self) -> None:
         rows = np.array(self.rows, dtype=np.float64)
-        rows[:, :-2] = np.rint(rows[:, :-2])  # a click between two frames belongs to the one that is shown
+        leading = rows[:, : -self.spatial]
+        leading[:] = np.rint(leading)  # a click between two frames belongs to the one that is shown
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "drafts", tuple(self.drafts) or (PLACED,) * len(rows))
         if not len(rows) == len(self.ids) == len(self.drafts):
             raise ValueError(f"Marks: {len(rows)} rows need as many ids and drafts, got {len(self.ids)} and {len(self.drafts)}")
 
     @classmethod
-    def empty(cls, ndim: int) -> Marks:
-        """No landmarks of a layer with ``ndim`` axes, 3 or 4."""
-        return cls(np.zeros((0, ndim)))
+    def empty(cls, ndim: int, spatial: int = 2) -> Marks:
+        """No landmarks of a layer with ``ndim`` axes, 3 or 4, of which so many are spatial."""
+        return cls(np.zeros((0, ndim)), spatial=spatial)
 
     @classmethod
-    def from_sets(cls, sets: Mapping[int, LandmarkSet], ndim: int) -> Marks:
+    def from_sets(cls, sets: Mapping[int, LandmarkSet], ndim: int, spatial: int = 2) -> Marks:
         """Slice position -> landmarks in INDEX space."""
-        rows = [np.column_stack([np.full(len(s), index), s.frames, s.points])[:, 4 - ndim :] for index, s in sets.items()]
-        return cls(np.concatenate([np.zeros((0, ndim)), *rows]), tuple(name for s in sets.values() for name in s.ids))
+        rows = [np.column_stack([np.full(len(s), index), s.frames, s.points])[:, -ndim:] for index, s in sets.items()]
+        ids = tuple(name for s in sets.values() for name in s.ids)
+        return cls(np.concatenate([np.zeros((0, ndim)), *rows]), ids, spatial=spatial)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -80,16 +88,21 @@ class Marks:
 
     def key(self, row: int) -> FrameKey:
         """Where a point lies."""
-        return FrameKey(int(self.rows[row, 0]) if self.ndim == 4 else 0, int(self.rows[row, -3]))
+        return FrameKey(int(self.rows[row, 0]) if self._sliced else 0, int(self.rows[row, -self.spatial - 1]))
+
+    @property
+    def _sliced(self) -> bool:
+        """Whether a first axis counts slice positions."""
+        return self.ndim == self.spatial + 2
 
     def positions(self) -> NDArray[np.float64]:
-        """(N, 2) y, x."""
-        return self.rows[:, -2:]
+        """(N, 2) y, x or (N, 3) z, y, x."""
+        return self.rows[:, -self.spatial :]
 
     def rows_in(self, key: FrameKey) -> list[int]:
         """Points of a frame, in the order they were placed."""
-        found = self.rows[:, -3] == key.frame
-        if self.ndim == 4:
+        found = self.rows[:, -self.spatial - 1] == key.frame
+        if self._sliced:
             found &= self.rows[:, 0] == key.slice_index
         return [int(k) for k in np.flatnonzero(found)]
 
@@ -119,12 +132,12 @@ class Marks:
 
     # Edits: each gives new marks
 
-    def place(self, key: FrameKey, name: str, yx: Sequence[float], draft: str = PLACED) -> Marks:
-        """A landmark at (y, x); one of that name in that frame moves there."""
-        row = np.array([key.slice_index, key.frame, *yx], dtype=np.float64)[4 - self.ndim :]
+    def place(self, key: FrameKey, name: str, position: Sequence[float], draft: str = PLACED) -> Marks:
+        """A landmark at ((z,) y, x); one of that name in that frame moves there."""
+        row = np.array([key.slice_index, key.frame, *position], dtype=np.float64)[-self.ndim :]
         at = self.find(key, name)
         if at is None:
-            return Marks(np.vstack([self.rows, row]), (*self.ids, name), (*self.drafts, draft))
+            return replace(self, rows=np.vstack([self.rows, row]), ids=(*self.ids, name), drafts=(*self.drafts, draft))
         rows, drafts = self.rows.copy(), list(self.drafts)
         rows[at], drafts[at] = row, draft
         return replace(self, rows=rows, drafts=tuple(drafts))
@@ -139,13 +152,19 @@ class Marks:
         chosen = set(rows)
         return replace(self, drafts=tuple(PLACED if k in chosen else draft for k, draft in enumerate(self.drafts)))
 
+    def guiding(self, rows: Iterable[int], on: bool) -> Marks:
+        """These points guide the registration, or are landmarks again."""
+        chosen = set(rows)
+        drafts = tuple((GUIDING if on else PLACED) if k in chosen else draft for k, draft in enumerate(self.drafts))
+        return replace(self, drafts=drafts)
+
     def copied(self, source: Iterable[int], keys: Iterable[FrameKey]) -> Marks:
         """Points as drafts in other frames; frames that have the name keep theirs."""
         result, rows = self, list(source)
         for key in keys:
             for k in rows:
                 if self.find(key, self.ids[k]) is None:
-                    result = result.place(key, self.ids[k], self.rows[k, -2:].tolist(), COPIED)
+                    result = result.place(key, self.ids[k], self.positions()[k].tolist(), COPIED)
         return result
 
     # What is measured
@@ -153,20 +172,41 @@ class Marks:
     @property
     def drafted(self) -> int:
         """Number of drafts."""
-        return sum(draft != PLACED for draft in self.drafts)
+        return sum(draft not in (PLACED, GUIDING) for draft in self.drafts)
 
     def sets(self) -> dict[int, LandmarkSet]:
-        """Slice position -> its landmarks in INDEX space, drafts left out."""
+        """Slice position -> its landmarks in INDEX space, drafts and what guides left out."""
+        return self._sets([k for k, draft in enumerate(self.drafts) if draft == PLACED])
+
+    def guides(self, references: Mapping[int, int]) -> dict[int, LandmarkSet]:
+        """Slice position -> what guides, with the points of the reference that it is paired with, in INDEX space.
+
+        Parameters
+        ----------
+        references
+            Slice position -> its reference frame.
+        """
+        names = {(self.key(k).slice_index, self.ids[k]) for k, draft in enumerate(self.drafts) if draft == GUIDING}
+        kept = []
+        for k, draft in enumerate(self.drafts):
+            key = self.key(k)
+            of_reference = references.get(key.slice_index) == key.frame and draft in (PLACED, GUIDING)
+            if draft == GUIDING or (of_reference and (key.slice_index, self.ids[k]) in names):
+                kept.append(k)
+        return self._sets(kept)
+
+    def _sets(self, kept: Sequence[int]) -> dict[int, LandmarkSet]:
         from r2n2.geometry import Space
         from r2n2.series import LandmarkSet
 
         found = {}
-        kept = [k for k, draft in enumerate(self.drafts) if draft == PLACED]
         for index in sorted({self.key(k).slice_index for k in kept}):
             rows = [k for k in kept if self.key(k).slice_index == index]
             ids = tuple(self.ids[k] for k in rows)
-            found[index] = LandmarkSet(ids, self.rows[rows, -3].astype(np.int64), self.rows[rows, -2:], Space.INDEX)
+            frames = self.rows[rows, -self.spatial - 1].astype(np.int64)
+            found[index] = LandmarkSet(ids, frames, self.positions()[rows], Space.INDEX)
         return found
 
     def _take(self, rows: Sequence[int]) -> Marks:
-        return Marks(self.rows[list(rows)], tuple(self.ids[k] for k in rows), tuple(self.drafts[k] for k in rows))
+        kept = list(rows)
+        return replace(self, rows=self.rows[kept], ids=tuple(self.ids[k] for k in kept), drafts=tuple(self.drafts[k] for k in kept))

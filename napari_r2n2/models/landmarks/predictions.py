@@ -31,7 +31,7 @@ class Predictions:
             self._kept.pop(key, None)
 
     def at(self, key: FrameKey, points: NDArray[np.float64]) -> NDArray[np.float64] | None:
-        """(P, 2) positions in the frame of (P, 2) positions y, x in the reference; None while it is not registered."""
+        """(P, n) positions in the frame of (P, n) positions (z,) y, x in the reference; None while it is not registered."""
         if key not in self._session.results:
             return None
         known = self._kept.get(key, {})
@@ -41,7 +41,7 @@ class Predictions:
             known = {point: known[point] for point in wanted if point in known}
             known.update(zip(new, self._compute(key, new), strict=True))
             self._kept[key] = known
-        return np.array([known[point] for point in wanted], dtype=np.float64).reshape(-1, 2)
+        return np.array([known[point] for point in wanted], dtype=np.float64).reshape(-1, points.shape[1])
 
     def _compute(self, key: FrameKey, points: list[tuple[float, ...]]) -> list[tuple[float, ...]]:
         import torch

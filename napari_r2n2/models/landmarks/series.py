@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 __all__ = ["belongs_to", "contains"]
 
 
-def contains(series: tuple[ImageSeries, ...], key: FrameKey, yx: Any = None) -> bool:
-    """Whether a frame exists and, where asked, a position (y, x) in pixels lies on one of its pixels."""
+def contains(series: tuple[ImageSeries, ...], key: FrameKey, position: Any = None) -> bool:
+    """Whether a frame exists and, where asked, a position ((z,) y, x) in pixels lies on one of its pixels."""
     if not (0 <= key.slice_index < len(series) and 0 <= key.frame < len(series[key.slice_index])):
         return False
     shape = np.array(series[key.slice_index].grid.shape)
-    return yx is None or bool(np.all((np.asarray(yx) >= -0.5) & (np.asarray(yx) <= shape - 0.5)))
+    return position is None or bool(np.all((np.asarray(position) >= -0.5) & (np.asarray(position) <= shape - 0.5)))
 
 
 def belongs_to(session: Session, series: tuple[ImageSeries, ...], names: Collection[str]) -> bool:

@@ -82,7 +82,7 @@ class FilePanel(QWidget):
         if path is None or self._model.image is None:
             return
         sets, notes = self._read(path)
-        marks, old = Marks.from_sets(sets, self._model.image.ndim), len(self._model.marks)
+        marks, old = Marks.from_sets(sets, self._model.image.ndim, self._model.spatial), len(self._model.marks)
         self._model.replace_all(marks, f"import {path.name}")
         replaced = f" They replace {old} landmarks; Undo brings those back." if old else ""
         self._model.said.emit(" ".join([f"{len(marks)} landmarks imported from {path.name}.{replaced}", *map(_sentence, notes)]))
@@ -113,7 +113,7 @@ class FilePanel(QWidget):
         sets, notes = self._read(path)
         files.compare(self._model.marks.sets(), sets, self._model.series)  # refused before anything is shown
         self._second, self._name = sets, path.name
-        self._hint.show(image, Marks.from_sets(sets, image.ndim))
+        self._hint.show(image, Marks.from_sets(sets, image.ndim, self._model.spatial))
         self.show_state()
         if notes:
             self._model.said.emit(" ".join(map(_sentence, notes)))

@@ -20,7 +20,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_r2n2.layers.landmarks.model import LandmarkModel
-from napari_r2n2.models.landmarks.marks import PLACED
+from napari_r2n2.models.landmarks.marks import GUIDING, PLACED
 from napari_r2n2.models.session import FrameKey
 from napari_r2n2.widgets.choosers import combo
 
@@ -281,7 +281,7 @@ class PlacePanel(QWidget):
         wanted = len(marks.ids_in(reference))
         frames = [FrameKey(key.slice_index, t) for t in range(len(model.series[key.slice_index])) if t != reference.frame]
         complete = sum(not model.open_names(frame) for frame in frames) if wanted else 0
-        drafts = sum(marks.drafts[k] != PLACED for k in marks.rows_in(key))
+        drafts = sum(marks.drafts[k] not in (PLACED, GUIDING) for k in marks.rows_in(key))
         here = f"{len(marks.ids_in(key))} of {wanted} here" if key != reference else f"{wanted} in the reference"
         flagged = f" ({drafts} to be moved)" if drafts else ""
         return f"{here}{flagged}, {complete} of {len(frames)} frames complete"

@@ -18,6 +18,7 @@ from napari_r2n2.widgets.connections import connect_while_alive
 from napari_r2n2.widgets.docks import Dock
 from napari_r2n2.widgets.landmarks.error_panel import ErrorPanel
 from napari_r2n2.widgets.landmarks.file_panel import FilePanel
+from napari_r2n2.widgets.landmarks.guide_panel import GuidePanel
 from napari_r2n2.widgets.landmarks.place_panel import PlacePanel
 from r2n2.errors import R2N2Error
 
@@ -50,10 +51,11 @@ class LandmarksWidget(Dock):
         model.layers_changed.connect(self._show_layers)
         model.said.connect(self._say)
         self._results = results_of(model.viewer)
-        keys, events = self._keys, model.viewer.events
+        keys, events, guide = self._keys, model.viewer.events, self.guide
 
         def leave() -> None:
             keys.release()
+            guide.release()
             model.close()
 
         connect_while_alive(
@@ -72,13 +74,14 @@ class LandmarksWidget(Dock):
     def _build(self) -> None:
         self.place, self.errors = PlacePanel(self._model, self._do), ErrorPanel()
         self.files = FilePanel(self._model, self._do)
+        self.guide = GuidePanel(self._model, self._do)
         self.message = QLabel()
         self.message.setWordWrap(True)
         self.message.hide()
         self.message.setToolTip("What was done, or why not.")
         self.message.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
         whole = QVBoxLayout()
-        for part in (self.place, self.message, _line(), self.errors, _line(), self.files):
+        for part in (self.place, self.message, _line(), self.guide, _line(), self.errors, _line(), self.files):
             whole.addWidget(part)
         whole.setStretchFactor(self.errors, 1)
         self.fill(whole)
@@ -96,6 +99,7 @@ class LandmarksWidget(Dock):
         except (R2N2Error, ValueError, OSError) as error:
             self._say(str(error))
         self.place.show_state()
+        self.guide.show_state()
 
     def _go_on(self) -> None:
         self.place.go_on()
@@ -121,6 +125,7 @@ class LandmarksWidget(Dock):
     def _frame_moved(self) -> None:
         self.place.show_state()
         self.errors.show_frame(self._model.frame.frame)
+        self.guide.show_state()
         if self._model.several or self.place.show_prediction.isChecked():
             self._soon()
 
@@ -129,6 +134,7 @@ class LandmarksWidget(Dock):
         self.errors.show_report(self._model.errors(live=live), self._model.frame.frame, Lengths.of(self._model.series))
         if not live:
             self.files.show_state()
+            self.guide.show_state()
         self._show_prediction()
 
     def _show_prediction(self) -> None:
@@ -136,7 +142,7 @@ class LandmarksWidget(Dock):
         if not (box.isChecked() and box.isEnabled() and model.image is not None):
             self._hint.hide()
             return
-        self._hint.show(model.image, prediction_marks(model.frame, model.prediction(), model.image.ndim))
+        self._hint.show(model.image, prediction_marks(model.frame, model.prediction(), model.marks))
 
     def _show_layers(self) -> None:
         if self._hint.layer is not None and not self._hint.shown:

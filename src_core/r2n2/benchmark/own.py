@@ -45,7 +45,7 @@ def own_method(choice: str, grid: Grid, settings: Settings) -> tuple[Registrar, 
         frames += [
             (torch.from_numpy(a)[None], torch.from_numpy(b)[None]) for a, b in zip(images.moving, images.moving_valid, strict=True)
         ]
-        similarity = suitable_measure(examine_frames(frames, images.grid, range(len(frames))))
+        similarity = suitable_measure(examine_frames(frames, images.grid, range(len(frames))), images.grid.ndim)
         if similarity not in methods:
             methods[similarity] = build_method(config.model_copy(update={"similarity": similarity}))
         return by_method(methods[similarity], device)(images)

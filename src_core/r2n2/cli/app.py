@@ -21,8 +21,10 @@ from r2n2 import __version__
 from r2n2.cli.apply import apply
 from r2n2.cli.batch import batch
 from r2n2.cli.benchmark import benchmark
+from r2n2.cli.curves import curves
 from r2n2.cli.export import export
 from r2n2.cli.lung import lung
+from r2n2.cli.movie import movie
 from r2n2.cli.register import register
 from r2n2.cli.results import evaluate
 from r2n2.cli.simulate import simulate
@@ -44,7 +46,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for _command in (register, batch, evaluate, apply, export, lung, info, simulate, train, adapt, benchmark, doctor):
+for _command in (register, batch, evaluate, apply, curves, movie, export, lung, info, simulate, train, adapt, benchmark, doctor):
     app.command()(_command)
 
 

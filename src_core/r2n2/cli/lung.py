@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -110,6 +108,7 @@ def _parts(
     source: Path, output: Path, aligned: bool, axes: str | None, frame_time: float | None, stop: StopRequest, quiet: bool
 ) -> list[AlignedSeries]:
     """The slice positions, aligned: of a result, of a series that is, or of one that is registered now."""
+    from r2n2.cli.running import show_registration
     from r2n2.io import read_series
     from r2n2.results.acquisition import slice_names
     from r2n2.results.aligned_series import AlignedSeries
@@ -119,7 +118,7 @@ def _parts(
         return _of_result(source, frame_time)
     found = [_timed(series, frame_time) for series in read_series(source, axes=axes)]
     if not aligned:
-        _register(found, output / "registration", stop, quiet)
+        show_registration(found, output / "registration", stop=stop, quiet=quiet)
         return _of_result(output / "registration", frame_time)
     names = slice_names(len(found)) if len(found) > 1 else (found[0].name or source.name,)
     return [AlignedSeries(name, series) for name, series in zip(names, found, strict=True)]
@@ -141,7 +140,7 @@ def _of_result(folder: Path, frame_time: float | None) -> list[AlignedSeries]:
         times = series.times_s or registered.manifest.input.times_s
         placed = registered.lattice.patient_grid
         series = replace(series, times_s=None if times is None else tuple(times), patient_grid=placed or series.patient_grid)
-        parts.append(AlignedSeries(part.name, _timed(series, frame_time), registered))
+        parts.append(AlignedSeries.of_result(part.name, _timed(series, frame_time), registered))
     return parts
 
 
@@ -149,24 +148,6 @@ def _timed(series: ImageSeries, frame_time: float | None) -> ImageSeries:
     if frame_time is None:
         return series
     return replace(series, times_s=tuple(frame_time * index for index in range(len(series))))
-
-
-def _register(found: Sequence[ImageSeries], folder: Path, stop: StopRequest, quiet: bool) -> None:
-    from r2n2.cli.progress import RunDisplay
-    from r2n2.workflow import register_slices_to_folder, register_to_folder
-
-    with RunDisplay(stop, quiet=quiet) as display:
-        if len(found) == 1:
-            with contextlib.closing(register_to_folder(found[0], folder)) as running:
-                for progress in running:
-                    display.show(progress, found[0], folder)
-            return
-        with contextlib.closing(register_slices_to_folder(found, folder)) as several:
-            for step in several:
-                if step.progress is None:
-                    display.fail(f"{step.name}: {step.failure}")
-                else:
-                    display.show(step.progress, found[step.index], folder / step.name)
 
 
 def _analyse(
@@ -181,27 +162,11 @@ def _analyse(
     from rich.console import Console
     from rich.progress import Progress
 
-    from r2n2.io.atomic import resource_errors
-    from r2n2.lung.analysis import analyse
-    from r2n2.lung.region import sides
     from r2n2.report.lung import render_lung
-    from r2n2.results.lung_files import write_lung
+    from r2n2.results.lung_run import read_function, write_function
 
-    series = part.series
     inside, mask_text = _mask(part, mask, which)
-    regions, how = sides(inside, series.patient_grid)
-    jacobian = None if config.jacobian == "off" else part.jacobian
-    spacing = series.grid.spacing
-    running = analyse(
-        part.frame,
-        part.times_s,
-        inside,
-        config,
-        spacing_mm=(spacing[0], spacing[1]),
-        sides=regions,
-        left_out=part.left_out,
-        jacobian=jacobian,
-    )
+    running = read_function(part, inside, config)
     with Progress(console=Console(stderr=True), disable=quiet, transient=True) as bar:
         task = bar.add_task(f"{part.name}: reading rhythms", total=1.0)
         while True:
@@ -211,35 +176,24 @@ def _analyse(
             except StopIteration as end:
                 function: LungFunction = end.value
                 break
-    function = replace(function, notes=(*function.notes, f"right and left: {how}"))
     if not quiet:
         for note in (mask_text, *function.notes):
             print(f"note: {part.name}: {note}", file=sys.stderr)
+    spacing = part.series.grid.spacing
     page = render_lung(function, part.times_s, (spacing[0], spacing[1]), title=part.name, mask_text=mask_text)
-    with resource_errors(place):
-        place.mkdir(parents=True, exist_ok=True)
-    write_lung(place, series, function, page, name=part.name, facts={"mask": mask_text, "aligned_by": _aligned_by(part)})
+    write_function(place, part, function, page, mask_text)
     return function
-
-
-def _aligned_by(part: AlignedSeries) -> str:
-    return "as given" if part.registered is None else f"r2n2 register, {part.registered.manifest.settings.method}"
 
 
 def _mask(part: AlignedSeries, path: Path | None, which: tuple[int, int]) -> tuple[NDArray[np.bool_], str]:
     """Where lung is, and a sentence on where that is from."""
-    import numpy as np
-
-    from r2n2.lung.region import propose_lung
+    from r2n2.results.lung_run import PROPOSED, proposed_mask
     from r2n2.results.mask_files import mask_of_slice, read_mask
 
-    series = part.series
     own = None if path is None else mask_of_slice(path, *which)
     if own is not None:
-        return read_mask(series, own, option="--mask").inside(), f"The mask is {own.name}."
-    frames = np.linspace(0, len(series) - 1, min(32, len(series))).round().astype(int)
-    mean = np.mean([part.frame(int(index)) for index in frames], axis=0)
-    return propose_lung(mean, series.grid.spacing), "The mask is a proposal from the mean image."
+        return read_mask(part.series, own, option="--mask").inside(), f"The mask is {own.name}."
+    return proposed_mask(part), PROPOSED
 
 
 def _write_table(output: Path, functions: dict[str, LungFunction]) -> None:

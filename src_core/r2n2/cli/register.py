@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ from r2n2.cli.series_options import (
     Device,
     DropDamaged,
     Fields,
+    GuideStrength,
     Initial,
     KeepHeaders,
     MaxBytes,
@@ -47,6 +47,7 @@ from r2n2.runtime.signals import StopRequest
 
 if TYPE_CHECKING:
     from r2n2.config import RegistrationConfig
+    from r2n2.guides import Guides
     from r2n2.mask import Masks
     from r2n2.registration import Survey
     from r2n2.results.against import Against
@@ -65,12 +66,10 @@ class _Job:
     config: RegistrationConfig
     facts: RunFacts
     selection: dict[str, Any]
-    landmarks: Path | None
     masks: tuple[Masks, ...]
     """One item a slice position."""
     overwrite: bool
     quiet: bool
-    stop: StopRequest
 
     def options(self) -> dict[str, Any]:
         """As ``register_to_folder`` takes them."""
@@ -88,6 +87,7 @@ class _Looked:
 
     landmarks: LandmarkSet | None = None
     survey: Survey | None = None
+    guides: Guides | None = None
 
 
 def register(
@@ -137,6 +137,16 @@ def register(
             metavar="FILE", help="Landmarks; a folder with slice_00.csv ... for several slices.", rich_help_panel=INPUT_PANEL
         ),
     ] = None,
+    guide: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Pairs of points that hold, in the formats of --landmarks: frames that have some are fitted again to meet "
+            "them. They never count as landmarks.",
+            rich_help_panel=INPUT_PANEL,
+        ),
+    ] = None,
+    guide_strength: GuideStrength = None,
     mask: Annotated[
         Path | None,
         typer.Option(
@@ -168,6 +178,7 @@ def register(
         raise ArgumentError(f"--reference {reference}: --to names the image to align to; leave one of them out")
     settings = settings_of(context.params, **({} if to is None else {"reference": 0}))
     reading = reading_of(context.params)
+    from r2n2.cli.running import show_registration
     from r2n2.cli.scanning import scan_progress
     from r2n2.io import read_series
     from r2n2.results.manifest import RunFacts
@@ -175,7 +186,9 @@ def register(
     from r2n2.results.writer import check_folder
 
     facts = RunFacts.of(settings)
-    _check_paths(source, output, {"--landmarks": landmarks, "--mask": mask, "--moving-mask": moving_mask, "--to": to})
+    _check_paths(
+        source, output, {"--landmarks": landmarks, "--guide": guide, "--mask": mask, "--moving-mask": moving_mask, "--to": to}
+    )
     check_folder(output)
     limits = {} if max_bytes is None else {"max_bytes": max_bytes}
     with scan_progress(quiet=quiet) as progress:
@@ -189,11 +202,23 @@ def register(
     masks, notes = read_masks(found, mask, moving_mask)
     if before is not None:
         masks = (before.masks(masks[0]),)
-    job = _Job(settings, facts, selection, landmarks, masks, overwrite, quiet, stop)
+    job = _Job(settings, facts, selection, masks, overwrite, quiet)
     for note in notes:
         _note(job, note)
-    looked = [_with_landmarks(*item, job) for item in zip(found, _landmark_files(found, job), job.masks, strict=True)]
-    failed = _register_one(found[0], output, job, looked[0]) if len(found) == 1 else _register_all(found, output, job, looked)
+    marked, guided = _landmark_files(found, landmarks, "--landmarks"), _landmark_files(found, guide, "--guide")
+    looked = [_with_landmarks(*item, job) for item in zip(found, marked, guided, job.masks, strict=True)]
+    failed = show_registration(
+        found,
+        output,
+        job.config,
+        stop=stop,
+        quiet=quiet,
+        landmarks=[item.landmarks for item in looked],
+        surveys=[item.survey for item in looked],
+        guides=[item.guides for item in looked],
+        masks=job.masks,
+        **job.options(),
+    )
     if failed:
         raise typer.Exit(_BAD_INPUT)
 
@@ -231,83 +256,63 @@ def _check_frames(source: Path, found: Sequence[ImageSeries]) -> None:
     raise ReadError(f"{source}: holds {len(found)} single images and no series in time, so there is nothing to register{why}")
 
 
-def _register_one(series: ImageSeries, output: Path, job: _Job, looked: _Looked) -> bool:
-    """Register one series; true if a frame failed."""
-    from r2n2.cli.progress import RunDisplay
-    from r2n2.workflow import register_to_folder
-
-    given: dict[str, Any] = {"landmarks": looked.landmarks, "survey": looked.survey, "masks": job.masks[0]}
-    running = register_to_folder(series, output, job.config, **given, **job.options())
-    with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
-        flagged = False
-        for progress in running:
-            flagged |= display.show(progress, series, output)
-        return flagged
-
-
-def _register_all(found: Sequence[ImageSeries], output: Path, job: _Job, looked: Sequence[_Looked]) -> bool:
-    """Every slice position into its sub-folder; true if a frame or a slice position failed."""
-    from r2n2.cli.progress import RunDisplay
-    from r2n2.workflow import register_slices_to_folder
-
-    flagged, seen = False, -1
-    failed: dict[str, str] = {}
-    given: dict[str, Any] = {
-        "landmarks": [item.landmarks for item in looked],
-        "surveys": [item.survey for item in looked],
-        "masks": job.masks,
-    }
-    running = register_slices_to_folder(found, output, job.config, **given, **job.options())
-    with contextlib.closing(running), RunDisplay(job.stop, quiet=job.quiet) as display:
-        for step in running:
-            series = found[step.index]
-            if step.index != seen:
-                seen = step.index
-                display.note(f"{step.name}: {series.name}, {len(series)} frames")
-            if step.progress is None:
-                failed[step.name] = step.failure
-                display.fail(f"{step.name}: {step.failure}")
-            else:
-                flagged |= display.show(step.progress, series, output / step.name)
-    for name, reason in failed.items():
-        print(f"failed: {name}: {reason}")
-    return bool(failed) or flagged
-
-
-def _landmark_files(found: Sequence[ImageSeries], job: _Job) -> list[Path | None]:
+def _landmark_files(found: Sequence[ImageSeries], path: Path | None, option: str) -> list[Path | None]:
     """Of every slice position."""
     from r2n2.io import landmarks_of_slice
     from r2n2.results.acquisition import slice_names
 
-    if job.landmarks is None or len(found) == 1:
-        return [job.landmarks] * len(found)
-    if not job.landmarks.is_dir():
+    if path is None or len(found) == 1:
+        return [path] * len(found)
+    if not path.is_dir():
         raise ArgumentError(
-            f"--landmarks {job.landmarks}: the input holds {len(found)} slice positions; give a folder with slice_00.csv ..., "
+            f"{option} {path}: the input holds {len(found)} slice positions; give a folder with slice_00.csv ..., "
             f"or pick one slice with --slice"
         )
-    paths = [landmarks_of_slice(job.landmarks, name) for name in slice_names(len(found))]
+    paths = [landmarks_of_slice(path, name) for name in slice_names(len(found))]
     if not any(paths):
-        raise ReadError(f"--landmarks {job.landmarks}: holds no slice_00.csv ... of the {len(found)} slice positions; rename them")
+        raise ReadError(f"{option} {path}: holds no slice_00.csv ... of the {len(found)} slice positions; rename them")
     return paths
 
 
-def _with_landmarks(series: ImageSeries, path: Path | None, masks: Masks, job: _Job) -> _Looked:
+def _with_landmarks(series: ImageSeries, path: Path | None, guide: Path | None, masks: Masks, job: _Job) -> _Looked:
     """Landmarks of a slice position, read and checked before anything is registered, and what had to be looked at for that."""
     from r2n2.io import check_plausible, check_usable, read_landmarks
     from r2n2.registration import chosen_reference, survey_for
 
-    if path is None:
+    if path is None and guide is None:
         return _Looked()
-    marks = read_landmarks(path, series.patient_grid or series.grid)
+    place = series.patient_grid or series.grid
     survey = survey_for(series, job.config, masks)
     reference = chosen_reference(job.config.reference, survey, len(series))
+    guides = None if guide is None else _guides(guide, series, reference, job)
+    if path is None:
+        return _Looked(survey=survey, guides=guides)
+    marks = read_landmarks(path, place)
     check_usable(marks, series, reference)
     for note in marks.notes:
         _note(job, f"landmarks: {note}")
     for warning in check_plausible(marks, series, reference):
         print(f"r2n2: landmarks: {warning}", file=sys.stderr)
-    return _Looked(marks, survey)
+    if guides is not None and (left_out := guides.left_out_of(marks, reference, series.grid)[1]):
+        print(f"r2n2: landmarks: {left_out}", file=sys.stderr)
+    return _Looked(marks, survey, guides)
+
+
+def _guides(path: Path, series: ImageSeries, reference: int, job: _Job) -> Guides:
+    """Guiding pairs of a slice position, checked against it."""
+    from r2n2.guides import Guides, strength_mm
+    from r2n2.io import check_usable, read_landmarks
+
+    marks = read_landmarks(path, series.patient_grid or series.grid)
+    try:
+        check_usable(marks, series, reference)
+    except ReadError as error:
+        raise ReadError(f"--guide {path}: {error}") from None
+    for note in marks.notes:
+        _note(job, f"guide: {note}")
+    guides = Guides(marks, strength_mm(job.config.guide_strength_mm, series.grid), str(path))
+    guides.pairs(reference, series.grid)
+    return guides
 
 
 def _note(job: _Job, text: str) -> None:

@@ -26,6 +26,7 @@ __all__ = [
     "Device",
     "DropDamaged",
     "Fields",
+    "GuideStrength",
     "Initial",
     "KeepHeaders",
     "MaxBytes",
@@ -74,7 +75,7 @@ Similarity = Annotated[
     str | None,
     typer.Option(
         metavar="auto|ssd|lncc|mind|ngf|curve",
-        help="What frames are compared by; auto: intensities (ssd), or edges (ngf) where the contrast changes.",
+        help="What frames are compared by; auto: intensities (ssd, of volumes lncc), or edges (ngf) where the contrast changes.",
         rich_help_panel=METHOD_PANEL,
     ),
 ]
@@ -132,6 +133,14 @@ Uncertainty = Annotated[
     typer.Option(
         metavar="on|off|full",
         help="Map of how far each position may be off; full: from both ways, twice the time.",
+        rich_help_panel=METHOD_PANEL,
+    ),
+]
+GuideStrength = Annotated[
+    float | None,
+    typer.Option(
+        metavar="MM",
+        help="To within which distance guiding pairs are right (standard deviation; default: a pixel).",
         rich_help_panel=METHOD_PANEL,
     ),
 ]
@@ -203,6 +212,8 @@ def settings_of(options: Mapping[str, Any], **fixed: Any) -> RegistrationConfig:
     from r2n2.config import RegistrationConfig
 
     given = {name: options[name] for name in _SETTINGS if options[name] is not None}
+    if options.get("guide_strength") is not None:
+        given["guide_strength_mm"] = options["guide_strength"]
     given |= {name: parse(given[name]) for name, parse in _PARSERS.items() if name in given} | fixed
     path: Path | None = options["config"]
     if path is None:

@@ -5,7 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Choice", "choose_by_geometry", "choose_reading", "wants_volumes"]
+__all__ = ["Choice", "choose_by_geometry", "choose_reading", "told_reading", "wants_volumes"]
+
+_BEGINNINGS = ("read as a volume", "read slice by slice")
+"""Of every note of a ``Choice``; the option that changes it stands behind a semicolon."""
+
+_AS_ASKED = ", as --volumes asks"
 
 _GAPPED = 2.5
 """Slices further apart than so many pixels are gapped or thick."""
@@ -38,7 +43,7 @@ def choose_reading(asked: bool | None, slices: int, spacing: Sequence[float] | N
         (z, y, x) in mm; None, or (y, x), where the distance of the slices is not known.
     """
     if asked is not None:
-        return Choice(asked, f"read as a volume of {slices} slices, as --volumes asks" if asked else "")
+        return Choice(asked, f"read as a volume of {slices} slices{_AS_ASKED}" if asked else "")
     return choose_by_geometry(slices, spacing)
 
 
@@ -67,3 +72,9 @@ def choose_by_geometry(slices: int, spacing: Sequence[float] | None) -> Choice:
         why = f"over {_GAPPED:g} pixels apart and fewer than {_FEWEST}"
         return Choice(False, f"read slice by slice: {told}, are {why}; --volumes reads them as a volume")
     return Choice(True, f"read as a volume: {told}; --slices reads slice by slice")
+
+
+def told_reading(notes: Sequence[str]) -> str:
+    """Of the notes of a series how its stack was read, and why, without the option of the command that changes it; "" if none."""
+    told = next((note for note in notes if note.startswith(_BEGINNINGS)), "")
+    return told.partition("; --")[0].removesuffix(_AS_ASKED)

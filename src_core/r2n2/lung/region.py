@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid
 
-__all__ = ["propose_lung", "sides"]
+__all__ = ["largest_regions", "padded", "propose_lung", "sides"]
 
 _SMOOTH_MM = 2.0
 _SHADING_MM = 60.0
@@ -73,13 +73,13 @@ def _inside(dark: NDArray[np.bool_], spacing_mm: tuple[float, ...]) -> NDArray[n
 
     pixel = max(spacing_mm)
     whole = remove_small_holes(dark, max_size=round(_VESSEL_MM2 / (spacing_mm[0] * spacing_mm[1])))
-    whole = _padded(closing, whole, _CLOSE_MM / pixel)
+    whole = padded(closing, whole, _CLOSE_MM / pixel)
     # Airways and gaps beside the arms lead out of the body: what is left without narrow parts tells which regions are inside.
-    inner = _largest(_off_the_edge(_padded(opening, whole, _OPEN_MM / pixel)), 2)
-    return _padded(dilation, inner, _OPEN_MM / pixel) & whole
+    inner = largest_regions(_off_the_edge(padded(opening, whole, _OPEN_MM / pixel)), 2)
+    return padded(dilation, inner, _OPEN_MM / pixel) & whole
 
 
-def _padded(operation: Any, regions: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
+def padded(operation: Any, regions: NDArray[np.bool_], radius: float) -> NDArray[np.bool_]:
     """A morphological operation by a disk, as if the frame went on at its edge."""
     from skimage.morphology import disk
 
@@ -95,7 +95,7 @@ def _off_the_edge(regions: NDArray[np.bool_]) -> NDArray[np.bool_]:
     return np.asarray(clear_border(label(regions, connectivity=1)) > 0)
 
 
-def _largest(regions: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
+def largest_regions(regions: NDArray[np.bool_], count: int) -> NDArray[np.bool_]:
     """The largest connected regions, those far smaller than the first left out."""
     from skimage.measure import label
 

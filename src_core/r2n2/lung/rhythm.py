@@ -58,7 +58,7 @@ def uniform_step(times_s: NDArray[np.float64]) -> float:
         at = int(np.abs(steps - step).argmax())
         raise ReadError(
             f"times: frames {at} and {at + 1} are {steps[at]:.4g} s apart where others are {step:.4g} s; rates need equal steps: "
-            "leave out the frames before or after the gap with --frames"
+            "give the frames before the gap, or those after it, or say the time between frames (--frame-time)"
         )
     return step
 

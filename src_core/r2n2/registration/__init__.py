@@ -7,7 +7,8 @@ from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit import FitMethod
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.reference import automatic_reference, chosen_reference, common_reference, resolve_reference
-from r2n2.registration.resampling import warp_frame, warp_pixels
+from r2n2.registration.refitting import refit_around, refit_frame
+from r2n2.registration.resampling import sample_pixels, warp_frame, warp_pixels
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress, Uncertainty
 from r2n2.registration.series import edited_result, register_pair, register_series
 from r2n2.registration.survey import Survey, survey_for, survey_series
@@ -28,11 +29,14 @@ __all__ = [
     "chosen_reference",
     "common_reference",
     "edited_result",
+    "refit_around",
+    "refit_frame",
     "register_pair",
     "register_series",
     "resolve_batch_size",
     "resolve_device",
     "resolve_reference",
+    "sample_pixels",
     "survey_for",
     "survey_series",
     "unregistered",

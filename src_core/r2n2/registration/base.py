@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
+from r2n2.guides import GuidingPairs
 from r2n2.transform import Transform
 
 __all__ = ["Method", "Pairs", "RegistrationStep"]
@@ -29,6 +30,8 @@ class Pairs:
         Lattice of both.
     fixed_weight, moving_weight
         (B, 1, *grid.shape) float32 in [0, 1]: how much a pixel counts, by masks; None where all valid ones count alike.
+    guides
+        What a person vouches for, one item a pair, None where that is nothing; empty where no pair has any.
     """
 
     fixed: Tensor
@@ -38,6 +41,7 @@ class Pairs:
     grid: Grid
     fixed_weight: Tensor | None = None
     moving_weight: Tensor | None = None
+    guides: tuple[GuidingPairs | None, ...] = ()
 
     def __len__(self) -> int:
         return len(self.moving)
@@ -57,6 +61,7 @@ class Pairs:
             self.grid,
             None if self.fixed_weight is None else self.fixed_weight[chosen],
             None if self.moving_weight is None else self.moving_weight[chosen],
+            self.guides[chosen],
         )
 
     def chosen(self, rows: Sequence[int] | Tensor) -> Pairs:
@@ -67,7 +72,9 @@ class Pairs:
             return values[:1].expand(len(at), *values.shape[1:]) if values.stride(0) == 0 else values[at]
 
         images = (of(self.fixed), of(self.moving), of(self.fixed_valid), of(self.moving_valid))
-        return Pairs(*images, self.grid, *(None if w is None else of(w) for w in (self.fixed_weight, self.moving_weight)))
+        fixed_weight, moving_weight = (None if w is None else of(w) for w in (self.fixed_weight, self.moving_weight))
+        guides = tuple(self.guides[row] for row in at.tolist()) if self.guides else ()
+        return Pairs(*images, self.grid, fixed_weight, moving_weight, guides)
 
     def distinct_fixed(self) -> tuple[Tensor, Tensor, Tensor | None]:
         """Fixed images, their validity and weight without repetition: of one image where all pairs share it by ``expand``."""

@@ -6,16 +6,18 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid, Space
+from r2n2.guides import GuidingPairs, misfit_mm
 from r2n2.registration.base import Method, Pairs
 from r2n2.registration.doubt import reasons_for_doubt
 from r2n2.registration.measures import Measure, SquaredDifference, agreement
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.registration.uncertainty import FrameUncertainty, UncertaintyEstimator, backward_pairs
+from r2n2.registration.uncertainty import FrameUncertainty, backward_pairs
 from r2n2.registration.volumes import measure_rows, small_volumes
 from r2n2.similarity import correlation
 from r2n2.transform import (
@@ -29,10 +31,12 @@ from r2n2.transform import (
 
 __all__ = [
     "BatchResult",
+    "Estimator",
     "LoadedFrame",
     "assess",
     "assess_composed",
     "assess_edited",
+    "assess_later",
     "masked_note",
     "register_batch",
     "unregistered",
@@ -43,6 +47,8 @@ _FOLDED_PERCENT = 1.0
 _SIMILARITY_TOLERANCE = 1e-4
 # A few pixels that stay in view always find something to agree with.
 _SMALLEST_OVERLAP = 0.25
+# Standard deviations beyond which a guiding pair is not met.
+_FARTHEST_GUIDE = 3.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +64,21 @@ class LoadedFrame:
     def counted(self) -> Tensor:
         """(1, *shape) bool, pixels that are valid and not masked out."""
         return self.valid if self.weight is None else self.valid & (self.weight > 0)
+
+
+class Estimator(Protocol):
+    """Looks at a batch once it is registered."""
+
+    @property
+    def both_ways(self) -> bool:
+        """Whether each pair is to be registered back as well."""
+        ...
+
+    def estimate(
+        self, pairs: Pairs, transforms: Sequence[Transform], backward: Sequence[Transform] = ()
+    ) -> tuple[FrameUncertainty | None, ...]:
+        """One a pair, from its transform and, if asked for, that of the way back."""
+        ...
 
 
 @dataclass(eq=False)
@@ -79,13 +100,15 @@ def register_batch(
     device: torch.device,
     start: Sequence[Transform] | None,
     result: BatchResult,
-    estimator: UncertaintyEstimator | None = None,
+    estimator: Estimator | None = None,
+    *,
+    guides: tuple[GuidingPairs | None, ...] = (),
 ) -> Iterator[float]:
     """Register each frame to its target, yielding the share done after every step; the outcome goes into ``result``."""
     began = time.perf_counter()
     fixed, fixed_valid, fixed_weight = _together(targets, device)
     moving, moving_valid, moving_weight = _together(frames, device)
-    pairs = Pairs(fixed, moving, fixed_valid, moving_valid, grid, fixed_weight, moving_weight)
+    pairs = Pairs(fixed, moving, fixed_valid, moving_valid, grid, fixed_weight, moving_weight, guides)
     both_ways = estimator is not None and estimator.both_ways
     last = None
     for last in method.register(pairs, start=start):
@@ -207,6 +230,7 @@ def assess(
     *,
     uncertainty: FrameUncertainty | None = None,
     measure: Measure | None = None,
+    guides: GuidingPairs | None = None,
 ) -> FrameResult:
     """What a transform does to a frame: similarity before and after, folding, largest displacement, and whether to trust it.
 
@@ -218,6 +242,8 @@ def assess(
         How far its positions may be off, if that is known.
     measure
         What the frames were compared by; squared differences if None.
+    guides
+        What a person vouched for: such a frame is not kept back where the images say otherwise, but doubtful.
     """
     measure = measure or SquaredDifference()
     found = _measure(reference, frame, transform, measure)
@@ -231,13 +257,19 @@ def assess(
         return kept_back(FrameStatus.FAILED, "the registration gave no finite result")
     if found.overlap < _SMALLEST_OVERLAP:
         return kept_back(FrameStatus.FAILED, f"only {100 * found.overlap:.0f} % of it would stay in view")
-    if found.after < found.before - _SIMILARITY_TOLERANCE:
+    fell = found.after < found.before - _SIMILARITY_TOLERANCE
+    if fell and guides is None:
         return kept_back(FrameStatus.WORSE, f"the similarity fell from {found.before:.4f} to {found.after:.4f}")
+    guided, held_off = ("", ()) if guides is None else _guided(transform, guides)
     reasons = [
+        *([f"the similarity fell from {found.before:.4f} to {found.after:.4f}"] if fell else ()),
+        *held_off,
         *_doubts(reference, frame, transform, measure, found.after, beside_radius=uncertainty is not None and uncertainty.judged),
         *(() if uncertainty is None else uncertainty.reasons),
     ]
     status, message = FrameStatus.DOUBTFUL if reasons else FrameStatus.OK, masked_note(frame)
+    if guided and not message:
+        message = f"frame {frame.index}: {guided}"
     if note:
         status = FrameStatus.DOUBTFUL if reasons else FrameStatus.LIMITED
         message = f"frame {frame.index}: {note}"
@@ -245,8 +277,39 @@ def assess(
         status = FrameStatus.FOLDED
         reasons.insert(0, f"the displacement folds in {found.folding:.2f} % of the cells")
     if reasons:
-        message = f"frame {frame.index}: {'; '.join([*reasons, *filter(None, [note])])}; look at it before using it"
+        message = f"frame {frame.index}: {'; '.join([*reasons, *filter(None, [note, guided])])}; look at it before using it"
     return replace(_result(frame.index, transform, status, message, found, seconds, measure), uncertainty=uncertainty)
+
+
+def assess_later(
+    reference: LoadedFrame,
+    frame: LoadedFrame,
+    transform: Transform,
+    loss: float,
+    seconds: float,
+    note: str = "",
+    *,
+    uncertainty: FrameUncertainty | None = None,
+    measure: Measure | None = None,
+    guides: GuidingPairs | None = None,
+) -> FrameResult:
+    """A transform that is gone on from, without numbers that nobody is going to see; what is not finite fails as in ``assess``."""
+    if not math.isfinite(loss):
+        return assess(reference, frame, transform, loss, seconds, note, uncertainty=uncertainty, measure=measure, guides=guides)
+    return FrameResult(frame.index, transform, FrameStatus.OK, "", math.nan, math.nan, math.nan, math.nan, math.nan, seconds)
+
+
+def _guided(transform: Transform, guides: GuidingPairs) -> tuple[str, tuple[str, ...]]:
+    """How the pairs of a frame are met, in words, and a reason for doubt where they are not."""
+    misfits = misfit_mm(transform, guides)
+    worst, strength = max(misfits), guides.strength * transform.grid.unit_mm
+    many = "1 pair" if len(guides) == 1 else f"{len(guides)} pairs"
+    guided = f"guided by {many}, met to within {worst:.2g} mm"
+    if worst <= _FARTHEST_GUIDE * strength:
+        return guided, ()
+    name = guides.ids[misfits.index(worst)]
+    why = f"guiding pair {name!r} stays {worst:.2g} mm from where it was put, though it is right to within {strength:.2g} mm"
+    return f"guided by {many}", (why,)
 
 
 def assess_composed(

@@ -15,7 +15,7 @@ from r2n2.preprocessing import blur, blur_measured
 from r2n2.registration.intensity_relation import explained_by_a_curve, explained_by_a_line
 from r2n2.registration.measures import left_where_longest
 from r2n2.similarity import correlation
-from r2n2.transform import resample, warp
+from r2n2.transform import normalised_lattice, resample, warp
 
 __all__ = ["reasons_for_doubt"]
 
@@ -103,7 +103,7 @@ def reasons_for_doubt(
             found.append("edges hardly agree better where the displacement is longest")
     if farthest > _FARTHEST:
         found.append(f"something moves by {50 * farthest:.0f} % of the frame's longer side, farther than is found reliably")
-    left = _left(a, inside & stays, stays)
+    left = _left(a, (inside | _just_beyond(vectors, grid, coarse)) & stays, stays)
     if left > _MOST_LEFT:
         found.append(f"{100 * left:.0f} % of what the reference shows has left the frame")
     return tuple(found)
@@ -160,6 +160,18 @@ def _another_contrast(a: Tensor, b: Tensor) -> float:
     """By how much a curve explains more of the one intensity (N,) by the other than a straight line does."""
     curve = explained_by_a_curve(a, b)
     return 0.0 if curve is None else curve - explained_by_a_line(a, b)
+
+
+def _just_beyond(vectors: Tensor, grid: Grid, coarse: Grid) -> Tensor:
+    """Where a volume's displacement (1, 3, *coarse.shape) leads at most a slice out of it, (1, 1, ...) bool; nowhere in 2D.
+
+    All tissue of the outermost slices of a slab leaves with a motion of half a slice, and the others still hold it.
+    """
+    if grid.ndim == 2:
+        return torch.zeros_like(vectors[:, :1], dtype=torch.bool)
+    places = normalised_lattice(coarse, vectors) + vectors
+    limits = [(extent + step) / grid.unit_mm for extent, step in zip(grid.half_extent_mm, grid.spacing, strict=True)]
+    return (places.abs() <= vectors.new_tensor(limits).view(1, 3, 1, 1, 1)).all(1, keepdim=True)
 
 
 def _left(fixed: Tensor, inside: Tensor, valid: Tensor) -> float:

@@ -33,7 +33,7 @@ from r2n2.transform import (
 )
 from r2n2.working import to_working
 
-__all__ = ["Initialised", "find_initial"]
+__all__ = ["GoingOn", "Initialised", "find_initial"]
 
 _SEARCHED = {2: 64, 3: 32}
 _REFINED = {2: ((64, 8), (128, 8), (256, 6)), 3: ((32, 8), (64, 6))}
@@ -73,25 +73,56 @@ class Initialised:
         if start is None:
             with torch.inference_mode():
                 found = find_initial(pairs, self._kind)
-        moved = [row for row, linear in enumerate(found) if linear is not None]
-        if not moved:
+        if all(linear is None for linear in found):
             yield from self._method.register(pairs, start=start)
             return
         none = GaussianSequence.identity(pairs.grid)
         begun = [none if linear is None else replace(none, linear=linear.cpu().clone()) for linear in found]
-        rest = [row for row in range(len(pairs)) if row not in moved]
-        parts = [(rows, _part(pairs, rows, [begun[row] for row in rows])) for rows in (rest, moved) if rows]
-        reached, loss, before = list[Transform](begun), pairs.moving.new_full((len(pairs),), torch.nan), 0
-        for number, (rows, (some, starts)) in enumerate(parts):
-            step: RegistrationStep | None = None
-            for step in self._method.register(some, start=starts):
-                loss = loss.index_put((torch.tensor(rows, device=loss.device),), step.loss.to(loss))
-                total = before + step.total * (len(parts) - number)
-                so_far = partial(_in_place, tuple(reached), tuple(rows), step.transforms)
-                notes = tuple(step.notes[rows.index(row)] if row in rows and step.notes else "" for row in range(len(pairs)))
-                yield RegistrationStep(before + step.index, total, loss, so_far, notes if any(notes) else ())
-            if step is not None:
-                reached, before = list(_in_place(tuple(reached), tuple(rows), step.transforms)), before + step.index
+        yield from _register_apart(self._method, pairs, begun, begun=False)
+
+
+class GoingOn:
+    """A method that goes on from what was found after ``Initialised``, and compares what that compared.
+
+    Parameters
+    ----------
+    method
+        The method.
+    """
+
+    def __init__(self, method: Method) -> None:
+        self._method = method
+
+    @property
+    def name(self) -> str:
+        """That of the method."""
+        return self._method.name
+
+    def register(self, pairs: Pairs, *, start: Sequence[Transform] | None = None) -> Iterator[RegistrationStep]:
+        """Register a batch, yielding after every step; of pairs that were moved as a whole only what both frames show counts."""
+        given = [one for one in start or () if isinstance(one, GaussianSequence)]
+        if len(given) != len(pairs) or all(one.linear is None for one in given):
+            yield from self._method.register(pairs, start=start)
+            return
+        yield from _register_apart(self._method, pairs, given, begun=True)
+
+
+def _register_apart(method: Method, pairs: Pairs, starts: Sequence[GaussianSequence], *, begun: bool) -> Iterator[RegistrationStep]:
+    """Pairs that are moved as a whole after the others; these from no start where none has ``begun``."""
+    moved = [row for row, sequence in enumerate(starts) if sequence.linear is not None]
+    rest = [row for row in range(len(pairs)) if row not in moved]
+    parts = [(rows, _part(pairs, rows, [starts[row] for row in rows])) for rows in (rest, moved) if rows]
+    reached, loss, before = list[Transform](starts), pairs.moving.new_full((len(pairs),), torch.nan), 0
+    for number, (rows, (some, own)) in enumerate(parts):
+        step: RegistrationStep | None = None
+        for step in method.register(some, start=own if begun or rows is moved else None):
+            loss = loss.index_put((torch.tensor(rows, device=loss.device),), step.loss.to(loss))
+            total = before + step.total * (len(parts) - number)
+            so_far = partial(_in_place, tuple(reached), tuple(rows), step.transforms)
+            notes = tuple(step.notes[rows.index(row)] if row in rows and step.notes else "" for row in range(len(pairs)))
+            yield RegistrationStep(before + step.index, total, loss, so_far, notes if any(notes) else ())
+        if step is not None:
+            reached, before = list(_in_place(tuple(reached), tuple(rows), step.transforms)), before + step.index
 
 
 def _in_place(
@@ -102,7 +133,7 @@ def _in_place(
     return tuple(new.get(row, transform) for row, transform in enumerate(reached))
 
 
-def _part(pairs: Pairs, rows: Sequence[int], begun: Sequence[GaussianSequence]) -> tuple[Pairs, list[Transform] | None]:
+def _part(pairs: Pairs, rows: Sequence[int], begun: Sequence[GaussianSequence]) -> tuple[Pairs, list[Transform]]:
     """Some of the pairs and their start; of those that are moved as a whole, only what both frames show counts.
 
     What enters a frame that is far away is other tissue, which would spoil the mean and deviation of its intensities.
@@ -110,7 +141,7 @@ def _part(pairs: Pairs, rows: Sequence[int], begun: Sequence[GaussianSequence]) 
     some = pairs.chosen(rows)
     parts = [sequence.linear for sequence in begun if sequence.linear is not None]
     if not parts:
-        return some, None
+        return some, list(begun)
     linear, blocks = torch.stack(parts).to(pairs.moving), []
     for block in row_blocks(pairs.grid):
         lattice = lattice_rows(pairs.grid, block, pairs.moving)

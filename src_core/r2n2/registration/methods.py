@@ -8,15 +8,19 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
+from torch import Tensor
 
 from r2n2.config import RegistrationConfig
-from r2n2.errors import ResourceError
+from r2n2.errors import ArgumentError, ResourceError
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.bspline import BSplineMethod
 from r2n2.registration.fit.growing import GrowingFit
 from r2n2.registration.fit.method import FitMethod
-from r2n2.registration.initial import Initialised
+from r2n2.registration.fit.trust import TrustMap
+from r2n2.registration.guided import Guided
+from r2n2.registration.initial import GoingOn, Initialised
 from r2n2.registration.measures import Measure, measure_of
+from r2n2.registration.trusting import Trusting, fewer_steps, last_steps
 from r2n2.registration.unfolding import Unfolding
 from r2n2.transform import GaussianSequence, Transform
 
@@ -54,19 +58,56 @@ def resolve_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def build_method(config: RegistrationConfig) -> Method:
+def build_method(config: RegistrationConfig, *, guided: bool = False) -> Method:
     """The method that the settings ask for, ready to register pairs.
 
     A similarity of "auto" is that of a series whose contrast stays, ssd: who has the series resolves it first.
 
+    Parameters
+    ----------
+    guided
+        Whether pairs of images may hold guiding pairs.
+
     Raises
     ------
+    ArgumentError
+        If the method takes no guiding pairs.
     ResourceError
         If the network's weights are not there.
     """
-    method = _plain_method(config)
-    if config.initial != "none":
-        method = Initialised(method, config.initial)
+    if guided and config.method == "bspline":
+        raise ArgumentError("guide: bspline takes no guiding pairs, as they move Gaussians; choose method r2n2 or fit")
+    plain = _plain_method(config)
+
+    def finished(method: Method) -> Method:
+        guiding = Guided(method, config.fit, measure=_measure(config)) if guided else method
+        return _proven(guiding, config)
+
+    whole = finished(_from_where_it_lies(plain, config))
+    if not _looks_twice(config):
+        return whole
+    shorter = _fit(config.model_copy(update={"fit": fewer_steps(config.fit)}))
+    first = _from_where_it_lies(replace(plain, then=shorter) if isinstance(plain, _Refined) else shorter, config)
+
+    def further(trust: TrustMap | None) -> Method:
+        # As many Gaussians as each start has.
+        last = config.model_copy(update={"fit": last_steps(config.fit), "steps": "auto" if config.steps == "auto" else 1})
+        return finished(GoingOn(_fit(last, None if trust is None else trust.weight)))
+
+    return Trusting(whole, first, further, config.fit, _measure(config))
+
+
+def _looks_twice(config: RegistrationConfig) -> bool:
+    """Whether the last steps of fit are to know what all frames have left."""
+    fitted = config.method == "fit" or (config.method == "r2n2" and config.refine)
+    return fitted and config.fit.trust and _measure(config).name == "ssd" and last_steps(config.fit).refine_steps[1] > 0
+
+
+def _from_where_it_lies(method: Method, config: RegistrationConfig) -> Method:
+    return method if config.initial == "none" else Initialised(method, config.initial)
+
+
+def _proven(method: Method, config: RegistrationConfig) -> Method:
     return Unfolding(method, config.fit, measure=_measure(config)) if config.no_folding else method
 
 
@@ -74,15 +115,18 @@ def _measure(config: RegistrationConfig) -> Measure:
     return measure_of("ssd" if config.similarity == "auto" else config.similarity, clamp=config.fit.clamp)
 
 
-def _plain_method(config: RegistrationConfig) -> Method:
-    measure = _measure(config)
-    if config.method == "bspline":
-        return BSplineMethod(config.bspline, measure=measure)
-    fit: FitMethod | GrowingFit = FitMethod(config.fit, gaussians=25 if config.steps == "auto" else config.steps, measure=measure)
+def _fit(config: RegistrationConfig, trust: Tensor | None = None) -> FitMethod | GrowingFit:
     if config.steps == "auto":
-        fit = GrowingFit(config.fit, measure=measure)
+        return GrowingFit(config.fit, measure=_measure(config), trust=trust)
+    return FitMethod(config.fit, gaussians=config.steps, measure=_measure(config), trust=trust)
+
+
+def _plain_method(config: RegistrationConfig) -> Method:
+    if config.method == "bspline":
+        return BSplineMethod(config.bspline, measure=_measure(config))
+    fit = _fit(config)
     # The network compares intensities: where those do not correspond, its Gaussians are worse than none to start from.
-    if config.method == "fit" or measure.name != "ssd":
+    if config.method == "fit" or _measure(config).name != "ssd":
         return fit
     from r2n2.network.checkpoint import load_network
     from r2n2.registration.cuda_graph import cuda_graph

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from r2n2.errors import R2N2Error, ResourceError
 from r2n2.geometry import Grid
+from r2n2.guides import GuidingPairs
 from r2n2.mask import Mask, Masks
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Method
-from r2n2.registration.batch import BatchResult, LoadedFrame, assess, register_batch, unregistered
+from r2n2.registration.batch import BatchResult, Estimator, LoadedFrame, assess, register_batch, unregistered
 from r2n2.registration.measures import Measure
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.registration.uncertainty import UncertaintyEstimator
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
@@ -54,7 +54,11 @@ class Work:
     device: torch.device
     most: int
     """Frames that are tried at once; falls where memory did not suffice, so that no later batch fails in vain."""
-    estimator: UncertaintyEstimator | None
+    estimator: Estimator | None
+    guides: Mapping[int, GuidingPairs] = field(default_factory=dict)
+    """Frame -> what a person vouches for."""
+    judge: Callable[..., FrameResult] = assess
+    """Makes the result of a frame, called as ``assess``."""
 
 
 def run_pass(
@@ -114,13 +118,15 @@ def _register(
         outcome = BatchResult()
         try:
             targets = [work.targets[frame.index] for frame in frames]
-            for share in register_batch(work.method, targets, frames, work.grid, work.device, start, outcome, work.estimator):
+            guides = tuple(work.guides.get(frame.index) for frame in frames)
+            given = (work.method, targets, frames, work.grid, work.device, start, outcome, work.estimator)
+            for share in register_batch(*given, guides=guides if any(guides) else ()):
                 yield before + share * len(frames)
             seconds = outcome.seconds / len(frames)
             found = zip(targets, frames, outcome.transforms, outcome.loss, outcome.notes, outcome.uncertainties, strict=True)
             return [
-                assess(target, frame, at, loss, seconds, note, uncertainty=radius, measure=work.measure)
-                for target, frame, at, loss, note, radius in found
+                work.judge(target, frame, at, loss, seconds, note, uncertainty=radius, measure=work.measure, guides=pairs)
+                for (target, frame, at, loss, note, radius), pairs in zip(found, guides, strict=True)
             ]
         except R2N2Error:
             raise

@@ -14,7 +14,7 @@ from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.series import ImageSeries
 from r2n2.transform import RowField, Transform, lattice_rows, row_blocks, sample_normalised
 
-__all__ = ["warp_frame", "warp_pixels"]
+__all__ = ["sample_pixels", "warp_frame", "warp_pixels"]
 
 _MOVED = (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.FOLDED, FrameStatus.DOUBTFUL, FrameStatus.EDITED)
 
@@ -40,21 +40,33 @@ def warp_pixels(image: NDArray[Any], transform: Transform, *, nearest: bool = Fa
     nearest
         Take the nearest pixel's value, for label maps.
     """
-    # float64 holds every integer of up to 53 bits, so labels and large counts survive.
-    precise = (image.dtype.kind in "iub" and image.dtype.itemsize > 2) or image.dtype == np.float64
-    kind = torch.float64 if precise else torch.float32
-    pixels = torch.from_numpy(np.ascontiguousarray(image.astype(np.float64 if precise else np.float32)))[None]
-    field, grid = RowField.of(transform), transform.grid
+    pixels, field, grid = _floating(image), RowField.of(transform), transform.grid
     warped = np.empty(image.shape, image.dtype)
     for rows in row_blocks(grid):
-        vectors = field.rows(rows).to(kind)
-        places = (lattice_rows(grid, rows, vectors) + vectors)[None]
-        if nearest:
-            values = sample_normalised(pixels, places, grid, mode="nearest").image[0]
-        else:
-            values = _interpolated(pixels, places, grid)[0]
-        warped[:, rows] = _typed(values.numpy(), image.dtype)
+        vectors = field.rows(rows).to(pixels.dtype)
+        warped[:, rows] = _sampled(pixels, lattice_rows(grid, rows, vectors) + vectors, grid, image.dtype, nearest=nearest)
     return warped
+
+
+def sample_pixels(image: NDArray[Any], places: Tensor, grid: Grid) -> NDArray[Any]:
+    """Image (C, *grid.shape) at NORMALISED places (ndim, *out), with as many axes in ``out``: (C, *out), as of ``warp_pixels``."""
+    pixels = _floating(image)
+    return _sampled(pixels, places.to(pixels.dtype), grid, image.dtype, nearest=False)
+
+
+def _floating(image: NDArray[Any]) -> Tensor:
+    """(1, C, *shape) as it is interpolated."""
+    # float64 holds every integer of up to 53 bits, so labels and large counts survive.
+    precise = (image.dtype.kind in "iub" and image.dtype.itemsize > 2) or image.dtype == np.float64
+    return torch.from_numpy(np.ascontiguousarray(image.astype(np.float64 if precise else np.float32)))[None]
+
+
+def _sampled(pixels: Tensor, places: Tensor, grid: Grid, dtype: np.dtype[Any], *, nearest: bool) -> NDArray[Any]:
+    if nearest:
+        values = sample_normalised(pixels, places[None], grid, mode="nearest").image[0]
+    else:
+        values = _interpolated(pixels, places[None], grid)[0]
+    return _typed(values.numpy(), dtype)
 
 
 def _typed(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from r2n2.geometry import Grid
 from r2n2.transform import Transform
 
-__all__ = ["FrameResult", "FrameStatus", "SeriesProgress", "Uncertainty"]
+__all__ = ["FrameResult", "FrameStatus", "SeriesProgress", "Trust", "Uncertainty"]
 
 
 class FrameStatus(StrEnum):
@@ -30,7 +30,7 @@ class FrameStatus(StrEnum):
     DOUBTFUL = "doubtful"
     """Aligned, but there are signs that the result is wrong; the message says which. The transform found is applied."""
     EDITED = "edited"
-    """A person switched off a part of the sequence; what is left is applied."""
+    """A person switched Gaussians of the sequence off or changed them; what they made of it is applied."""
     CONSTANT = "constant"
     """A frame without contrast: identity."""
     FAILED = "failed"
@@ -62,6 +62,24 @@ class Uncertainty(Protocol):
 
     def on(self, grid: Grid) -> Tensor:
         """The radius in mm at every pixel, (*grid.shape)."""
+        ...
+
+
+class Trust(Protocol):
+    """How far the pixels of the reference can be trusted, by what is left of the frames aligned to it."""
+
+    @property
+    def frames(self) -> int:
+        """Of how many frames it is known."""
+        ...
+
+    @property
+    def noise(self) -> float:
+        """Up to which a pixel is fully trusted: root mean square over the frames of what is left, z-scored."""
+        ...
+
+    def on(self, grid: Grid) -> Tensor:
+        """How much each pixel counts, (*grid.shape) in (0, 1]."""
         ...
 
 
@@ -128,6 +146,9 @@ class SeriesProgress:
         Results new with this step, in order of frames.
     notes
         Sentences a person should read, with the first step: what frames are compared by where that was chosen, and why.
+    trust
+        How far each pixel of the reference is trusted, with the step at which that is known; None before, after, and where all
+        count alike.
     """
 
     reference: int
@@ -136,3 +157,4 @@ class SeriesProgress:
     fraction: float
     finished: tuple[FrameResult, ...]
     notes: tuple[str, ...] = ()
+    trust: Trust | None = None

@@ -12,13 +12,15 @@ from numpy.typing import NDArray
 from r2n2.config import SMALLEST_SIDE_PX, RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.geometry import Grid
+from r2n2.guides import Guides
 from r2n2.mask import NO_MASKS, Masks
 from r2n2.preprocessing import luminance
 from r2n2.registration.base import Pairs, RegistrationStep
-from r2n2.registration.batch import LoadedFrame, assess_edited, masked_note, unregistered
+from r2n2.registration.batch import LoadedFrame, assess, assess_edited, assess_later, masked_note, unregistered
 from r2n2.registration.batch_size import bytes_a_frame, resolve_batch_size
 from r2n2.registration.chain import Chain, Predecessors
 from r2n2.registration.contrast import ContrastFinding, examine_frames, suitable_measure
+from r2n2.registration.fit.trust import Leftover
 from r2n2.registration.measures import measure_of
 from r2n2.registration.methods import build_method, resolve_device
 from r2n2.registration.passes import Frames, Work, load_frame, run_pass, weight_of
@@ -26,6 +28,7 @@ from r2n2.registration.reference import chosen_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
 from r2n2.registration.survey import Survey, survey_for
 from r2n2.registration.target import AlignedSeries, make_targets
+from r2n2.registration.trusting import Trusting
 from r2n2.registration.uncertainty import certain, uncertainty_estimator
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
@@ -69,11 +72,11 @@ def register_pair(
     device = resolve_device(config.device)
     (a, a_valid), (b, b_valid) = frames
     images = (a[None].to(device), b[None].to(device), a_valid[None].to(device), b_valid[None].to(device))
-    weights = [None if m is None else weight_of(m, 0)[None].to(device) for m in (masks.fixed, masks.moving)]
-    pairs = Pairs(*images, grid, *weights)
+    fixed_weight, moving_weight = (None if m is None else weight_of(m, 0)[None].to(device) for m in (masks.fixed, masks.moving))
+    pairs = Pairs(*images, grid, fixed_weight, moving_weight)
     if config.similarity == "auto":
         finding = examine_frames([(a, a_valid), (b, b_valid)], grid, (0, 1), masks)
-        config = config.model_copy(update={"similarity": suitable_measure(finding)})
+        config = config.model_copy(update={"similarity": suitable_measure(finding, grid.ndim)})
     yield from build_method(config).register(pairs)
 
 
@@ -84,6 +87,7 @@ def register_series(
     done: Mapping[int, FrameResult | None] | None = None,
     masks: Masks = NO_MASKS,
     survey: Survey | None = None,
+    guides: Guides | None = None,
 ) -> Iterator[SeriesProgress]:
     """Align every frame to the reference, yielding after every step.
 
@@ -103,6 +107,8 @@ def register_series(
         What counts, in the reference and in the other frames.
     survey
         What ``survey_series`` found with these masks, if it was asked before; else it is asked where settings are left open.
+    guides
+        Pairs of points that hold in some frames, which are fitted again to meet them; all others come out as without them.
 
     Raises
     ------
@@ -124,10 +130,16 @@ def register_series(
     config = config.of_grid(series.grid.ndim)
     survey = survey or survey_for(series, config, masks)
     index = chosen_reference(config.reference, survey, len(series))
-    config, note = resolve_similarity(config, None if survey is None else survey.contrast)
+    config, note = resolve_similarity(config, None if survey is None else survey.contrast, series.grid.ndim)
     chained = config.target == "previous"
     notes = (*of_volumes, *filter(None, (note, _CHAINED if chained else "")))
-    method = build_method(config)
+    if guides is not None and chained:
+        raise ArgumentError("guide: with target previous frames are aligned to their neighbours, not to where pairs are marked")
+    guiding = {} if guides is None else guides.pairs(index, series.grid)
+    _check_frames(guiding, len(series))
+    method = build_method(config, guided=bool(guiding))
+    trusting = method if isinstance(method, Trusting) else None
+    twice = trusting is not None and config.target == "reference" and len(series) > config.fit.trust_frames
     reference = load_frame(series, index, masks.fixed)
     if isinstance(reference, FrameResult):
         raise ReadError(f"reference: {reference.message}; choose another reference")
@@ -140,11 +152,15 @@ def register_series(
     done = done or {}
     frames = Frames(series, config.warm_start or chained, index, size, masks, config.warm_start)
     targets = Predecessors(frames, reference) if chained else dict.fromkeys(range(len(series)), reference)
-    work = Work(method, measure, targets, series.grid, device, size, estimator)
+    work = Work(method if trusting is None else trusting.whole, measure, targets, series.grid, device, size, estimator, guiding)
     rounds = 0 if config.target in ("reference", "previous") else config.target_rounds
-    yield SeriesProgress(index, *_share(len(series), index, done, 0, rounds), () if index in done else (own,), notes)
+    yield SeriesProgress(
+        index, *_share(len(series), index, done, 0, 1 if twice else rounds), () if index in done else (own,), notes
+    )
     if chained:
         yield from _between_neighbours(work, frames, reference, done, proven=config.no_folding)
+    elif trusting is not None and twice:
+        yield from _in_two_goes(work, frames, reference.index, trusting, done)
     else:
         yield from _to_targets(work, frames, reference, own, done, config.target, rounds)
 
@@ -157,6 +173,33 @@ def _between_neighbours(
     for ready, finished in run_pass(work, frames, done, {}):
         share = _share(len(frames.series), reference.index, done, 0, 0, ready)
         yield SeriesProgress(reference.index, *share, chain.add(finished))
+
+
+def _in_two_goes(
+    work: Work, frames: Frames, reference: int, trusting: Trusting, done: Mapping[int, FrameResult | None]
+) -> Iterator[SeriesProgress]:
+    """All frames without their last steps, then these, by what all frames say of the pixels of the reference.
+
+    The first go takes all frames, those that are done as well: the second is then what it would have been.
+    """
+    total, estimator, leftover = len(frames.series), work.estimator, Leftover(trusting.fit, trusting.measure)
+    # Frames with guiding pairs are fitted again at the very end: what can be trusted follows from all frames as they are without.
+    guides, work.guides = work.guides, {}
+    work.method, work.estimator, work.judge = trusting.first, leftover, assess_later
+    found: dict[int, FrameResult] = {}
+    for ready, finished in run_pass(work, frames, {}, {}):
+        found.update({result.frame: result for result in finished})
+        yield SeriesProgress(reference, *_share(total, reference, done, 0, 1, ready), ())
+    trust = leftover.map()
+    work.method, work.estimator, work.judge, work.guides = trusting.second(trust), estimator, assess, guides
+    # Whose reason is known by now is not tried again.
+    failed = {k: result for k, result in found.items() if not result.status.sound}
+    known = {**failed, **done}
+    share = _share(total, reference, known, 1, 1)
+    yield SeriesProgress(reference, *share, tuple(failed[k] for k in sorted(failed) if k not in done), trust=trust)
+    for ready, finished in run_pass(work, frames, known, _transforms(found)):
+        results = tuple(replace(one, seconds=one.seconds + found[one.frame].seconds) for one in finished)
+        yield SeriesProgress(reference, *_share(total, reference, known, 1, 1, ready), results)
 
 
 def _to_targets(
@@ -206,7 +249,9 @@ def _aligned(frames: Frames, results: Mapping[int, FrameResult]) -> AlignedSerie
     return aligned
 
 
-def resolve_similarity(config: RegistrationConfig, contrast: ContrastFinding | None) -> tuple[RegistrationConfig, str]:
+def resolve_similarity(
+    config: RegistrationConfig, contrast: ContrastFinding | None, ndim: int = 2
+) -> tuple[RegistrationConfig, str]:
     """Settings with a measure in place of "auto", and a sentence on what was chosen and what follows; "" where nothing changes.
 
     The measure is chosen once for a whole series (``suitable_measure``), by what was found of its contrast.
@@ -215,10 +260,9 @@ def resolve_similarity(config: RegistrationConfig, contrast: ContrastFinding | N
         note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as asked for"
     else:
         assert contrast is not None
-        config = config.model_copy(update={"similarity": suitable_measure(contrast)})
-        note = (
-            f"similarity: {config.similarity}, as contrast changes along the series: {contrast.reason}" if contrast.changes else ""
-        )
+        config = config.model_copy(update={"similarity": suitable_measure(contrast, ndim)})
+        why = f"contrast changes along the series: {contrast.reason}" if contrast.changes else "volumes are compared locally"
+        note = "" if config.similarity == "ssd" else f"similarity: {config.similarity}, as {why}"
     if note and config.method == "r2n2":
         note += "; the network compares intensities and is left out, the Gaussians are fitted from none"
     return config, note
@@ -262,6 +306,12 @@ def edited_result(
     assert isinstance(fixed, LoadedFrame)
     assert isinstance(moving, LoadedFrame)
     return assess_edited(fixed, moving, transform, message, result.seconds, measure_of(result.similarity_measure))
+
+
+def _check_frames(guiding: Mapping[int, object], count: int) -> None:
+    beyond = [frame for frame in guiding if frame >= count]
+    if beyond:
+        raise ArgumentError(f"guide: frame {beyond[0]} does not exist, the series has frames 0 to {count - 1}; frames count from 0")
 
 
 def _notes_on_volumes(grid: Grid, config: RegistrationConfig, size: int) -> tuple[str, ...]:

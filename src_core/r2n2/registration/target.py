@@ -15,10 +15,10 @@ import torch
 from torch import Tensor
 
 from r2n2.errors import ResourceError
-from r2n2.geometry import Grid, Space
+from r2n2.geometry import Grid
 from r2n2.registration.batch import LoadedFrame
 from r2n2.registration.results import FrameResult, FrameStatus
-from r2n2.transform import warp
+from r2n2.transform import RowField, lattice_rows, row_blocks, sample_masked
 
 __all__ = ["AlignedSeries", "components_of", "make_targets"]
 
@@ -68,9 +68,12 @@ class AlignedSeries:
         A frame in doubt counts, too: a wrong place does less harm to a median or a component than to leave out its contrast, and
         the next round may find a better one.
         """
-        vectors = result.transform.displacement_field().to_space(Space.NORMALISED).vectors[None].to(frame.image)
-        image, valid = warp(frame.image[None], vectors, result.transform.grid, mask=frame.counted[None])
-        self.images[frame.index], self.valid[frame.index] = image[0, 0], valid[0, 0]
+        grid, field = result.transform.grid, RowField.of(result.transform)
+        for rows in row_blocks(grid):
+            vectors = field.rows(rows).to(frame.image)
+            places = lattice_rows(grid, rows, vectors) + vectors
+            image, valid = sample_masked(frame.image[None], frame.counted[None], places[None], grid)
+            self.images[frame.index, rows], self.valid[frame.index, rows] = image[0, 0], valid[0, 0]
         self.sound[frame.index] = result.status not in (FrameStatus.FAILED, FrameStatus.CONSTANT)
 
 

@@ -82,6 +82,8 @@ class ReportData:
         (frame, moving, warped) of frames spread over the series.
     views
         Of volumes, the first example in three planes; else none.
+    trust
+        (H, W) in (0, 1], how much each pixel of the reference counted in the last steps; None where all counted alike.
     """
 
     plane: Plane
@@ -98,6 +100,7 @@ class ReportData:
     examples: tuple[Example, ...]
     movie: tuple[tuple[int, Image, Image], ...]
     views: tuple[View, ...] = ()
+    trust: Image | None = None
 
     @property
     def spacing_mm(self) -> tuple[float, float]:
@@ -188,6 +191,7 @@ def gather(series: ImageSeries, registered: RegisteredSeries) -> ReportData:
         examples=tuple(examples[frame] for frame in chosen if frame in examples),
         movie=tuple(movie),
         views=views,
+        trust=None if (trust := registered.trust()) is None else plane.image(trust[None]),
     )
 
 

@@ -38,13 +38,14 @@ __all__ = [
     "movie",
     "sequence_figure",
     "time_figure",
+    "trust_figure",
     "uncertainty_figure",
     "volume_figure",
 ]
 
 _STEPS_SHOWN = (2, 4, 8, 25)
 # Of the radius: what lies above is as dark, or one pixel would leave all others black.
-_RADIUS_SHOWN = 0.98
+_RADIUS_SHOWN = _DEVIATION_SHOWN = 0.98
 
 
 def _height(data: ReportData, columns: int, rows: int, extra_in: float = 0.35) -> float:
@@ -229,6 +230,24 @@ def uncertainty_figure(data: ReportData, example: Example, metrics: Sequence[Fra
         curve.set_ylabel(f"radius ({data.unit.value})")
         curve.set_xlabel("frame" if times_s is None else "time (s)")
         curve.legend(frameon=False, fontsize=8, loc="upper right", borderpad=0)
+        return figure_uri(figure)
+
+
+def trust_figure(data: ReportData) -> str:
+    """The reference, how much its pixels counted in the last steps, and what their brightness still does once all is aligned."""
+    from matplotlib import rc_context
+
+    assert data.trust is not None
+    with rc_context(STYLE):
+        figure = new_figure(_height(data, 3, 1))
+        reference, chart, left = figure.subplots(1, 3)
+        show_image(reference, data.reference, data.spacing_mm, "a  reference", **_grey(data))
+        drawn = show_image(chart, data.trust, data.spacing_mm, "b  how much a pixel counts", cmap="viridis", vmin=0, vmax=1)
+        most = float(np.quantile(data.deviation_after, _DEVIATION_SHOWN)) or 1.0
+        seen = show_image(left, data.deviation_after, data.spacing_mm, "c  deviation over time", cmap="inferno", vmin=0, vmax=most)
+        for axes, shown, extend in ((chart, drawn, "neither"), (left, seen, "max")):
+            bar = figure.colorbar(shown, ax=axes, fraction=0.05, pad=0.03, extend=extend)
+            bar.outline.set_visible(False)
         return figure_uri(figure)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.lung.analysis import LungFunction
+from r2n2.lung.spectrum import signal_spectrum
 from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, STYLE, WIDTH_IN, figure_uri, new_figure, show_image
 from r2n2.report.template import number_text, render_template
 
@@ -190,7 +191,6 @@ def _rhythm_figure(function: LungFunction, times_s: Sequence[float]) -> str:
 
     times = np.asarray(times_s, np.float64)
     signal = function.signal
-    step = float(np.median(np.diff(times)))
     design = np.stack([np.ones_like(times), times, function.breathing.curve.real, function.breathing.curve.imag], axis=1)
     fitted = design @ np.linalg.lstsq(design, signal, rcond=None)[0]
     with rc_context(STYLE):
@@ -204,10 +204,8 @@ def _rhythm_figure(function: LungFunction, times_s: Sequence[float]) -> str:
         curve.set_ylabel("signal")
         curve.margins(x=0.01)
         curve.legend(frameon=False, fontsize=8, ncols=3, loc="lower left", bbox_to_anchor=(0, 1), borderpad=0)
-        flat = signal - np.polyval(np.polyfit(times, signal, 1), times)
-        power = np.abs(np.fft.rfft(flat * np.hanning(len(flat)), 4 * len(flat)))
-        rates = np.fft.rfftfreq(4 * len(flat), step)
-        spectrum.semilogy(rates, np.maximum(power / power.max(), 1e-4), color="#4a525c", linewidth=0.9)
+        rates, amplitude = signal_spectrum(signal, times)
+        spectrum.semilogy(rates, np.maximum(amplitude, 1e-4), color="#4a525c", linewidth=0.9)
         for rhythm, colour, name in ((function.breathing, _VENTILATION, "breathing"), (function.heart, _PERFUSION, "heart")):
             if rhythm is not None:
                 spectrum.axvline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import PurePath
@@ -21,6 +22,7 @@ from r2n2.report.figures import (
     movie,
     sequence_figure,
     time_figure,
+    trust_figure,
     uncertainty_figure,
     volume_figure,
 )
@@ -30,8 +32,9 @@ from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
 from r2n2.transform import BSplineField, GaussianSequence, Transform
 
-__all__ = ["Verdict", "describe_uncertainty", "render_report", "verdict"]
+__all__ = ["Verdict", "describe_trust", "describe_uncertainty", "render_report", "verdict"]
 
+_LISTED = 10
 _ARROWS = "Arrows point from the reference into the frame."
 _GOOD = (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.REFERENCE)
 _STATUS_WORDS = {
@@ -108,6 +111,8 @@ def _context(series: ImageSeries, registered: RegisteredSeries, errors: TRETable
         "frames": frames_figure(metrics, series.times_s, registered.length_unit),
         "uncertainty": _uncertainty(series, registered, data),
         "uncertainty_text": describe_uncertainty(registered),
+        "trust": trust_figure(data) if data.trust is not None else "",
+        "trust_text": describe_trust(registered),
         "errors": errors,
         "error_figure": "" if errors is None else error_figure(errors, registered.length_unit),
         "unit": registered.length_unit.value,
@@ -152,6 +157,18 @@ def describe_uncertainty(registered: RegisteredSeries) -> str:
     which = "all frames" if len(frames) == len(moved) else f"{len(frames)} of {len(moved)} frames"
     reasons = "; ".join(dict.fromkeys(record.uncalibrated[frame] for frame in frames))
     return f"{text} Uncalibrated for {which}, where it is a hint and no probability: {reasons}."
+
+
+def describe_trust(registered: RegisteredSeries) -> str:
+    """Which pixels counted less in the last steps, and why; "" where all counted alike."""
+    record = registered.manifest.trust
+    if record is None:
+        return ""
+    return (
+        f"In the last steps of every frame pixels counted the less, the more they stayed different from the reference over all "
+        f"{record.frames} aligned frames: blood that flows, structures that pass through the slice, noise. "
+        f"{record.less_than_half_percent:.0f} % of the frame counted less than half."
+    )
 
 
 def _describe(registered: RegisteredSeries, data: ReportData) -> str:
@@ -246,6 +263,7 @@ def _settings(registered: RegisteredSeries) -> list[tuple[str, str]]:
         ("Compared by", f"{manifest.similarity_measure} ({_chosen(manifest.settings.similarity == 'auto')})"),
         ("Similarity", manifest.similarity),
         *_masks(registered),
+        *_guides(registered),
         ("Outside the image", manifest.convention["outside"]),
         ("Displacement", manifest.convention["displacement"]),
         ("Device", manifest.device),
@@ -282,6 +300,21 @@ def _masks(registered: RegisteredSeries) -> list[tuple[str, str]]:
             rows.append((name, f"{PurePath(record.path).name or 'drawn'}: {'; '.join(record.notes)}{figures}"))
             rows.append((f"{name}, SHA-256", record.sha256))
     return rows
+
+
+def _guides(registered: RegisteredSeries) -> list[tuple[str, str]]:
+    """What guided the registration."""
+    record = registered.manifest.guides
+    if record is None:
+        return []
+    count, unit = sum(record.pairs.values()), registered.length_unit
+    what = f"{count} pair{'s' if count > 1 else ''} in frame{'s' if len(record.pairs) > 1 else ''} {_listed(record.pairs)}"
+    return [("Guided by", f"{what}, each right to within {length_text(record.strength_mm, unit)}; none counts as a landmark")]
+
+
+def _listed(frames: Iterable[int]) -> str:
+    names = [str(frame) for frame in sorted(frames)]
+    return ", ".join(names[:_LISTED]) + (f" ... ({len(names)} in all)" if len(names) > _LISTED else "")
 
 
 def _method(registered: RegisteredSeries) -> str:

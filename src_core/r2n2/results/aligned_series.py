@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,11 +13,16 @@ from r2n2.geometry import Space
 from r2n2.registration.results import FrameStatus
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries
-from r2n2.transform import jacobian_determinant
+from r2n2.transform import Transform, jacobian_determinant
 
-__all__ = ["AlignedSeries"]
+__all__ = ["AlignedSeries", "counts"]
 
-_COUNTS = (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.REFERENCE)
+_COUNTS = (FrameStatus.OK, FrameStatus.LIMITED, FrameStatus.REFERENCE, FrameStatus.EDITED)
+
+
+def counts(status: FrameStatus) -> bool:
+    """Whether a frame of this status was aligned well enough to be analysed; one that a person edited was looked at."""
+    return status in _COUNTS
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,8 +35,12 @@ class AlignedSeries:
         What to call it, and its folder where there are several.
     series
         Its frames, aligned.
-    registered
-        How they were aligned; None where somebody else did it.
+    transforms
+        Frame -> transform from the reference into it; None where somebody else aligned it.
+    left_out
+        Frames that were not aligned well, or whose result is doubtful.
+    aligned_by
+        How they were aligned, for the record.
 
     Raises
     ------
@@ -41,7 +50,9 @@ class AlignedSeries:
 
     name: str
     series: ImageSeries
-    registered: RegisteredSeries | None = None
+    transforms: Mapping[int, Transform] | None = None
+    left_out: tuple[int, ...] = ()
+    aligned_by: str = "as given"
 
     def __post_init__(self) -> None:
         series = self.series
@@ -60,12 +71,17 @@ class AlignedSeries:
         assert self.series.times_s is not None
         return self.series.times_s
 
-    @property
-    def left_out(self) -> tuple[int, ...]:
-        """Frames that were not aligned well, or whose result is doubtful."""
-        if self.registered is None:
-            return ()
-        return tuple(row.frame for row in self.registered.metrics if row.status not in _COUNTS)
+    @classmethod
+    def of_result(cls, name: str, series: ImageSeries, registered: RegisteredSeries) -> AlignedSeries:
+        """The aligned frames of a finished result.
+
+        Parameters
+        ----------
+        series
+            As it was written.
+        """
+        doubtful = tuple(row.frame for row in registered.metrics if not counts(row.status))
+        return cls(name, series, registered.transforms, doubtful, f"r2n2 register, {registered.manifest.settings.method}")
 
     def frame(self, index: int) -> NDArray[np.float64]:
         """(H, W)."""
@@ -76,13 +92,13 @@ class AlignedSeries:
     @property
     def jacobian(self) -> Callable[[int], NDArray[np.floating]] | None:
         """Gives the Jacobian determinant (H, W) of a frame's displacement; None where displacements are not known."""
-        registered = self.registered
-        if registered is None:
+        transforms = self.transforms
+        if transforms is None:
             return None
 
         def determinant(index: int) -> NDArray[np.floating]:
-            field = registered.transforms[index].displacement_field().to_space(Space.NORMALISED)
-            cells = jacobian_determinant(field.vectors.double()[None], registered.grid)[0].mean(dim=0).numpy()
+            field = transforms[index].displacement_field().to_space(Space.NORMALISED)
+            cells = jacobian_determinant(field.vectors.double()[None], field.grid)[0].mean(dim=0).numpy()
             # From the cells between pixels onto the pixels: the mean of those around.
             around = np.pad(cells, 1, mode="edge")
             return np.asarray((around[1:, 1:] + around[1:, :-1] + around[:-1, 1:] + around[:-1, :-1]) / 4)

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from r2n2.errors import ArgumentError, ReadError
 from r2n2.evaluation import warp_labels
 from r2n2.geometry import Space
+from r2n2.registration.resampling import warp_frame, warp_pixels
+from r2n2.results.carrier import Carrier, InverseReport
+from r2n2.results.chosen_images import chosen_images
 from r2n2.results.label_values import all_whole
 from r2n2.results.placing import place
 from r2n2.results.reader import RegisteredSeries
 from r2n2.series import ImageSeries, LandmarkSet
-from r2n2.transform import Transform, inverse, map_points
+from r2n2.transform import Transform
 
 __all__ = [
     "OUTPUT_FORMATS",
@@ -42,24 +44,9 @@ OUTPUT_FORMATS = {
     ".gif": "gif",
 }
 
-InverseReport = Callable[[int, float], None]
-"""Told the frame and the largest error in mm of each inverse that was computed."""
-
 
 def _ignore(frame: int, residual_mm: float) -> None:
     """Nobody asked for the residuals."""
-
-
-def _transform(registered: RegisteredSeries, frame: int, inverted: bool, report: InverseReport) -> Transform:
-    if frame not in registered.transforms:
-        known = sorted(registered.transforms)
-        raise ArgumentError(f"frame {frame} does not exist in {registered.folder}: it holds frames {known[0]} to {known[-1]}")
-    transform = registered.transforms[frame]
-    if not inverted:
-        return transform
-    found = inverse(transform)
-    report(frame, found.residual_mm)
-    return found.field
 
 
 def apply_to_series(
@@ -69,6 +56,7 @@ def apply_to_series(
     frames: Sequence[int],
     labels: bool = False,
     inverted: bool = False,
+    source: int | None = None,
     report: InverseReport = _ignore,
 ) -> Iterator[NDArray[Any]]:
     """Images moved by the registration, one by one in the dtype of ``series``, on the lattice that ``place`` gives it.
@@ -78,12 +66,15 @@ def apply_to_series(
     registered
         The registration.
     series
-        As many frames as ``frames``, or a single one that is used for each. Frames of the registered series give images on
-        the reference; with ``inverted`` images of the reference give images as they lie in the frame.
+        As many frames as ``frames`` or as the registered series has, or a single one that is used for each. Frames of the
+        registered series give images on the reference; with ``inverted`` images of the reference give images as they lie in the
+        frame.
     frames
         Whose transform is used for each image.
     labels
         Nearest neighbour, so that no label is invented; whole numbers stored as floating point stay whole.
+    source
+        The frame that a single image belongs to, from which it is brought to every one of ``frames``, through the reference.
     report
         Called with frame and residual in mm of every inverse.
 
@@ -94,34 +85,57 @@ def apply_to_series(
     """
     name = series.name or "the image"
     placed = place(registered.lattice, [series], name, labels=labels)
-    if len(series) not in (1, len(frames)):
-        raise ArgumentError(
-            f"{name}: holds {len(series)} frames, {len(frames)} are wanted; give a single image with --frame, or as many frames"
-        )
-    for position, frame in enumerate(frames):
-        transform = placed.transform(_transform(registered, frame, inverted, report))
-        yield _warped(placed.series, position if len(series) > 1 else 0, frame, transform, registered, labels)
+    positions = _positions(registered, len(series), frames, name)
+    if source is not None and len(series) != 1:
+        raise ArgumentError(f"{name}: holds {len(series)} images, and only one can belong to frame {source}; give that one")
+    carrier = Carrier(registered.transforms, registered.grid, report)
+    for position, frame in zip(positions, frames, strict=True):
+        image = placed.series.frame(position)
+        if source is not None and source == frame:
+            yield image
+            continue
+        begin, end = (source, frame) if source is not None else (None, frame) if inverted else (frame, None)
+        transform = placed.transform(carrier.transform(begin, end))
+        if labels:
+            yield _warped_labels(image, transform, placed.series.name)
+        elif begin is not None and end is not None:
+            yield warp_pixels(image, transform)
+        else:
+            yield _warped_frame(placed.series, position, frame, transform, registered)
 
 
-def _warped(
-    series: ImageSeries, position: int, frame: int, transform: Transform, registered: RegisteredSeries, labels: bool
+def _positions(registered: RegisteredSeries, count: int, frames: Sequence[int], name: str) -> list[int]:
+    """Which image of a file belongs to each of the frames."""
+    every = sorted(registered.transforms)
+    if count == 1:
+        return [0] * len(frames)
+    if count == len(frames):
+        return list(range(count))
+    if count == len(every):
+        return [every.index(frame) for frame in frames]
+    raise ArgumentError(
+        f"{name}: holds {count} frames, {len(frames)} are wanted; give a single image with --frame, or as many frames"
+    )
+
+
+def _warped_frame(
+    series: ImageSeries, position: int, frame: int, transform: Transform, registered: RegisteredSeries
 ) -> NDArray[Any]:
-    if labels:
-        return _warped_labels(series.frame(position), transform, series.name)
-    from r2n2.registration import warp_frame
-
     metrics = {row.frame: row for row in registered.metrics}[frame]
     # The image of this frame may stand at another position of the file.
-    result = replace(metrics.result(transform), frame=position)
-    return warp_frame(series, result)
+    return warp_frame(series, replace(metrics.result(transform), frame=position))
 
 
-def warped_frames(series: ImageSeries, count: int) -> ImageSeries:
-    """Geometry and pixel type of ``count`` images written from ``series``, for the writer."""
-    if count == len(series):
+def warped_frames(registered: RegisteredSeries, series: ImageSeries, frames: Sequence[int]) -> ImageSeries:
+    """Geometry, times and pixel type of the images that ``apply_to_series`` gives for some frames, for the writer."""
+    every = sorted(registered.transforms)
+    if len(frames) == len(series):
         return series
-    virtual = np.broadcast_to(np.zeros((), series.dtype), (count, series.channels, *series.grid.shape))
-    return replace(series, frames=virtual, times_s=None)
+    if len(series) == len(every):
+        return chosen_images(series, [every.index(frame) for frame in frames])
+    virtual = np.broadcast_to(np.zeros((), series.dtype), (len(frames), series.channels, *series.grid.shape))
+    times = registered.manifest.input.times_s
+    return replace(series, frames=virtual, times_s=None if times is None else tuple(times[frame] for frame in frames))
 
 
 def _warped_labels(image: NDArray[Any], transform: Transform, name: str) -> NDArray[Any]:
@@ -155,6 +169,8 @@ def apply_to_landmarks(
     *,
     frames: Sequence[int] | None = None,
     inverted: bool = False,
+    source: int | None = None,
+    tracks: bool = False,
     report: InverseReport = _ignore,
 ) -> LandmarkSet:
     """Points of the reference as they lie in each frame, or points of each frame as they lie in the reference.
@@ -170,6 +186,10 @@ def apply_to_landmarks(
     inverted
         From each frame to the reference, by the inverted transform. Where several frames are mapped, ids become ``id@frame``,
         as one id may occur once a frame only.
+    source
+        The points of this frame are followed into the others, in place of those of the reference.
+    tracks
+        With ``inverted``: every point keeps its frame and its id, so that what is left of a track is what was not the motion.
     report
         Called with frame and residual in mm of every inverse.
 
@@ -179,29 +199,33 @@ def apply_to_landmarks(
         If there is no point to map.
     """
     wanted = sorted(registered.transforms) if frames is None else list(frames)
+    carrier = Carrier(registered.transforms, registered.grid, report)
     index = landmarks.to_space(Space.INDEX, registered.grid)
     if not inverted:
-        return _to_frames(registered, index.in_frame(registered.reference), index, wanted)
+        return _to_frames(registered, carrier, index, wanted, source)
     present = [frame for frame in wanted if len(index.in_frame(frame))]
     if not present:
         raise ReadError(f"landmarks: none lies in frames {wanted[:10]}, but in {sorted(set(index.frames.tolist()))[:10]}")
     ids: list[str] = []
-    points = []
+    points, numbers = [], []
     for frame in present:
         own = index.in_frame(frame)
-        transform = _transform(registered, frame, True, report)
-        points.append(map_points(transform, torch.from_numpy(own.points), Space.INDEX).numpy())
-        ids += [name if len(present) == 1 else f"{name}@{frame}" for name in own.ids]
-    return LandmarkSet(tuple(ids), np.full(len(ids), registered.reference), np.concatenate(points), Space.INDEX)
+        points.append(carrier.points(own.points, frame, None))
+        ids += [name if tracks or len(present) == 1 else f"{name}@{frame}" for name in own.ids]
+        numbers += [frame if tracks else registered.reference] * len(own)
+    return LandmarkSet(tuple(ids), np.array(numbers), np.concatenate(points), Space.INDEX)
 
 
-def _to_frames(registered: RegisteredSeries, fixed: LandmarkSet, every: LandmarkSet, wanted: Sequence[int]) -> LandmarkSet:
+def _to_frames(
+    registered: RegisteredSeries, carrier: Carrier, every: LandmarkSet, wanted: Sequence[int], source: int | None
+) -> LandmarkSet:
+    fixed = every.in_frame(registered.reference if source is None else source)
     if len(fixed) == 0:
+        where = f"the reference frame {registered.reference}" if source is None else f"frame {source}"
         raise ReadError(
-            f"landmarks: none in the reference frame {registered.reference}, but in {sorted(set(every.frames.tolist()))[:10]}; "
-            f"mark the reference, or use --inverse to bring points of other frames to it"
+            f"landmarks: none in {where}, but in {sorted(set(every.frames.tolist()))[:10]}; mark that frame, say with --from N "
+            f"which frame they belong to, or use --inverse to bring points of other frames to the reference"
         )
-    start = torch.from_numpy(fixed.points)
-    points = [map_points(_transform(registered, frame, False, _ignore), start, Space.INDEX).numpy() for frame in wanted]
+    points = [carrier.points(fixed.points, source, frame) for frame in wanted]
     numbers = np.repeat(np.asarray(wanted, dtype=np.int64), len(fixed))
     return LandmarkSet(fixed.ids * len(wanted), numbers, np.concatenate(points), Space.INDEX)

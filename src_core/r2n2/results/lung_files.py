@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from r2n2.io import write_series
-from r2n2.io.atomic import atomic_write
+from r2n2.io.atomic import atomic_write, resource_errors
+from r2n2.io.dicom.write import write_dicom_series
 from r2n2.io.spreadsheet import table_text
 from r2n2.lung.analysis import LungFunction
 from r2n2.quantities import exact_number
@@ -33,6 +34,8 @@ MEANINGS = {
     "mean": ("signal", "the signal without breathing and heart beat"),
 }
 """Name of a map -> unit and formula."""
+
+_LARGEST_STORED = 32767.0
 
 _COLUMNS = (
     "slice",
@@ -95,6 +98,10 @@ def write_lung(
     written = []
     for title, values in maps_of(function).items():
         still = replace(series, frames=values[None, None], times_s=None, name=title, notes=())
+        if series.source.get("format") == "dicom":
+            # DICOM holds whole numbers and no NaN: the maps stand beside it in a format that does.
+            written.append(_write_dicom(folder / "dicom" / title, still, title))
+            still = replace(still, source={"format": "nifti", "path": f"{title}.nii.gz"})
         written.append(write_series(folder, title, still, iter([values[None]])))
     record = {
         "settings": function.config.model_dump(mode="json"),
@@ -115,6 +122,26 @@ def write_lung(
             temporary.write_text(text, encoding="utf-8", newline="")
         written.append(folder / file)
     return written
+
+
+def _write_dicom(folder: Path, series: ImageSeries, title: str) -> Path:
+    """A map as one derived DICOM file: 16-bit whole numbers with a slope; 0 where the map is not known."""
+    values = np.nan_to_num(series.frame(0).astype(np.float64), posinf=0, neginf=0)
+    whole = np.asarray(series.frame(0)).dtype.kind in "iub"
+    largest = float(np.abs(values).max())
+    unit, formula = MEANINGS[title]
+    source = {
+        **series.source,
+        "stored_dtype": "int16",
+        "bits_stored": 16,
+        "rescale": [(1.0 if whole or largest == 0 else largest / _LARGEST_STORED, 0.0)],
+        "derived_name": f"R2N2 {title.replace('_', ' ')}",
+        "derived_how": f"{formula} [{unit or 'no unit'}]; by napari-r2n2",
+        "derived_unit": unit or "US",
+    }
+    with resource_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    return write_dicom_series(folder, replace(series, source=source), [(0, values)])[0]
 
 
 def lung_table(functions: Mapping[str, LungFunction]) -> str:

@@ -16,19 +16,24 @@ from pydantic import AfterValidator, Field, ValidationError, model_validator
 from r2n2.config import Config, Precision, RegistrationConfig
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid
+from r2n2.guides import Guides
 from r2n2.mask import NO_MASKS, Mask, Masks
 from r2n2.series import ImageSeries, LandmarkSet
 
 __all__ = [
     "CONVENTION",
     "MANIFEST_NAME",
+    "TRUST_NAME",
     "AcquisitionManifest",
     "GridRecord",
+    "GuideRecord",
     "InputRecord",
     "MaskRecord",
     "RunFacts",
     "RunManifest",
+    "TrustRecord",
     "UncertaintyRecord",
+    "guides_sha256",
     "input_sha256",
     "landmarks_sha256",
     "load_manifest",
@@ -37,6 +42,7 @@ __all__ = [
 ]
 
 MANIFEST_NAME = "run.json"
+TRUST_NAME = "trust.mha"
 CONVENTION = {
     "displacement": "f maps points of the reference into the moving frame (pull-back): registered(x) = moving(x + f(x))",
     "sequence": "the steps of a sequence are summed; the original moving frame is resampled once with the sum",
@@ -145,6 +151,27 @@ class MaskRecord(Config):
         }
 
 
+class GuideRecord(Config):
+    """Guiding pairs that were used; they lie in the folder, too."""
+
+    path: str
+    """As given by the person who ran it, "" where they came from no file."""
+    sha256: str
+    """Over ids, frames, places and strength."""
+    strength_mm: float
+    """To within which distance they are right."""
+    pairs: dict[int, int]
+    """Frame -> number of its pairs."""
+
+    @classmethod
+    def of(cls, guides: Guides | None, reference: int, grid: Grid) -> Self | None:
+        """The record; None without any."""
+        if guides is None:
+            return None
+        counts = dict(guides.counts(reference, grid))
+        return cls(path=guides.path, sha256=guides_sha256(guides), strength_mm=guides.strength_mm, pairs=counts)
+
+
 class UncertaintyRecord(Config):
     """How the maps of uncertainty were made."""
 
@@ -172,6 +199,17 @@ class UncertaintyRecord(Config):
             tables_sha256=tables_sha256(),
             uncalibrated=dict(uncalibrated),
         )
+
+
+class TrustRecord(Config):
+    """How far pixels of the reference were trusted in the last steps; the map lies in the folder."""
+
+    frames: int
+    """That the map is made of."""
+    noise: float
+    """Up to which a pixel is fully trusted: root mean square of what is left, in standard deviations of the intensity."""
+    less_than_half_percent: float
+    """Share of the pixels that count less than half."""
 
 
 class RunFacts(Config):
@@ -234,6 +272,8 @@ class RunManifest(Config):
     landmarks_sha256: str | None
     masks: dict[MaskKind, MaskRecord] = Field(default_factory=dict)
     """What counted, in the reference and in the other frames; what is missing was all there is."""
+    guides: GuideRecord | None = None
+    """What guided the registration; null where nothing did."""
     input: InputRecord
     reference: int
     similarity: str
@@ -246,6 +286,8 @@ class RunManifest(Config):
     """Frame -> why its result is not simply ok."""
     uncertainty: UncertaintyRecord | None = None
     """How the maps of uncertainty were made; null where there are none."""
+    trust: TrustRecord | None = None
+    """How far pixels of the reference were trusted; null where all counted alike."""
     wall_time_s: float
     """Of all parts of the run; what a killed part did after the last batch that it finished is not known and does not count."""
     peak_memory_mib: float | None
@@ -333,6 +375,11 @@ def landmarks_sha256(landmarks: LandmarkSet) -> str:
     return hashlib.sha256(json.dumps([landmarks.space.value, rows]).encode()).hexdigest()
 
 
+def guides_sha256(guides: Guides) -> str:
+    """Hash of guiding pairs and of their strength."""
+    return hashlib.sha256(f"{landmarks_sha256(guides.landmarks)} {guides.strength_mm!r}".encode()).hexdigest()
+
+
 def run_sha256(
     settings: RegistrationConfig,
     input_hash: str,
@@ -342,14 +389,16 @@ def run_sha256(
     landmarks_sha256: str | None = None,
     precision: Precision = "float32",
     masks: Masks = NO_MASKS,
+    guides: Guides | None = None,
 ) -> str:
     """Hash of all that decides the result; two runs of one version with the same hash would write the same numbers."""
     # Device and batch size change no result that matters: a finished run need not be repeated for them. The precision does, and
     # it is the one computed in that counts, not "auto".
-    chosen = settings.model_dump(mode="json", exclude={"device", "batch_size", "precision"})
+    chosen = settings.model_dump(mode="json", exclude={"device", "batch_size", "precision", "guide_strength_mm"})
     parts = [versions()["r2n2"], chosen, input_hash, dict(selection), weights_sha256, landmarks_sha256, precision]
     # Only where there are any: earlier results without are still the same run.
     parts += [masks.hashes()] if masks else []
+    parts += [] if guides is None else [guides_sha256(guides)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.io.atomic import check_writable, resource_errors
 from r2n2.results.journal import JOURNAL_NAME
-from r2n2.results.manifest import MANIFEST_NAME, RunManifest, load_manifest
+from r2n2.results.manifest import MANIFEST_NAME, TRUST_NAME, RunManifest, load_manifest
 from r2n2.series import ImageSeries
 
 __all__ = ["UNFINISHED_NAME", "check_folder", "check_space", "clear_folder", "estimated_bytes", "is_same_run"]
@@ -30,6 +30,7 @@ _OURS = (
     "tre_summary.csv",
     "mask.mha",
     "moving_mask.mha",
+    TRUST_NAME,
     *(f"registered{suffix}" for suffix in ("", ".nii", ".nii.gz", ".mha", ".tif", ".ome.tif", ".npy", ".npz", ".zarr", ".gif")),
 )
 _FRAME_FOLDERS = ("fields", "uncertainty")

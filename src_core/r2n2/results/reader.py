@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from r2n2.errors import ReadError
 from r2n2.geometry import Grid
 from r2n2.quantities import LengthUnit, length_unit
 from r2n2.registration.results import FrameResult
 from r2n2.results.frame_metrics import FrameMetrics, read_metrics
-from r2n2.results.manifest import AcquisitionManifest, RunManifest, load_manifest
+from r2n2.results.manifest import TRUST_NAME, AcquisitionManifest, RunManifest, load_manifest
 from r2n2.results.sequence_file import read_control_points, read_sequences
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
@@ -221,6 +222,20 @@ class RegisteredSeries:
         """
         found = {metrics.frame: metrics for metrics in self.metrics}
         return replace(found[frame].result(self.transforms[frame]), uncertainty=self.uncertainty(frame))
+
+    def trust(self) -> NDArray[np.float32] | None:
+        """How much each pixel of the reference counted in the last steps, (*grid.shape) in (0, 1]; None where all counted alike.
+
+        Raises
+        ------
+        ReadError
+            If the map is damaged, or lies outside the folder or on another lattice.
+        """
+        from r2n2.io.scalar_maps import read_scalar_map
+
+        if self.manifest.trust is None or TRUST_NAME not in self.manifest.files:
+            return None
+        return read_scalar_map(own_path(self.folder, self.folder / TRUST_NAME), self.grid.shape)
 
     def uncertainty(self, frame: int) -> StoredUncertainty | None:
         """How far the positions of a frame may be off; None where that is not known, as in results of older versions.

@@ -10,15 +10,18 @@ from functools import cached_property
 from typing import Any
 
 from r2n2.config import RegistrationConfig
+from r2n2.guides import Guides
 from r2n2.mask import NO_MASKS, Masks
 from r2n2.results.frame_metrics import FrameMetrics
 from r2n2.results.journal import JournalHead
 from r2n2.results.manifest import (
     CONVENTION,
+    GuideRecord,
     InputRecord,
     MaskRecord,
     RunFacts,
     RunManifest,
+    TrustRecord,
     UncertaintyRecord,
     input_sha256,
     landmarks_sha256,
@@ -51,7 +54,7 @@ class RunRecord:
         Reading options that chose the series.
     facts
         What the run uses, taken down when it runs.
-    landmarks, masks
+    landmarks, masks, guides
         Where there are any.
     known_input_sha256
         ``input_sha256(series)`` where it is known already; else it is computed once it is asked for.
@@ -64,6 +67,7 @@ class RunRecord:
     landmarks: LandmarkSet | None = None
     masks: Masks = NO_MASKS
     known_input_sha256: str | None = None
+    guides: Guides | None = None
 
     @cached_property
     def input_sha256(self) -> str:
@@ -86,6 +90,7 @@ class RunRecord:
             landmarks_sha256=self.landmarks_sha256,
             precision=self.facts.precision,
             masks=self.masks,
+            guides=self.guides,
         )
 
     def head(self, batch_size: int, parts: int) -> JournalHead:
@@ -95,7 +100,13 @@ class RunRecord:
         )
 
     def manifest(
-        self, rows: Sequence[FrameMetrics], reference: int, files: Sequence[str], notes: Sequence[str], course: Course
+        self,
+        rows: Sequence[FrameMetrics],
+        reference: int,
+        files: Sequence[str],
+        notes: Sequence[str],
+        course: Course,
+        trust: TrustRecord | None = None,
     ) -> RunManifest:
         """Content of run.json.
 
@@ -107,6 +118,8 @@ class RunRecord:
             What the folder holds.
         notes
             What was decided or noticed after the series was read.
+        trust
+            How far pixels of the reference were trusted, if not all alike.
         """
         record = InputRecord.of(self.series, self.input_sha256, self.selection)
         measure = rows[reference].similarity_measure
@@ -122,6 +135,7 @@ class RunRecord:
             weights_sha256=self.facts.weights_sha256,
             landmarks_sha256=self.landmarks_sha256,
             masks=MaskRecord.of(self.masks),
+            guides=GuideRecord.of(self.guides, reference, self.series.grid),
             input=record.model_copy(update={"notes": (*record.notes, *notes)}),
             reference=reference,
             similarity="correlation coefficient" if measure == "ssd" else f"agreement by {measure}",
@@ -130,6 +144,7 @@ class RunRecord:
             status_counts=dict(Counter(str(row.status) for row in rows)),
             messages={row.frame: row.message for row in rows if row.message},
             uncertainty=UncertaintyRecord.of(used, {row.frame: row.uncalibrated for row in rows if row.uncalibrated}),
+            trust=trust,
             wall_time_s=round(course.elapsed_s if self.facts.wall_time_s is None else self.facts.wall_time_s, 3),
             peak_memory_mib=course.peak_memory_mib,
             parts=course.parts,

@@ -27,13 +27,17 @@ SliceError = tuple[float, float]
 def tre_table_csv(table: TRETable) -> str:
     """A row a landmark and frame; an id that a spreadsheet would run gets an apostrophe, which reading takes away again.
 
-    The radius of uncertainty is the last column, empty where it is not known.
+    The radius of uncertainty is empty where it is not known. Where pairs guided a frame, a last column says how many guided which.
     """
-    rows = [
+    rows: list[list[object]] = [
         [r.id, r.frame, exact_number(r.before_mm), exact_number(r.after_mm), int(r.inside), exact_number(r.radius_mm)]
         for r in table.rows
     ]
-    return table_text(["id", "frame", "before_mm", "tre_mm", "inside", "radius_mm"], rows, text=("id",))
+    header = ["id", "frame", "before_mm", "tre_mm", "inside", "radius_mm"]
+    if any(r.guides for r in table.rows):
+        header.append("guides")
+        rows = [[*cells, r.guides] for cells, r in zip(rows, table.rows, strict=True)]
+    return table_text(header, rows, text=("id",))
 
 
 def status_notes(metrics: Iterable[FrameMetrics]) -> tuple[str, ...]:
@@ -71,6 +75,7 @@ def read_tre_table(path: Path, reference: int) -> TRETable:
                     inside=row["inside"] == "1",
                     # Tables from before there was a radius do not have the column.
                     radius_mm=float(row.get("radius_mm") or math.nan),
+                    guides=int(row.get("guides") or 0),
                 )
                 for row in csv.DictReader(file)
             )

@@ -17,16 +17,18 @@ from typing import Any, Self, TypeAlias
 from r2n2.config import RegistrationConfig
 from r2n2.errors import ArgumentError, ReadError, ResourceError
 from r2n2.evaluation import TRETable, target_registration_error
+from r2n2.guides import Guides
 from r2n2.io.atomic import atomic_write
 from r2n2.mask import NO_MASKS, Masks
-from r2n2.registration.results import FrameResult
+from r2n2.registration.results import FrameResult, Trust
 from r2n2.results.field_lattice import lattice_of
 from r2n2.results.frame_metrics import metrics_table
 from r2n2.results.frame_store import FrameStore
+from r2n2.results.guide_files import with_guides, write_guides
 from r2n2.results.journal import JOURNAL_NAME, Earlier, RunJournal, earlier_parts
 from r2n2.results.landmark_doubts import doubts
 from r2n2.results.landmark_radius import with_radii
-from r2n2.results.manifest import MANIFEST_NAME, RunFacts, RunManifest
+from r2n2.results.manifest import MANIFEST_NAME, TRUST_NAME, RunFacts, RunManifest, TrustRecord
 from r2n2.results.mask_files import write_masks
 from r2n2.results.output_folder import UNFINISHED_NAME, check_folder, check_space, clear_folder, estimated_bytes, is_same_run
 from r2n2.results.reader import RegisteredSeries, StoredResults, read_result
@@ -61,8 +63,8 @@ class ResultWriter:
 
     Use it as a context: leaving it before ``finish`` keeps the frames written so far, with a note, and no run.json. Once it is
     entered, ``done`` says which frames are there already, and ``note`` what was found in the folder. ``run_notes`` may be
-    given what the run decided; it is kept in run.json. Once it is finished, ``doubts`` says in which other convention the landmarks
-    would fit far better.
+    given what the run decided; it is kept in run.json. ``trust`` may be given how far pixels of the reference were trusted. Once
+    it is finished, ``doubts`` says in which other convention the landmarks would fit far better.
 
     Parameters
     ----------
@@ -80,6 +82,8 @@ class ResultWriter:
         If given, tre.csv and the error columns of metrics.csv are written.
     masks
         What counted; kept beside the result, and landmarks of the reference outside of its mask are left out of the errors.
+    guides
+        Pairs that guided the registration; kept beside the result, and left out of the errors.
     overwrite
         Replace a finished result, or files of the same names that are not ours.
     keep_headers
@@ -108,6 +112,7 @@ class ResultWriter:
         facts: RunFacts | None = None,
         landmarks: LandmarkSet | None = None,
         masks: Masks = NO_MASKS,
+        guides: Guides | None = None,
         overwrite: bool = False,
         keep_headers: bool = False,
         batch_size: int | None = None,
@@ -116,7 +121,7 @@ class ResultWriter:
             raise ArgumentError(f"--keep-headers: {series.name or 'the series'} is not written as DICOM, which alone can hold them")
         self._keep_headers = keep_headers
         self._folder = folder
-        self._run = RunRecord(series, config, dict(selection or {}), facts or RunFacts(), landmarks, masks, input_hash)
+        self._run = RunRecord(series, config, dict(selection or {}), facts or RunFacts(), landmarks, masks, input_hash, guides)
         lattice = lattice_of(series.grid, config.fields)
         self._frames = FrameStore(folder, series, lattice=lattice, maps=config.estimates_uncertainty)
         self._overwrite = overwrite
@@ -128,7 +133,9 @@ class ResultWriter:
         self.batch_size = batch_size
         self.note = ""
         self.run_notes: tuple[str, ...] = ()
+        self.trust: Trust | None = None
         self.doubts: tuple[str, ...] = ()
+        self._trust_record: TrustRecord | None = None
 
     def __enter__(self) -> Self:
         check_folder(self._folder)
@@ -205,6 +212,8 @@ class ResultWriter:
         errors, notes = self._landmark_errors()
         files = [*self._write_transforms(), self._write_registered(), *self._write_tables(errors)]
         files += write_masks(self._folder, run.series, run.masks)
+        files += [] if self.trust is None else [self._write_trust(self.trust)]
+        files += write_guides(self._folder, run.guides)
         files += [] if render is None else ["report.html"]
         manifest, rows = self._manifest(files, notes), self._frames.ordered(errors)
         registered = RegisteredSeries(self._folder, manifest, rows, self._frames.transforms())
@@ -232,21 +241,35 @@ class ResultWriter:
 
     def _manifest(self, files: list[str], notes: tuple[str, ...]) -> RunManifest:
         rows, reference = self._frames.ordered(), self._frames.reference()
-        return self._run.manifest(rows, reference, files, (*self.run_notes, *notes), self._course())
+        return self._run.manifest(rows, reference, files, (*self.run_notes, *notes), self._course(), self._trust_record)
+
+    def _write_trust(self, trust: Trust) -> str:
+        from r2n2.io.scalar_maps import write_scalar_map
+
+        values = trust.on(self._run.series.grid).numpy()
+        write_scalar_map(self._folder / TRUST_NAME, values, self._run.series.grid)
+        share = round(100 * float((values < 0.5).mean()), 2)
+        self._trust_record = TrustRecord(frames=trust.frames, noise=round(trust.noise, 4), less_than_half_percent=share)
+        return TRUST_NAME
 
     def _landmark_errors(self) -> tuple[TRETable | None, tuple[str, ...]]:
         run, transforms, reference = self._run, self._frames.transforms(), self._frames.reference()
         if run.landmarks is None:
             return None, ()
         mask = None if run.masks.fixed is None else run.masks.fixed.inside()
+        landmarks, left_out = run.landmarks, ""
+        if run.guides is not None:
+            landmarks, left_out = run.guides.left_out_of(landmarks, reference, run.series.grid)
         try:
-            table = target_registration_error(transforms, run.landmarks, reference, run.series.grid, mask=mask)
+            table = target_registration_error(transforms, landmarks, reference, run.series.grid, mask=mask)
         except ReadError as error:
             # Landmarks that do not fit must not cost a finished registration.
             _LOG.warning("%s", error)
             return None, (str(error),)
-        self.doubts = doubts(transforms, run.landmarks, reference, run.series.grid, table)
-        table = with_radii(table, run.landmarks, run.series.grid, self._frames.radius)
+        self.doubts = doubts(transforms, landmarks, reference, run.series.grid, table)
+        table = with_radii(table, landmarks, run.series.grid, self._frames.radius)
+        if run.guides is not None:
+            table = with_guides(table, run.guides.counts(reference, run.series.grid), left_out)
         return table, (*run.landmarks.notes, *status_notes(self._frames.ordered()), *table.notes, *self.doubts)
 
     def _write_transforms(self) -> list[str]:

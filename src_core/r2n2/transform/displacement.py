@@ -11,7 +11,7 @@ from torch import Tensor
 
 from r2n2.geometry import Grid, GridMismatchError, Space
 from r2n2.transform.matrices import determinant
-from r2n2.transform.warp import normalised_lattice, sample_normalised, warp
+from r2n2.transform.warp import normalised_axes, normalised_lattice, sample_normalised, warp
 
 __all__ = [
     "DisplacementField",
@@ -205,9 +205,17 @@ def compose(first: Transform, then: Transform) -> DisplacementField:
     if not first.grid.same_space(then.grid):
         raise GridMismatchError(f"compose: the grids do not share one normalised space: {first.grid} and {then.grid}")
     vectors = first.displacement_field().to_space(Space.NORMALISED).vectors
-    positions = (normalised_lattice(first.grid, vectors) + vectors).flatten(1).mT
-    onward = then.displacement_at(positions).mT.unflatten(1, first.grid.shape)
-    return DisplacementField(vectors + onward, first.grid, Space.NORMALISED)
+    slabs, axes = [], normalised_axes(first.grid, vectors)
+    # A few planes of a volume at a time: their positions take as much as the field.
+    for part, height in zip(vectors.split(_planes_at_once(first.grid), 1), axes[0].split(_planes_at_once(first.grid)), strict=True):
+        positions = torch.stack(torch.meshgrid(height, *axes[1:], indexing="ij")) + part
+        slabs.append(part + then.displacement_at(positions.flatten(1).mT).mT.unflatten(1, part.shape[1:]))
+    return DisplacementField(torch.cat(slabs, 1), first.grid, Space.NORMALISED)
+
+
+def _planes_at_once(grid: Grid) -> int:
+    """All rows of a 2D frame; of a volume as many planes as make a million voxels."""
+    return grid.shape[0] if grid.ndim == 2 else max(1, 2**20 // (grid.shape[1] * grid.shape[2]))
 
 
 def jacobian_determinant(displacement: Tensor, grid: Grid) -> Tensor:

@@ -277,7 +277,7 @@ class GaussianSequence:
         if self.grid.ndim == 3:
             points, values = part.on_points()
             return DisplacementField(points.enlarged(values[None])[0], self.grid, Space.NORMALISED)
-        return DisplacementField(part._on_lattice(normalised_lattice(self.grid, self.centres)), self.grid, Space.NORMALISED)
+        return DisplacementField(part.on_lattice(normalised_lattice(self.grid, self.centres)), self.grid, Space.NORMALISED)
 
     def on_points(self) -> tuple[CoarseLattice, Tensor]:
         """The displacement (ndim, *counts) on so few points that cubic splines through them hold it to 3e-4 of every amplitude.
@@ -292,9 +292,9 @@ class GaussianSequence:
                 2 * _POINTS_A_SIGMA * self.centres.new_tensor(self.grid.half_extent_mm) / self.grid.unit_mm / narrowest
             )
         points = CoarseLattice.build(self.grid, [int(count) + 1 for count in needed.tolist()], self.centres)
-        return points, self._on_lattice(points.lattice())
+        return points, self.on_lattice(points.lattice())
 
-    def _on_lattice(self, lattice: Tensor) -> Tensor:
+    def on_lattice(self, lattice: Tensor) -> Tensor:
         """The sum (ndim, *shape) at the positions of a ``normalised_lattice``, or of one that is as regular."""
         precision = precision_matrix(self.sigmas, self.orientation)
         field = torch.zeros_like(lattice)

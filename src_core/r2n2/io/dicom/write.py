@@ -192,8 +192,9 @@ def _fill(dataset: Any, series: ImageSeries, index: int, stored: NDArray[Any]) -
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
     dataset.Modality = modality
     dataset.ImageType = ["DERIVED", "SECONDARY"]
-    dataset.SeriesDescription = "R2N2 registered"
-    dataset.DerivationDescription = "Frames aligned to a reference frame by napari-r2n2"
+    # A map that was computed from the frames says what it is.
+    dataset.SeriesDescription = str(series.source.get("derived_name", "R2N2 registered"))
+    dataset.DerivationDescription = str(series.source.get("derived_how", "Frames aligned to a reference frame by napari-r2n2"))
     dataset.InstanceNumber = index + 1
     dataset.TemporalPositionIdentifier = index + 1
     dataset.NumberOfTemporalPositions = len(series)
@@ -249,7 +250,8 @@ def _fill_pixels(dataset: Any, series: ImageSeries, index: int, stored: NDArray[
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = int(stored.dtype.kind == "i")
     if (slope, intercept) != (1, 0) or series.modality == "CT":
-        dataset.RescaleSlope, dataset.RescaleIntercept, dataset.RescaleType = _decimal(slope), _decimal(intercept), "US"
+        dataset.RescaleSlope, dataset.RescaleIntercept = _decimal(slope), _decimal(intercept)
+        dataset.RescaleType = str(series.source.get("derived_unit", "US"))
     pixels = np.moveaxis(stored, 0, -1).astype(stored.dtype.newbyteorder("<")).tobytes()
     dataset.PixelData = pixels + b"\0" * (len(pixels) % 2)
     dataset["PixelData"].VR = "OW" if bits > 8 else "OB"

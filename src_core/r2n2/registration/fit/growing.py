@@ -18,6 +18,7 @@ from torch import Tensor
 
 from r2n2.config import FitConfig
 from r2n2.registration.base import Pairs, RegistrationStep
+from r2n2.registration.fit.independence import correlation_area
 from r2n2.registration.fit.level import Level
 from r2n2.registration.fit.method import FIRST_DAMPING, linear_parts, ordered_sequences, starting_model
 from r2n2.registration.fit.proposal import propose_with_gains
@@ -29,7 +30,6 @@ __all__ = ["GrowingFit", "correlation_area", "worthwhile"]
 
 # A promise holds for one Gaussian at its best, of which few steps of all together realise a part.
 _PROMISED_PER_GAINED = 4.0
-_FARTHEST_PX = 8  # lag of the residual's autocorrelation; beyond, a residual is anatomy and not noise
 
 
 @dataclass(frozen=True)
@@ -70,14 +70,17 @@ class GrowingFit:
         Settings of the objective and the plan.
     measure
         What images are compared by; squared differences if None.
+    trust
+        As in ``FitMethod``.
     """
 
     name = "fit"
 
-    def __init__(self, config: FitConfig, *, measure: Measure | None = None) -> None:
+    def __init__(self, config: FitConfig, *, measure: Measure | None = None, trust: Tensor | None = None) -> None:
         weight = max(config.steepness_weight, config.growing_steepness_weight)
         self._config = config.model_copy(update={"steepness_weight": weight})
         self._measure: Measure = measure or SquaredDifference(config.clamp)
+        self._trust = trust
 
     @property
     def gaussians(self) -> int:
@@ -114,7 +117,8 @@ class GrowingFit:
                 wanted = (stage.size, *part.rows.tolist())
                 if level is None or built != wanted or pairs.masked:
                     some, own = pairs.chosen(part.rows), None if linear is None else linear[part.rows]
-                    level, built = Level.build(some, stage.size, self._config, self._measure, part.model, own), wanted
+                    level = Level.build(some, stage.size, self._config, self._measure, part.model, own, self._trust)
+                    built = wanted
                 held = len(part.model)
                 part, rest, moved = self._begun(level, part, stage)
                 others = [*others, *rest]
@@ -198,21 +202,6 @@ def worthwhile(gains: Tensor, residual: Tensor, weight: Tensor, shape: tuple[int
     independent = counted / correlation_area(residual * weight.sqrt(), shape)
     least = worth * numbers * independent.clamp_min(2).log() / independent.clamp_min(2)
     return gains > least * level
-
-
-def correlation_area(residual: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Pixels that residuals (B, C, P) on a lattice of ``shape`` correlate over, (B,): the sum of their squared autocorrelation."""
-    ndim = len(shape)
-    padded = [n + _FARTHEST_PX for n in shape]
-    axes = tuple(range(2, ndim + 2))
-    power = torch.fft.rfftn(residual.unflatten(2, shape), padded, dim=axes).abs().square().sum(1)
-    axes = tuple(range(1, ndim + 1))
-    correlation = torch.fft.irfftn(power, padded, dim=axes)
-    for axis, n in zip(axes, padded, strict=True):
-        lags = torch.arange(-_FARTHEST_PX, _FARTHEST_PX + 1, device=residual.device) % n
-        correlation = correlation.index_select(axis, lags)
-    centre = correlation[(slice(None), *(_FARTHEST_PX,) * ndim)].clamp_min(torch.finfo(residual.dtype).tiny)
-    return (correlation.flatten(1) / centre[:, None]).square().sum(1).clamp_min(1)
 
 
 def _started(pairs: Pairs, start: Sequence[Transform] | None) -> list[_Part]:

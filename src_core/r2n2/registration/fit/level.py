@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,10 @@ from r2n2.geometry import Grid
 from r2n2.registration.base import Pairs
 from r2n2.registration.fit.brightness import SmoothBrightness, brightness_of
 from r2n2.registration.fit.folding import folding_equations, folding_penalty
+from r2n2.registration.fit.guiding import GuideTerms
+from r2n2.registration.fit.independence import noise_share
 from r2n2.registration.fit.lattice import SummingLattice
+from r2n2.registration.fit.local import local_data_matrix
 from r2n2.registration.fit.normal_equations import data_matrix, regulariser_equations, solve_damped
 from r2n2.registration.fit.steepness import steepness_equations, steepness_penalty
 from r2n2.registration.fit.volume import VolumeLattice, sampled_diffusion_equations, slice_widths, within_slab
@@ -95,6 +98,12 @@ class Level:
     """(B, ndim, ndim + 1) beside the model: what was found of the frame as a whole."""
     brightness: SmoothBrightness | None = None
     """What takes smooth changes of brightness out of residuals, if they are looked for."""
+    trust: Tensor | None = None
+    """(1, 1, P) how far pixels of the fixed image can be trusted."""
+    guides: GuideTerms | None = None
+    """Pairs of points that the objective holds to, if there are any."""
+    held: Tensor | None = None
+    """(B, K) bool, Gaussians that take no steps, if there are any."""
 
     @property
     def _steepness_weight(self) -> float:
@@ -115,8 +124,12 @@ class Level:
         measure: Measure,
         model: WhitenedGaussians,
         linear: Tensor | None = None,
+        trust: Tensor | None = None,
     ) -> Level:
-        """For a batch on a square of ``size`` pixels a side; ``model`` says where in the moving frames a mask lies."""
+        """For a batch on a square of ``size`` pixels a side; ``model`` says where in the moving frames a mask lies.
+
+        ``trust`` is (1, 1, *shape) on the finest square, and counts there alone.
+        """
         images, valid, weight = pairs.distinct_fixed()
         fixed = to_working(images, valid, pairs.grid, size, weight=weight)
         moving = to_working(pairs.moving, pairs.moving_valid, pairs.grid, size, weight=pairs.moving_weight)
@@ -154,7 +167,16 @@ class Level:
             normalised_lattice(fine, like).flatten(1),
             linear,
             brightness_of(config, measure, grid, like),
+            None if trust is None or size != config.sizes[-1] else trust.flatten(2).to(like),
         )
+
+    def guided(self, pairs: Pairs, model: WhitenedGaussians) -> Level:
+        """The same holding to the guiding pairs of ``pairs``, if there are any, against the noise that ``model`` leaves."""
+        if not any(pairs.guides):
+            return self
+        found = self.assess(model)
+        noise = noise_share(found.residual, found.weight, self.grid.shape)
+        return replace(self, guides=GuideTerms.of(pairs.guides, noise))
 
     def assess(self, model: WhitenedGaussians) -> Assessed:
         """The objective of every pair and what a step needs."""
@@ -184,6 +206,8 @@ class Level:
         if self.linear is not None:
             fine_field = fine_field + linear_displacement(self.linear, self.fine_positions).unflatten(2, self.fine.shape)
         objective = objective + self.config.folding_weight * folding_penalty(fine_field, self.fine, self.config.smallest_jacobian)
+        if self.guides is not None:
+            objective = objective + self.guides.penalty(model, self.linear)
         doubt = doubt.square()
         felt = residual if projection is None else projection.felt(residual, doubt)
         return Assessed(objective, residual, felt, difference.slope.flatten(3), weight / doubt, fine_field)
@@ -194,10 +218,12 @@ class Level:
 
     def _weight(self, counted: Tensor, moving_weight: Tensor) -> Tensor:
         """Share (B, 1, P) of every pixel in all that counts; ``moving_weight`` (B, 0 or 1, P) was warped with the image."""
-        shares = [share for share in (self.fixed_weight, moving_weight) if share is not None and share.shape[1]]
+        shares = [share for share in (self.fixed_weight, self.trust, moving_weight) if share is not None and share.shape[1]]
         if not shares:
             return counted / counted.sum((1, 2), keepdim=True).clamp_min(1)
-        weight = counted * shares[0] * shares[-1] if len(shares) > 1 else counted * shares[0]
+        weight = counted * shares[0]
+        for share in shares[1:]:
+            weight = weight * share
         return weight / weight.sum((1, 2), keepdim=True).clamp_min(torch.finfo(weight.dtype).tiny)
 
     def improve(
@@ -217,9 +243,18 @@ class Level:
         if steepness is not None:
             matrix.add_(steepness[0], alpha=self._steepness_weight)
             vector.add_(steepness[1], alpha=self._steepness_weight)
-        change = solve_damped(
-            matrix.add_(regulariser[0], alpha=regularisation), vector.add_(regulariser[1], alpha=regularisation), damping
-        ).unflatten(1, (len(model), model.freedom))
+        guiding = None if self.guides is None else self.guides.linearised(model, self.linear)
+        if guiding is not None:
+            stiff, pull = guiding.equations()
+            matrix.add_(stiff)
+            vector.add_(pull)
+        matrix.add_(regulariser[0], alpha=regularisation)
+        vector.add_(regulariser[1], alpha=regularisation)
+        if self.held is not None:
+            free = (~self.held).repeat_interleave(model.freedom, 1).to(vector.dtype)
+            matrix.mul_(free.unsqueeze(1)).mul_(free.unsqueeze(2))
+            vector.mul_(free)
+        change = solve_damped(matrix, vector, damping).unflatten(1, (len(model), model.freedom))
         # A linear model of an image holds over a pixel or two.
         pixel = self.config.longest_step_px * 2 / (max(self.grid.shape) - 1)
         longest = change[..., : model.ndim].norm(dim=-1).amax(1) / pixel
@@ -227,6 +262,8 @@ class Level:
         tried = model.changed(change, self.config.sigma_range, _REACH)
         if model.ndim == 3:
             tried = within_slab(tried, self.frame)
+        if self.guides is not None and guiding is not None:
+            tried = self.guides.returned(tried, change.flatten(1), guiding, self.held, self.linear)
         assessed = self.assess(tried)
         better = assessed.objective < current.objective
         if moved is not None:
@@ -252,9 +289,10 @@ class Level:
             positions, slope = positions[:, part], slope[..., part]
             weight = weight[:, :, part] * (total / count)
         first, *others = slope.unbind(1) if channels <= ndim else _effective_rows(slope)
-        matrix = data_matrix(model, positions, first, weight)
+        product = data_matrix if ndim == 2 else local_data_matrix
+        matrix = product(model, positions, first, weight)
         for row in others:
-            matrix.add_(data_matrix(model, positions, row, weight))
+            matrix.add_(product(model, positions, row, weight))
         return matrix
 
 

@@ -1,8 +1,9 @@
 """Registration without training: Gaussians fitted to each pair by damped Gauss-Newton steps, coarse to fine, batched over pairs.
 
 The objective of a pair is the mean of r^2 / (1 + r^2 / outlier^2) over the valid pixels of the working square, weighted by masks
-where there are any, with r^2 the sum of the squared residuals of a measure (of ``ssd`` the one difference of z-scored intensities),
-plus ``regularisation`` times the mean squared gradient of the displacement, plus ``folding_weight`` times a penalty on folding.
+and by how far pixels can be trusted, where that is known, with r^2 the sum of the squared residuals of a measure (of ``ssd`` the
+one difference of z-scored intensities), plus ``regularisation`` times the mean squared gradient of the displacement, plus
+``folding_weight`` times a penalty on folding.
 Gaussians are added a few at a time where one alone would lower the objective most (``proposal``), then all are moved together. A
 step takes its slope from the whole objective and its curvature from a sample of the pixels; pairs whose objective it does not lower
 do not take it.
@@ -17,7 +18,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from r2n2.config import FitConfig
+from r2n2.config import FitConfig, VolumeFitConfig
 from r2n2.errors import ArgumentError
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.fit.level import Level
@@ -77,16 +78,21 @@ class FitMethod:
         How many Gaussians describe a pair, at least 1.
     measure
         What the images are compared by; squared differences of intensities if None.
+    trust
+        (1, 1, *shape) how far the pixels of the fixed images can be trusted, on the finest square; all alike if None.
     """
 
     name = "fit"
 
-    def __init__(self, config: FitConfig, *, gaussians: int = 25, measure: Measure | None = None) -> None:
+    def __init__(
+        self, config: FitConfig, *, gaussians: int = 25, measure: Measure | None = None, trust: Tensor | None = None
+    ) -> None:
         if gaussians < 1:
             raise ArgumentError(f"steps: at least 1 Gaussian is needed, got {gaussians}")
         self._config = config
         self._gaussians = gaussians
         self._measure = measure or SquaredDifference(config.clamp)
+        self._trust = trust
 
     @property
     def gaussians(self) -> int:
@@ -123,7 +129,8 @@ class FitMethod:
             with torch.inference_mode():
                 # With a mask the intensities are compared where it lies in the moving frame, which is known better each round.
                 if level is None or level.size != plan.size or pairs.masked:
-                    level = Level.build(pairs, plan.size, self._config, self._measure, model, linear)
+                    level = Level.build(pairs, plan.size, self._config, self._measure, model, linear, self._trust)
+                    level = level.guided(pairs, model)
                 current = level.assess(model)
                 moved = level.is_far(current) if plan.far_only else None
                 if moved is not None and not bool(moved.any()):
@@ -138,6 +145,7 @@ class FitMethod:
                         sigmas=self._config.proposed_sigmas,
                         regularisation=self._config.regularisation,
                         least=level.least,
+                        flatness=self._config.proposed_flatness if isinstance(self._config, VolumeFitConfig) else 1.0,
                     )
                     model = model.joined(new)
             damping = current.objective.new_full((len(pairs),), FIRST_DAMPING)

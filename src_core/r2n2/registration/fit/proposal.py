@@ -32,6 +32,7 @@ def propose(
     sigmas: tuple[float, ...],
     regularisation: float,
     least: tuple[float, ...] = (),
+    flatness: float = 1.0,
 ) -> WhitenedGaussians:
     """New Gaussians for every pair, of no amplitude yet.
 
@@ -49,8 +50,10 @@ def propose(
         Standard deviations to choose from, NORMALISED.
     least
         Smallest one along each axis, such as the distance of slices.
+    flatness
+        Above 1: each is also tried so many times thinner along any one axis, as Gaussians lie along a surface where tissue slides.
     """
-    widths = _widths(sigmas, least, grid)
+    widths = _widths(sigmas, least, grid, flatness)
     scores = _scores(grid, residual, slope, weight, widths, regularisation, blur)
     return _choose_places(scores, grid, count, widths)[0]
 
@@ -75,9 +78,12 @@ def propose_with_gains(
     return _choose_places(scores, grid, count, widths)
 
 
-def _widths(sigmas: tuple[float, ...], least: tuple[float, ...], grid: Grid) -> list[tuple[float, ...]]:
+def _widths(sigmas: tuple[float, ...], least: tuple[float, ...], grid: Grid, flatness: float = 1.0) -> list[tuple[float, ...]]:
     """Standard deviations along each axis of the Gaussians to choose from."""
-    return [tuple(max(sigma, low) for low in least or (0.0,) * grid.ndim) for sigma in sigmas]
+    thin = range(grid.ndim) if flatness > 1 else ()
+    shapes = [[1.0] * grid.ndim, *([1 / flatness if axis == k else 1.0 for axis in range(grid.ndim)] for k in thin)]
+    lows = least or (0.0,) * grid.ndim
+    return [tuple(max(sigma * part, low) for part, low in zip(shape, lows, strict=True)) for sigma in sigmas for shape in shapes]
 
 
 def _scores(
@@ -121,7 +127,7 @@ def _blur_with_nothing_outside(images: Tensor, width: tuple[float, ...]) -> Tens
 def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: Sequence[tuple[float, ...]]) -> tuple[WhitenedGaussians, Tensor]:
     batch, ndim = len(scores), grid.ndim
     along = scores.new_tensor(sigmas)
-    widths = along.amin(1)
+    widths, round_ = along.amin(1), bool((along == along[:, :1]).all())
     positions = normalised_lattice(grid, scores).flatten(1)
     centres, chosen, gains = [], [], []
     for _ in range(count):
@@ -131,9 +137,14 @@ def _choose_places(scores: Tensor, grid: Grid, count: int, sigmas: Sequence[tupl
         number, place = best // scores.shape[2], positions[:, best % scores.shape[2]].mT
         width = widths[number]
         # A place nearby would explain the same difference once more.
-        distance = (positions[None] - place[:, :, None]).square().sum(1)
-        reach = torch.maximum(widths[None], width[:, None])
-        scores = scores * (1 - torch.exp(-0.5 * distance[:, None] / reach.square().unsqueeze(-1)))
+        offset = (positions[None] - place[:, :, None]).square()
+        if round_:
+            reach = torch.maximum(widths[None], width[:, None])
+            distance = offset.sum(1)[:, None] / reach.square().unsqueeze(-1)
+        else:
+            reaches = torch.maximum(along[None], along[number][:, None])
+            distance = reaches.square().reciprocal() @ offset
+        scores = scores * (1 - torch.exp(-0.5 * distance))
         centres.append(place)
         chosen.append(along[number])
     sigma = torch.stack(chosen, 1)

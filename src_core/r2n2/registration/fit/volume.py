@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from r2n2.geometry import Grid
-from r2n2.registration.fit.normal_equations import matrix_of_products
+from r2n2.registration.fit.local import local_diffusion_matrix
 from r2n2.registration.fit.whitened import WhitenedGaussians
 from r2n2.transform import CoarseLattice
 from r2n2.working import working_grid
@@ -92,10 +92,7 @@ def sampled_diffusion_equations(
     cell = positions.new_tensor(grid.spacing)[:, None] / grid.unit_mm
     # The cells' first corners, each standing for as much around it.
     places = -half - cell / 2 + 2 * half * _spread(count, step * count, positions)
-    corners = [places] + [places + cell * unit[:, None] for unit in torch.eye(model.ndim).to(positions)]
-    first, *others = model.derivatives(torch.cat(corners, 1)).flatten(1, 2).split(count, 2)
-    rises = torch.cat([(there - first) / (length * count**0.5) for there, length in zip(others, cell, strict=True)], 2)
-    return matrix_of_products(model, rises @ rises.mT), vector
+    return local_diffusion_matrix(model, places, cell), vector
 
 
 def _spread(count: int, start: int, like: Tensor) -> Tensor:

@@ -85,6 +85,14 @@ class WhitenedGaussians:
         """Those of the pairs for which ``kept`` (B,) is true."""
         return WhitenedGaussians(self.centres[kept], self.factors[kept], self.amplitudes[kept])
 
+    def selected(self, gaussians: Tensor) -> WhitenedGaussians:
+        """Some Gaussians of every pair, by their numbers."""
+        return WhitenedGaussians(self.centres[:, gaussians], self.factors[:, gaussians], self.amplitudes[:, gaussians])
+
+    def reaching(self, positions: Tensor, least: float) -> Tensor:
+        """(K,) which have a weight of at least so much at any of the positions (ndim, P), in any pair."""
+        return self._values(positions, _powers(positions)).amax(2).amax(0) >= least
+
     def joined(self, other: WhitenedGaussians) -> WhitenedGaussians:
         """These Gaussians followed by others."""
         return WhitenedGaussians(

@@ -23,7 +23,18 @@ _WITHOUT_GAUSSIANS = "bspline"
 _STANDS_IN = "fit"
 # Settings that change no result that matters, or choose the table.
 _NO_MATTER = frozenset(
-    {"method", "refine", "reference", "device", "batch_size", "precision", "uncertainty", "volume_steps", "volume_fit"}
+    {
+        "method",
+        "refine",
+        "reference",
+        "device",
+        "batch_size",
+        "precision",
+        "uncertainty",
+        "volume_steps",
+        "volume_fit",
+        "guide_strength_mm",
+    }
 )
 _OF_NETWORK = frozenset({"weights", "network_share", "stop_early", "network", "stopping"})
 _OF_OTHER_METHODS = {

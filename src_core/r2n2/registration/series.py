@@ -196,9 +196,7 @@ def _in_two_goes(
     failed = {k: result for k, result in found.items() if not result.status.sound}
     yield SeriesProgress(reference, *_share(total, reference, done, 1, 1), (), trust=trust)
     for ready, finished in run_pass(work, replace(frames, settled=failed), done, _transforms(found)):
-        results = (
-            one if one.frame in failed else replace(one, seconds=one.seconds + found[one.frame].seconds) for one in finished
-        )
+        results = (one if one.frame in failed else replace(one, seconds=one.seconds + found[one.frame].seconds) for one in finished)
         yield SeriesProgress(reference, *_share(total, reference, done, 1, 1, ready), tuple(results))
 
 

@@ -214,7 +214,7 @@ def test_the_command_line_offers_it(series: ImageSeries, tmp_path: Path, monkeyp
     from r2n2.cli.app import app
 
     seen: list[Any] = []
-    monkeypatch.setattr("r2n2.cli.register._register_one", lambda series, output, job, marks: seen.append(job.config) or False)
+    monkeypatch.setattr("r2n2.cli.running.show_registration", lambda found, output, config, **options: seen.append(config) or False)
     np.save(tmp_path / "in.npy", np.asarray(series.frames)[:, 0])
     words = ["register", str(tmp_path / "in.npy"), "-o", str(tmp_path / "out"), "--axes", "TYX", "--quiet"]
     assert CliRunner().invoke(app, [*words, "--uncertainty", "full"]).exit_code == 0

@@ -212,16 +212,18 @@ def test_stacks_open_as_volumes_where_that_is_preferred(
     assert layer.metadata[METADATA_KEY]["series"][0]["source"]["asked"]["volumes"] is True
 
 
-def test_how_a_stack_is_read_is_said(drop: Callable[..., list[Any]], told: list[str], tmp_path: Path) -> None:
+def test_how_a_stack_is_read_is_said(viewer: Any, drop: Callable[..., list[Any]], told: list[str], tmp_path: Path) -> None:
     """By the rule of the command, without a question, and with the way to change it."""
     pixels = np.stack([np.stack([dicom_factory.pixels_of(10 * t + z) for z in range(5)]) for t in range(3)])
+    written = []
     for name, apart in (("near", 3.0), ("far", 9.0)):
         grid = Grid((5, 5, 7), (apart, 1.2, 2.5))
         source = ImageSeries(pixels[:, None], grid, times_s=(0, 0.04, 0.08), source={"format": "nifti", "path": "lung.nii"})
-        write_series(tmp_path, name, source, (volume[None] for volume in pixels))
-    (near,) = drop(tmp_path / "near.nii")
+        written.append(write_series(tmp_path, name, source, (volume[None] for volume in pixels)))
+    (near,) = drop(written[0])
     assert near.axis_labels == ("time", "z", "y", "x")
-    (far,) = drop(tmp_path / "far.nii")
+    viewer.layers.clear()
+    (far,) = drop(written[1])
     assert far.axis_labels == ("slice", "time", "y", "x")
     assert told[0].startswith("near: read as a volume: 5 slices 3 mm apart")
     assert told[1].startswith("far: read slice by slice: 5 slices 9 mm apart")

@@ -55,10 +55,11 @@ class GuidePanel(QWidget):
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(4)
         grid.addWidget(self.use, 0, 0, 1, 2)
-        grid.addWidget(QLabel("right to within"), 0, 2)
-        grid.addWidget(self.strength, 0, 3)
-        for column, one in enumerate((self.refit, self.undo, self.redo, self.go)):
+        grid.addWidget(self.go, 0, 2)
+        for column, one in enumerate((self.refit, self.undo, self.redo)):
             grid.addWidget(one, 1, column)
+        grid.addWidget(QLabel("right to within"), 2, 0)
+        grid.addWidget(self.strength, 2, 1, 1, 2)
         whole = QVBoxLayout(self)
         whole.setContentsMargins(0, 0, 0, 0)
         whole.addWidget(QLabel("<b>Guide the registration</b>"))
@@ -67,8 +68,8 @@ class GuidePanel(QWidget):
         session, model = self._model.session, self._model
         self.use.clicked.connect(lambda: self._do(self._use))
         self.refit.clicked.connect(lambda: self._do(self._start))
-        self.undo.clicked.connect(lambda: session.take_back(model.frame))
-        self.redo.clicked.connect(lambda: session.do_again(model.frame))
+        self.undo.clicked.connect(lambda: self._do(lambda: session.take_back(model.frame)))
+        self.redo.clicked.connect(lambda: self._do(lambda: session.do_again(model.frame)))
         self.go.clicked.connect(lambda: self._do(self._go_there))
 
     # Acting

@@ -17,6 +17,7 @@ from r2n2.registration.batch import LoadedFrame, assess_composed
 from r2n2.registration.measures import Measure
 from r2n2.registration.passes import Frames
 from r2n2.registration.results import FrameResult, FrameStatus
+from r2n2.registration.unfolding import SMALLEST_PROVEN, limited
 from r2n2.transform import DisplacementField, Transform, compose, jacobian_bound
 
 __all__ = ["Chain", "Predecessors"]
@@ -85,7 +86,7 @@ class Chain:
     done
         Results of an earlier run, from the reference, from which to go on.
     proven
-        Whether a displacement that may fold between pixels is in doubt.
+        Whether a displacement that folds between pixels is smoothed there until it provably does not.
     """
 
     def __init__(
@@ -133,13 +134,26 @@ class Chain:
         if link.status in _UNUSABLE or isinstance(frame, FrameResult):
             return link
         # In the unit and precision of a field's file, so that a run that goes on from files gives the same to the bit.
-        transform = end.transform = compose(end.transform, link.transform).to_space(Space.WORLD)
+        transform: Transform = compose(end.transform, link.transform).to_space(Space.WORLD)
+        told = ""
+        if self._proven:
+            # No step folds, and so no composition of their exact maps; drawn from pixel to pixel, it may.
+            found = jacobian_bound(transform, everywhere=True).found
+            transform, how = limited(transform)
+            told = (
+                how
+                and f"composed, its Jacobian determinant fell to {found:.2f}; {how}, it is proven to stay above {SMALLEST_PROVEN:g}"
+            )
+        end.transform = transform
         reasons = [] if link.status.sound else [f"to its neighbour: {_why(link)}"]
         if end.broken is not None:
             reasons.append(f"the way to it is in doubt from frame {end.broken} on")
-        if self._proven and not jacobian_bound(transform, enough=0.0).proven > 0:
-            reasons.append("between pixels it is not proven not to fold")
-        return assess_composed(self._reference, frame, transform, link, reasons, self._measure)
+        result = assess_composed(self._reference, frame, transform, link, reasons, self._measure)
+        if not told:
+            return result
+        status = FrameStatus.LIMITED if result.status is FrameStatus.OK else result.status
+        rest = result.message.removeprefix(f"frame {link.frame}: ")
+        return replace(result, status=status, message=f"frame {link.frame}: " + "; ".join(part for part in (told, rest) if part))
 
     def _is_left_out(self, result: FrameResult) -> bool:
         """Whether a frame could not be registered that its successor was registered to; one that shows nothing is passed over."""

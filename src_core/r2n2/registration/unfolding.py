@@ -13,10 +13,20 @@ import torch
 from torch import Tensor
 
 from r2n2.config import FitConfig
+from r2n2.geometry import Space
+from r2n2.preprocessing import blur
 from r2n2.registration.base import Method, Pairs, RegistrationStep
 from r2n2.registration.fit.method import FitMethod
 from r2n2.registration.measures import Measure
-from r2n2.transform import BSplineField, GaussianSequence, Transform, bspline_basis, jacobian_bound, precision_matrix
+from r2n2.transform import (
+    BSplineField,
+    DisplacementField,
+    GaussianSequence,
+    Transform,
+    bspline_basis,
+    jacobian_bound,
+    precision_matrix,
+)
 
 __all__ = ["SMALLEST_PROVEN", "Unfolding", "limited"]
 
@@ -28,6 +38,8 @@ _MOST_PLACES = 60
 _HALVINGS = 30
 # How much of a smoothed control point replaces it, at the place of the fold; less around it.
 _SMOOTHING = 0.5
+# Of a dense field: how far around the fold vectors are smoothed, and by how wide a window.
+_CALMED_PX, _CALMED_BY_PX = 3.0, 1.5
 
 
 class Unfolding:
@@ -108,8 +120,8 @@ def limited(transform: Transform) -> tuple[Transform, str]:
     Parameters
     ----------
     transform
-        Gaussians are made smaller at the worst place, each by its part in the Jacobian there; control points are smoothed around
-        it; any other is made smaller as a whole.
+        Gaussians are made smaller at the worst place, each by its part in the Jacobian there; control points, and the vectors of a
+        dense field, are smoothed around it; any other is made smaller as a whole.
     """
     places = 0
     current: Transform = transform
@@ -122,6 +134,8 @@ def limited(transform: Transform) -> tuple[Transform, str]:
             current = _smaller_at(current, place)
         elif isinstance(current, BSplineField):
             current = _smoother_at(current, place)
+        elif isinstance(current, DisplacementField):
+            current = _calmer_at(current, place)
         else:
             break
     return _smaller(current), "made smaller as a whole"
@@ -171,6 +185,17 @@ def _smoother_at(field: BSplineField, place: Tensor) -> BSplineField:
         edges = torch.cat((smooth.narrow(axis, 0, 1), smooth, smooth.narrow(axis, length - 1, 1)), axis)
         smooth = 0.25 * edges.narrow(axis, 0, length) + 0.5 * smooth + 0.25 * edges.narrow(axis, 2, length)
     return replace(field, control=control + _SMOOTHING * weight.to(control.dtype) * (smooth - control))
+
+
+def _calmer_at(field: DisplacementField, place: Tensor) -> DisplacementField:
+    """Vectors around a place (1, ndim) drawn towards their means under a window of some pixels, most where they are nearest."""
+    grid, vectors = field.grid, field.vectors
+    pixels = grid.convert_points(place, Space.NORMALISED, Space.INDEX)[0]
+    apart = [torch.arange(n, dtype=pixels.dtype) - at for n, at in zip(grid.shape, pixels, strict=True)]
+    distance = sum((d.square().view(-1, *[1] * (grid.ndim - 1 - k)) for k, d in enumerate(apart)), torch.zeros(()))
+    weight = torch.exp(-0.5 * distance / _CALMED_PX**2).to(vectors)
+    smooth = blur(vectors[:, None], (_CALMED_BY_PX,) * grid.ndim)[:, 0]
+    return replace(field, vectors=vectors + weight * (smooth - vectors))
 
 
 def _smaller(transform: Transform) -> Transform:

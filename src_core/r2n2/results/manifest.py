@@ -193,9 +193,10 @@ class UncertaintyRecord(Config):
         from r2n2.registration.uncertainty.tables import method_key, shipped_tables, tables_sha256
 
         tables = shipped_tables()
+        table = tables.methods.get(method_key(config))
         return cls(
             both_ways=config.uncertainty == "full",
-            calibrated_on=tables.methods[method_key(config)].calibrated_on or tables.calibrated_on,
+            calibrated_on="" if table is None else table.calibrated_on or tables.calibrated_on,
             tables_sha256=tables_sha256(),
             uncalibrated=dict(uncalibrated),
         )

@@ -89,7 +89,7 @@ def test_a_volume_has_points_four_millimetres_apart_unless_told_otherwise(tmp_pa
 def test_a_run_that_stopped_goes_on_without_fields(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[list[int]] = []
 
-    def register(item: ImageSeries, _config: object, *, done: dict[int, object], **_others: object):
+    def register(item: ImageSeries, _config: object = None, *, done: dict[int, object], **_others: object):
         from r2n2.registration import SeriesProgress
 
         calls.append(sorted(done))

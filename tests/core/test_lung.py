@@ -361,7 +361,7 @@ def test_a_result_gives_ventilation_by_its_displacements_too(
     phantom, path = phantom_file
     phase = np.unwrap(np.angle(analysed(phantom).breathing.curve))
 
-    def register(series, config, done=None, masks=None, survey=None):
+    def register(series, config, done=None, masks=None, survey=None, guides=None):
         y, x = np.mgrid[:96, :120].astype(float)
         centred = torch.from_numpy(np.stack([y - 47.5, x - 59.5]))
         for frame in range(len(series)):

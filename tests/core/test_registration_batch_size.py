@@ -23,6 +23,8 @@ from r2n2.transform import GaussianSequence, Transform
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
+# With what can be trusted every batch would be seen twice.
+ONE_GO = make.FAST.model_copy(update={"fit": make.FAST.fit.model_copy(update={"trust": False})})
 NO_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory"),
     MemoryError(),
@@ -36,7 +38,7 @@ def _sequence(result: FrameResult) -> GaussianSequence:
 
 
 def _by_frame(series: ImageSeries, **changes: Any) -> dict[int, FrameResult]:
-    config = make.FAST.model_copy(update={"reference": 0, **changes})
+    config = ONE_GO.model_copy(update={"reference": 0, **changes})
     return {r.frame: r for progress in register_series(series, config) for r in progress.finished}
 
 
@@ -131,7 +133,7 @@ def test_halving_keeps_order_start_and_progress(monkeypatch: pytest.MonkeyPatch)
         yield from register(method, pairs, start=start)
 
     monkeypatch.setattr(FitMethod, "register", noting)
-    config = make.FAST.model_copy(update={"reference": 3, "batch_size": 4, "warm_start": True})
+    config = ONE_GO.model_copy(update={"reference": 3, "batch_size": 4, "warm_start": True})
     progress = list(register_series(series, config))
     assert [[r.frame for r in p.finished] for p in progress if p.finished] == [[3], [1, 2, 4, 5], [0, 6, 7, 8]]
     assert narrow.tried == [4, 2, 2, 2, 2]
@@ -148,7 +150,7 @@ def test_a_frame_that_does_not_fit_alone_ends_the_run_and_what_is_done_stays(
 ) -> None:
     series, _ = make.moving_series(4)
     _Narrow(monkeypatch, 0, error)
-    running = register_series(series, make.FAST.model_copy(update={"reference": 0}))
+    running = register_series(series, ONE_GO.model_copy(update={"reference": 0}))
     assert [result.frame for result in next(running).finished] == [0]
     with pytest.raises(ResourceError, match="frame 1 of 61 x 83 does not fit even alone; free some memory"):
         list(running)

@@ -150,6 +150,8 @@ def test_taken_as_slices_and_back_again(viewer: Any, widget: Any, file: Path, qt
     assert len(chooser.series()) == 14
     assert chooser.series()[3].source["asked"]["volumes"] is False, "read from the file, as r2n2 register --slices does"
     np.testing.assert_array_equal(slices.data[3], np.asarray(layer.data)[:, 3])
+    # Within that time two keys are the beginning of one word.
+    qtbot.wait(QApplication.keyboardInputInterval() + 100)
     qtbot.keyClick(chooser.stack_box, "v")
     again = chooser.layer
     assert again.axis_labels == ("time", "z", "y", "x")

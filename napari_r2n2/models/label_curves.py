@@ -1,10 +1,9 @@
-"""Curves of labels from the registration of a window, and their files; generators, without Qt."""
+"""Curves of labels from the registration of a window; generators, without Qt."""
 
 from __future__ import annotations
 
 from collections.abc import Generator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,7 +13,7 @@ if TYPE_CHECKING:
     from napari_r2n2.models.registration import Registration
     from r2n2.curves import LabelCurve
 
-__all__ = ["Curves", "read_curves", "write_curves"]
+__all__ = ["Curves", "read_curves"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,22 +62,3 @@ def read_curves(registration: Registration, labels: NDArray[np.int64], slice_ind
     )
     status = {frame: registration.result(FrameKey(slice_index, frame)).status.value for frame in transforms}
     return Curves(curves, series.times_s, status)
-
-
-def write_curves(found: Curves, folder: Path) -> list[Path]:
-    """Write curves.csv, curves.png and curves.svg as ``r2n2 curves`` does.
-
-    Raises
-    ------
-    ResourceError
-        If a file cannot be written.
-    """
-    from r2n2.io.atomic import atomic_write, resource_errors
-    from r2n2.report.curves import curves_figure, save_figure
-    from r2n2.results.curve_files import curve_table
-
-    with resource_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    with atomic_write(folder / "curves.csv") as temporary:
-        temporary.write_text(curve_table(found.curves, found.times_s, found.status), encoding="utf-8", newline="")
-    return [folder / "curves.csv", *save_figure(curves_figure(found.curves, found.times_s), folder / "curves")]

@@ -11,7 +11,7 @@ from qtpy.QtWidgets import QFileDialog, QFormLayout, QMessageBox, QVBoxLayout
 
 from napari_r2n2.layers.carry.regions import regions_on_reference
 from napari_r2n2.layers.place import METADATA_KEY
-from napari_r2n2.models.label_curves import Curves, read_curves, write_curves
+from napari_r2n2.models.label_curves import Curves, read_curves
 from napari_r2n2.widgets.choosers import button, combo
 from napari_r2n2.widgets.connections import connect_while_alive
 from napari_r2n2.widgets.layer_choice import LayerChoice
@@ -131,8 +131,10 @@ class CurvesWidget(TaskDock):
         """Write the curves that were read."""
         if self.curves is None:
             return
+        from r2n2.report.curves import write_curves
+
         try:
-            write_curves(self.curves, folder)
+            write_curves(folder, self.curves.curves, self.curves.times_s, self.curves.status)
         except R2N2Error as error:
             self.say(str(error), problem=True)
             return

@@ -12,9 +12,9 @@ import torch
 from r2n2.cli import main
 from r2n2.errors import ArgumentError
 from r2n2.geometry import Grid, Space
-from r2n2.io import write_series
+from r2n2.io import write_landmarks, write_series
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
-from r2n2.series import ImageSeries
+from r2n2.series import ImageSeries, LandmarkSet
 from r2n2.transform import DisplacementField
 
 GRID = Grid((34, 49), (2.0, 1.5), (4.0, -6.0))
@@ -52,6 +52,26 @@ def save(path: Path, stack: np.ndarray, kind: str = "mha") -> Path:
     series = ImageSeries(stack, GRID, source={"format": kind, "path": str(path)})
     path.parent.mkdir(parents=True, exist_ok=True)
     return write_series(path.parent, stem, series, (series.frame(k) for k in range(len(series))))
+
+
+def without_registration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command line with ``fake_register``, and a page of one word."""
+    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
+    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
+
+
+def movie_in(folder: Path) -> Path:
+    """The scene in all its frames."""
+    return save(folder / "movie.mha", np.stack([scene(rows) for rows in ROWS])[:, None].astype(np.float32))
+
+
+def marks_in(folder: Path) -> Path:
+    """Three landmarks of every frame, that move with the scene."""
+    points = [[12.0 + rows, 20.0 + k] for rows in ROWS for k in range(3)]
+    landmarks = LandmarkSet(("a", "b", "c") * 4, np.repeat(np.arange(4), 3), np.array(points), Space.INDEX)
+    path = folder / "marks.csv"
+    write_landmarks(path, landmarks, GRID)
+    return path
 
 
 def table(path: Path) -> list[dict[str, str]]:

@@ -16,7 +16,20 @@ import numpy as np
 import pytest
 import SimpleITK
 import torch
-from cli_factory import GRID, ROWS, fake_register, one_line, run, save, scene, shift, table
+from cli_factory import (
+    GRID,
+    ROWS,
+    fake_register,
+    marks_in,
+    movie_in,
+    one_line,
+    run,
+    save,
+    scene,
+    shift,
+    table,
+    without_registration,
+)
 
 from r2n2.cli.options import parse_spacing
 from r2n2.config import NetworkConfig
@@ -24,34 +37,29 @@ from r2n2.doctor import Check, examine
 from r2n2.errors import ArgumentError, ResourceError
 from r2n2.evaluation import warp_labels
 from r2n2.geometry import Grid, Space
-from r2n2.io import read_landmarks, read_series, write_landmarks, write_series
+from r2n2.io import read_landmarks, read_series, write_series
 from r2n2.network import shipped_weights
 from r2n2.network.checkpoint import read_manifest, save_network
 from r2n2.network.r2n2 import R2N2
 from r2n2.registration.results import FrameStatus
 from r2n2.results.reader import read_result
-from r2n2.series import ImageSeries, LandmarkSet
+from r2n2.series import ImageSeries
 from r2n2.transform import map_points
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
-    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
+    without_registration(monkeypatch)
 
 
 @pytest.fixture
 def movie(tmp_path: Path) -> Path:
-    return save(tmp_path / "in" / "movie.mha", np.stack([scene(rows) for rows in ROWS])[:, None].astype(np.float32))
+    return movie_in(tmp_path / "in")
 
 
 @pytest.fixture
 def marks(tmp_path: Path) -> Path:
-    points = [[12.0 + rows, 20.0 + k] for rows in ROWS for k in range(3)]
-    landmarks = LandmarkSet(("a", "b", "c") * 4, np.repeat(np.arange(4), 3), np.array(points), Space.INDEX)
-    path = tmp_path / "marks.csv"
-    write_landmarks(path, landmarks, GRID)
-    return path
+    return marks_in(tmp_path)
 
 
 def test_register_writes_a_result_and_prints_one_table(movie, marks, tmp_path, capsys) -> None:

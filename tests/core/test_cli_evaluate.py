@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_factory import GRID, ROWS, fake_register, one_line, run, save, scene, table
+from cli_factory import GRID, ROWS, movie_in, one_line, run, save, scene, table, without_registration
 
 from r2n2.geometry import Grid, Space
 from r2n2.io import write_landmarks, write_series
@@ -20,13 +20,12 @@ NAMES = ("a", "b", "c", "d")
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
-    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
+    without_registration(monkeypatch)
 
 
 @pytest.fixture
 def movie(tmp_path: Path) -> Path:
-    return save(tmp_path / "in" / "movie.mha", np.stack([scene(rows) for rows in ROWS])[:, None].astype(np.float32))
+    return movie_in(tmp_path / "in")
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cli_factory import GRID, ROWS, fake_register, one_line, run, save, scene, table
+from cli_factory import GRID, marks_in, movie_in, one_line, run, table, without_registration
 
 from r2n2.geometry import Space
 from r2n2.io import write_landmarks
@@ -18,22 +18,17 @@ from r2n2.series import LandmarkSet
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
-    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
+    without_registration(monkeypatch)
 
 
 @pytest.fixture
 def movie(tmp_path: Path) -> Path:
-    return save(tmp_path / "in" / "movie.mha", np.stack([scene(rows) for rows in ROWS])[:, None].astype(np.float32))
+    return movie_in(tmp_path / "in")
 
 
 @pytest.fixture
 def marks(tmp_path: Path) -> Path:
-    points = [[12.0 + rows, 20.0 + k] for rows in ROWS for k in range(3)]
-    landmarks = LandmarkSet(("a", "b", "c") * 4, np.repeat(np.arange(4), 3), np.array(points), Space.INDEX)
-    path = tmp_path / "marks.csv"
-    write_landmarks(path, landmarks, GRID)
-    return path
+    return marks_in(tmp_path)
 
 
 def test_guiding_pairs_are_kept_told_and_never_measure(movie, marks, tmp_path, capsys) -> None:

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK
-from cli_factory import ROWS, fake_register, one_line, run, scene, shift
+from cli_factory import ROWS, one_line, run, scene, shift, without_registration
 
 from r2n2.evaluation import warp_labels
 from r2n2.geometry import Grid, Space
@@ -26,8 +26,7 @@ DOWN_MM = ROWS[2] * SPACING[0]
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("r2n2.workflow.register_series", fake_register)
-    monkeypatch.setattr("r2n2.workflow.render_report", lambda *_: "report")
+    without_registration(monkeypatch)
 
 
 @pytest.fixture

@@ -107,13 +107,6 @@ def elastix(
     spacing: tuple[float, ...], threads: int, *, control_px: int, bending: float = 10.0, metric: str = "AdvancedMeanSquares"
 ) -> Program:
     """Cubic B-splines of elastix, control points ``control_px`` apart on the finest level; a metric plus bending energy."""
-    import itk
-
-    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
-    sizes = _pixel_sizes(spacing)
-
-    settings = itk.ParameterObject.New()
-    chosen = settings.GetDefaultParameterMap("bspline", _ELASTIX_LEVELS, float(control_px))
     wanted = {
         "Registration": ["MultiMetricMultiResolutionRegistration"],
         "Metric": [metric, "TransformBendingEnergyPenalty"],
@@ -121,13 +114,8 @@ def elastix(
         "Metric1Weight": [str(bending)],
         "MaximumNumberOfIterations": ["300"],
         "NumberOfSpatialSamples": ["4096"],
-        "RandomSeed": ["1"],
-        "WriteResultImage": ["false"],
     }
-    for name, values in wanted.items():
-        chosen[name] = values
-    settings.AddParameterMap(chosen)
-    return _elastix_program(settings, sizes)
+    return _elastix_program(spacing, threads, _ELASTIX_LEVELS, float(control_px), wanted)
 
 
 def elastix_lung(spacing: tuple[float, ...], threads: int) -> Program:
@@ -135,12 +123,7 @@ def elastix_lung(spacing: tuple[float, ...], threads: int) -> Program:
 
     Normalised correlation, five levels of 1000 iterations with 2000 samples each, and control points 10 mm apart at the end.
     """
-    import itk
-
-    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
     sizes, ndim = _pixel_sizes(spacing), len(spacing)
-    settings = itk.ParameterObject.New()
-    chosen = settings.GetDefaultParameterMap("bspline", 5, 10.0 * sizes[0] / spacing[0])
     factors = [16] * ndim + [8] * ndim + [4] * ndim + [2] * ndim + [1] * ndim
     wanted = {
         "Registration": ["MultiResolutionRegistration"],
@@ -153,18 +136,23 @@ def elastix_lung(spacing: tuple[float, ...], threads: int) -> Program:
         "NumberOfSpatialSamples": ["2000"],
         "ImageSampler": ["RandomCoordinate"],
         "BSplineInterpolationOrder": ["1"],
-        "RandomSeed": ["1"],
-        "WriteResultImage": ["false"],
     }
-    for name, values in wanted.items():
+    return _elastix_program(spacing, threads, 5, 10.0 * sizes[0] / spacing[0], wanted)
+
+
+def _elastix_program(
+    spacing: tuple[float, ...], threads: int, levels: int, control: float, wanted: dict[str, list[str]]
+) -> Program:
+    """Elastix' own settings for B-splines on so many levels, control points ``control`` apart at the end, but for those wanted."""
+    import itk
+
+    itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(threads)
+    sizes = _pixel_sizes(spacing)
+    settings = itk.ParameterObject.New()
+    chosen = settings.GetDefaultParameterMap("bspline", levels, control)
+    for name, values in {**wanted, "RandomSeed": ["1"], "WriteResultImage": ["false"]}.items():
         chosen[name] = values
     settings.AddParameterMap(chosen)
-    return _elastix_program(settings, sizes)
-
-
-def _elastix_program(settings: Any, sizes: tuple[float, ...]) -> Program:
-    """Elastix with a parameter object, on images with these pixel sizes."""
-    import itk
 
     def register(fixed: Image, moving: Image) -> Found:
         images = [itk.image_view_from_array(image) for image in (fixed, moving)]

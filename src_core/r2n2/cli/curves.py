@@ -42,9 +42,7 @@ def curves(
     from rich.progress import Progress
 
     from r2n2.curves import label_curves
-    from r2n2.io.atomic import atomic_write, resource_errors
-    from r2n2.report.curves import curves_figure, save_figure
-    from r2n2.results.curve_files import curve_table
+    from r2n2.report.curves import write_curves
     from r2n2.results.reader import read_result
 
     if (output / "curves.csv").exists() and not overwrite:
@@ -65,13 +63,8 @@ def curves(
             except StopIteration as end:
                 found = end.value
                 break
-    times = registered.manifest.input.times_s
     status = {row.frame: row.status.value for row in registered.metrics}
-    with resource_errors(output):
-        output.mkdir(parents=True, exist_ok=True)
-    with atomic_write(output / "curves.csv") as temporary:
-        temporary.write_text(curve_table(found, times, status), encoding="utf-8", newline="")
-    save_figure(curves_figure(found, times), output / "curves")
+    write_curves(output, found, registered.manifest.input.times_s, status)
     print(output)
 
 

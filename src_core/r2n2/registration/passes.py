@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from r2n2.errors import R2N2Error, ResourceError
+from r2n2.errors import R2N2Error, ReadError, ResourceError
 from r2n2.geometry import Grid
 from r2n2.guides import GuidingPairs
 from r2n2.mask import Mask, Masks
@@ -20,7 +20,7 @@ from r2n2.registration.results import FrameResult, FrameStatus
 from r2n2.series import ImageSeries
 from r2n2.transform import Transform
 
-__all__ = ["Frames", "Work", "load_frame", "run_pass", "weight_of"]
+__all__ = ["Frames", "Work", "load_frame", "needed_frame", "run_pass", "weight_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +182,14 @@ def load_frame(series: ImageSeries, index: int, mask: Mask | None) -> LoadedFram
             index, series.grid, FrameStatus.CONSTANT, f"frame {index}: every pixel{where} has the same value; it is left as it is"
         )
     return frame
+
+
+def needed_frame(series: ImageSeries, index: int, mask: Mask | None) -> LoadedFrame:
+    """A frame without which nothing can be done; a ReadError where it cannot be used."""
+    loaded = load_frame(series, index, mask)
+    if isinstance(loaded, FrameResult):
+        raise ReadError(loaded.message)
+    return loaded
 
 
 def weight_of(mask: Mask, index: int) -> Tensor:

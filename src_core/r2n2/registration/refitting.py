@@ -7,16 +7,16 @@ from collections.abc import Generator, Sequence
 import torch
 
 from r2n2.config import RegistrationConfig
-from r2n2.errors import ArgumentError, ReadError
+from r2n2.errors import ArgumentError
 from r2n2.guides import Guides, GuidingPairs
-from r2n2.mask import NO_MASKS, Mask, Masks
+from r2n2.mask import NO_MASKS, Masks
 from r2n2.registration.base import Pairs, RegistrationStep
 from r2n2.registration.batch import LoadedFrame, assess, assess_edited
 from r2n2.registration.fit.held import HeldFit
 from r2n2.registration.fit.refit import GuidedRefit
 from r2n2.registration.measures import measure_of
 from r2n2.registration.methods import resolve_device
-from r2n2.registration.passes import load_frame
+from r2n2.registration.passes import needed_frame
 from r2n2.registration.results import FrameResult
 from r2n2.registration.uncertainty import uncertainty_estimator
 from r2n2.series import ImageSeries
@@ -64,7 +64,7 @@ def refit_frame(
     if config.target == "previous":
         raise ArgumentError("guide: with target previous frames are aligned to their neighbours, not to where pairs are marked")
     config = config.of_grid(series.grid.ndim).model_copy(update={"similarity": result.similarity_measure})
-    fixed, moving = _loaded(series, reference, masks.fixed), _loaded(series, result.frame, masks.moving)
+    fixed, moving = needed_frame(series, reference, masks.fixed), needed_frame(series, result.frame, masks.moving)
     batch = _batch(series, fixed, moving, config, pairs)
     measure = measure_of(result.similarity_measure, clamp=config.fit.clamp)
     last: RegistrationStep | None = None
@@ -119,7 +119,7 @@ def refit_around(
             f"frame {result.frame}: its displacement is no sum of Gaussians, so there is none to fit the others around"
         )
     config = config.of_grid(series.grid.ndim).model_copy(update={"similarity": result.similarity_measure})
-    fixed, moving = _loaded(series, reference, masks.fixed), _loaded(series, result.frame, masks.moving)
+    fixed, moving = needed_frame(series, reference, masks.fixed), needed_frame(series, result.frame, masks.moving)
     pairs = None if guides is None else guides.pairs(reference, series.grid).get(result.frame)
     measure = measure_of(result.similarity_measure, clamp=config.fit.clamp)
     last: RegistrationStep | None = None
@@ -127,13 +127,6 @@ def refit_around(
         yield last.index / last.total
     assert last is not None
     return assess_edited(fixed, moving, last.transforms()[0], message, result.seconds, measure)
-
-
-def _loaded(series: ImageSeries, frame: int, mask: Mask | None) -> LoadedFrame:
-    loaded = load_frame(series, frame, mask)
-    if isinstance(loaded, FrameResult):
-        raise ReadError(loaded.message)
-    return loaded
 
 
 def _batch(

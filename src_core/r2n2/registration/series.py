@@ -23,7 +23,7 @@ from r2n2.registration.contrast import ContrastFinding, examine_frames, suitable
 from r2n2.registration.fit.trust import Leftover
 from r2n2.registration.measures import measure_of
 from r2n2.registration.methods import build_method, resolve_device
-from r2n2.registration.passes import Frames, Work, load_frame, run_pass, weight_of
+from r2n2.registration.passes import Frames, Work, load_frame, needed_frame, run_pass, weight_of
 from r2n2.registration.reference import chosen_reference
 from r2n2.registration.results import FrameResult, FrameStatus, SeriesProgress
 from r2n2.registration.survey import Survey, survey_for
@@ -297,12 +297,7 @@ def edited_result(
     ReadError
         If a frame cannot be read any more.
     """
-    fixed, moving = load_frame(series, reference, masks.fixed), load_frame(series, result.frame, masks.moving)
-    for frame in (fixed, moving):
-        if isinstance(frame, FrameResult):
-            raise ReadError(frame.message)
-    assert isinstance(fixed, LoadedFrame)
-    assert isinstance(moving, LoadedFrame)
+    fixed, moving = needed_frame(series, reference, masks.fixed), needed_frame(series, result.frame, masks.moving)
     return assess_edited(fixed, moving, transform, message, result.seconds, measure_of(result.similarity_measure))
 
 

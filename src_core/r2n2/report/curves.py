@@ -1,22 +1,23 @@
-"""The figure of label curves: intensity before and after alignment, area or volume, and principal strains over time."""
+"""Label curves as figure and files: intensity before and after alignment, area or volume, and principal strains over time."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from r2n2.curves import LabelCurve
-from r2n2.io.atomic import atomic_write
+from r2n2.io.atomic import atomic_write, resource_errors
 from r2n2.report.style import AFTER_COLOUR, BEFORE_COLOUR, STYLE, new_figure
+from r2n2.results.curve_files import curve_table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["curves_figure", "draw_curves", "save_figure"]
+__all__ = ["curves_figure", "draw_curves", "save_figure", "write_curves"]
 
 _PRINCIPAL = (AFTER_COLOUR, "#6b9080", "#8a5a83")
 _MOST_LABELS = 8
@@ -82,6 +83,30 @@ def draw_curves(
 def _titles(ndim: int) -> tuple[str, str, str]:
     size = "area (mm²)" if ndim == 2 else "volume (mm³)"
     return "mean intensity", size, "Green-Lagrange strain (%)"
+
+
+def write_curves(
+    folder: Path, curves: Sequence[LabelCurve], times_s: Sequence[float] | None, status: Mapping[int, str]
+) -> list[Path]:
+    """Write curves.csv, curves.png and curves.svg into a folder, which is made; their paths.
+
+    Parameters
+    ----------
+    times_s
+        Of all frames; None where they are not known.
+    status
+        Frame -> what became of it.
+
+    Raises
+    ------
+    ResourceError
+        If a file cannot be written.
+    """
+    with resource_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    with atomic_write(folder / "curves.csv") as temporary:
+        temporary.write_text(curve_table(curves, times_s, status), encoding="utf-8", newline="")
+    return [folder / "curves.csv", *save_figure(curves_figure(curves, times_s), folder / "curves")]
 
 
 def save_figure(figure: Figure, stem: Path, *, dpi: int = 200) -> list[Path]:
